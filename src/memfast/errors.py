@@ -1,0 +1,183 @@
+"""Every error that memfast raises on purpose.
+
+```
+MemfastError
+├── Rejected                what the caller sent or asked for; sending it again changes nothing
+│   ├── InvalidRequest         400  the body, a field, a parameter or a cursor is wrong
+│   ├── Unauthorized           401  no key, or one that is unknown or revoked
+│   ├── Forbidden              403  the key does not reach this user or this route
+│   ├── NotFound               404  no such memory or user in this scope
+│   ├── MethodNotAllowed       405
+│   ├── RequestTimeout         408  the body did not arrive in time
+│   ├── Conflict               409  the id is in use
+│   ├── PreconditionFailed     412  If-Match names another version
+│   ├── PayloadTooLarge        413
+│   ├── UnsupportedMediaType   415
+│   └── EmbeddingRequired      422  this service makes no vectors, so the request must bring one
+├── Unavailable             the service cannot do it now; the same request may work later
+│   ├── StoreUnavailable       503  PostgreSQL cannot be reached
+│   ├── StoreFull              507  PostgreSQL has no room left
+│   ├── EmbedderUnavailable    503  the embedding endpoint failed
+│   ├── DeadlineExceeded       504  the request's time is up; nothing was written
+│   └── OutcomeUnknown         504  the connection broke at COMMIT: written or not, ask again
+└── StartError              `memfast` cannot start; carries an exit code
+    ├── ConfigError             2
+    ├── PortTaken               3
+    ├── DataDirBusy             4
+    ├── DatabaseRefused         5  too old, without pgvector, unreachable, or another schema
+    ├── EmbedderMismatch        6  the database was filled by another model
+    └── CommandFailed           1
+```
+A face turns the first two into RFC 9457 problems by `slug`, `status` and `title`, the last into a message and an exit code.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+__all__ = [
+    "CommandFailed",
+    "ConfigError",
+    "Conflict",
+    "DataDirBusy",
+    "DatabaseRefused",
+    "DeadlineExceeded",
+    "EmbedderMismatch",
+    "EmbedderUnavailable",
+    "EmbeddingRequired",
+    "Forbidden",
+    "InvalidRequest",
+    "MemfastError",
+    "MethodNotAllowed",
+    "NotFound",
+    "OutcomeUnknown",
+    "PayloadTooLarge",
+    "PortTaken",
+    "PreconditionFailed",
+    "Rejected",
+    "RequestTimeout",
+    "StartError",
+    "StoreFull",
+    "StoreUnavailable",
+    "Unauthorized",
+    "Unavailable",
+    "UnsupportedMediaType",
+]
+
+
+class MemfastError(Exception):
+    """The root. `str(error)` is the detail: what was wrong, where, and what to do."""
+
+    slug: ClassVar[str] = "error"
+    status: ClassVar[int] = 500
+    title: ClassVar[str] = "Something went wrong"
+
+
+class Rejected(MemfastError):
+    """The request cannot be served as it is. `path` is the JSON path of the field, or None."""
+
+    def __init__(self, detail: str, *, path: str | None = None) -> None:
+        super().__init__(detail)
+        self.path = path
+
+
+class InvalidRequest(Rejected):
+    slug, status, title = "invalid-request", 400, "The request is not valid"
+
+
+class Unauthorized(Rejected):
+    slug, status, title = "unauthorized", 401, "An API key is needed"
+
+
+class Forbidden(Rejected):
+    slug, status, title = "forbidden", 403, "The API key does not reach this"
+
+
+class NotFound(Rejected):
+    slug, status, title = "not-found", 404, "Not found"
+
+
+class MethodNotAllowed(Rejected):
+    slug, status, title = "method-not-allowed", 405, "The route does not have this method"
+
+
+class RequestTimeout(Rejected):
+    slug, status, title = "request-timeout", 408, "The request did not arrive in time"
+
+
+class Conflict(Rejected):
+    slug, status, title = "conflict", 409, "The id is in use"
+
+
+class PreconditionFailed(Rejected):
+    slug, status, title = "precondition-failed", 412, "The memory has another version"
+
+
+class PayloadTooLarge(Rejected):
+    slug, status, title = "payload-too-large", 413, "The request is too large"
+
+
+class UnsupportedMediaType(Rejected):
+    slug, status, title = "unsupported-media-type", 415, "The content type is not supported"
+
+
+class EmbeddingRequired(Rejected):
+    slug, status, title = "embedding-required", 422, "The request must bring an embedding"
+
+
+class Unavailable(MemfastError):
+    """Not now. `retry_after_s` is a hint in seconds."""
+
+    def __init__(self, detail: str, *, retry_after_s: int = 1) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
+
+
+class StoreUnavailable(Unavailable):
+    slug, status, title = "store-unavailable", 503, "The database cannot be reached"
+
+
+class StoreFull(Unavailable):
+    slug, status, title = "store-full", 507, "The database has no room left"
+
+
+class EmbedderUnavailable(Unavailable):
+    slug, status, title = "embedder-unavailable", 503, "The embedder failed"
+
+
+class DeadlineExceeded(Unavailable):
+    slug, status, title = "deadline-exceeded", 504, "The request took too long"
+
+
+class OutcomeUnknown(Unavailable):
+    slug, status, title = "outcome-unknown", 504, "The write may or may not have happened"
+
+
+class StartError(MemfastError):
+    """A command cannot go on; the process ends with `exit_code`."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class CommandFailed(StartError):
+    exit_code = 1
+
+
+class ConfigError(StartError):
+    exit_code = 2
+
+
+class PortTaken(StartError):
+    exit_code = 3
+
+
+class DataDirBusy(StartError):
+    exit_code = 4
+
+
+class DatabaseRefused(StartError):
+    exit_code = 5
+
+
+class EmbedderMismatch(StartError):
+    exit_code = 6
