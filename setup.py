@@ -1,0 +1,53 @@
+"""Builds the native leaf; everything else about the package stands in pyproject.toml.
+
+Two switches, read from the environment:
+
+* `MEMFAST_BUILD=none`: no extension. The pure twins in `memfast/_native/*_reference.py` serve.
+* `MEMFAST_BUILD=debug`: -O0 -g, with bounds checks and assertions.
+
+Unset, or `release`: -O3. Never -march=native: kernels choose their instructions when they run.
+"""
+
+import os
+from pathlib import Path
+
+from setuptools import Extension, setup
+
+NATIVE = Path("src/memfast/_native")
+BUILD = os.environ.get("MEMFAST_BUILD", "release")
+
+
+def native_extensions() -> list[Extension]:
+    """Return one cythonized extension for each .pyx of the native leaf."""
+    import numpy as np  # noqa: PLC0415 - needed only where something is built
+    from Cython.Build import cythonize  # noqa: PLC0415 - the same
+
+    debug = BUILD == "debug"
+    flags = ["-O0", "-g", "-UNDEBUG"] if debug else ["-O3", "-fno-math-errno"]
+    headers = [str(path) for path in sorted(NATIVE.glob("*.h"))]
+    extensions = [
+        Extension(
+            f"memfast._native.{path.stem}",
+            [str(path)],
+            include_dirs=[str(NATIVE), np.get_include()],
+            depends=headers,
+            define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
+            extra_compile_args=flags,
+        )
+        for path in sorted(NATIVE.glob("*.pyx"))
+    ]
+    directives = {
+        "language_level": 3,
+        "binding": True,
+        "boundscheck": debug,
+        "wraparound": False,
+        "initializedcheck": debug,
+        "cdivision": True,
+    }
+    return cythonize(extensions, compiler_directives=directives, force=debug)
+
+
+if BUILD not in {"none", "debug", "release"}:
+    raise SystemExit(f"MEMFAST_BUILD is {BUILD!r}; it must be none, debug or release")
+
+setup(ext_modules=[] if BUILD == "none" else native_extensions())

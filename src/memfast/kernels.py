@@ -1,0 +1,43 @@
+"""The only door to the native leaf: each name is bound to the compiled kernel or to its pure twin.
+
+`MEMFAST_NATIVE` chooses: `c` (a missing extension raises ImportError), `py`, or unset for the best there is.
+`IMPL` says what was taken, `FALLBACK_REASON` why it is not the compiled one, if that was not asked for.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+__all__ = ["FALLBACK_REASON", "IMPL", "top_k"]
+
+FALLBACK_REASON: str | None = None
+"""Why the pure twins serve although nobody asked for them, or None. Whoever starts the service shows it."""
+
+WANTED = os.environ.get("MEMFAST_NATIVE", "")
+if WANTED not in {"", "c", "py"}:
+    raise ImportError(f"MEMFAST_NATIVE is {WANTED!r}; it must be c, py or unset")
+
+if TYPE_CHECKING:
+    from memfast._native._vectors_reference import top_k
+
+    IMPL: str
+elif WANTED == "py":
+    from memfast._native._vectors_reference import top_k
+
+    IMPL = "py"
+else:
+    try:
+        from memfast._native._vectors import top_k
+
+        IMPL = "c"
+    except ImportError as error:
+        FALLBACK_REASON = (
+            f"the compiled kernels cannot be imported ({error}); the pure twins serve and are much slower. "
+            "Build them with: python setup.py build_ext --inplace"
+        )
+        if WANTED == "c":
+            raise ImportError(f"MEMFAST_NATIVE=c, but {FALLBACK_REASON}") from error
+        from memfast._native._vectors_reference import top_k
+
+        IMPL = "py"

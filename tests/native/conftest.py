@@ -1,0 +1,18 @@
+"""Both twins of every native module, in one session: `[c]` and `[py]`."""
+
+import importlib
+
+import pytest
+
+TWINS = {"c": "memfast._native.{}", "py": "memfast._native.{}_reference"}
+
+
+def twin_of(kind: str, name: str):
+    """Import one twin; a missing extension is an error here, never a skipped test."""
+    return importlib.import_module(TWINS[kind].format(name))
+
+
+@pytest.fixture(scope="session", params=list(TWINS))
+def vectors(request):
+    """The ranking kernels."""
+    return twin_of(request.param, "_vectors")
