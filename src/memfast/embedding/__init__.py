@@ -1,0 +1,1 @@
+"""Adapters of `ports.Embedder`, one file for each provider; importing them loads no model."""
