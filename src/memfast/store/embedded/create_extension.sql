@@ -1,0 +1,3 @@
+-- Run once, in single-user mode, in the new database.
+CREATE EXTENSION vector;
+
