@@ -24,12 +24,13 @@ def vector_of(text: str, dimensions: int = DIMENSIONS) -> np.ndarray:
 
 @dataclass
 class Reply:
-    """One answer. `body` is cut after `cut_after` bytes, and the connection then stays silent."""
+    """One answer. `body` is cut after `cut_after` bytes; the connection is then silent, or sends blanks for ever."""
 
     body: bytes
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     cut_after: int | None = None
+    drip_s: float | None = None
 
 
 def embeddings(request: dict[str, Any], *, form: str | None = None, dimensions: int = DIMENSIONS) -> Reply:
@@ -114,6 +115,10 @@ class Endpoint:
         head += "".join(f"{name}: {value}\r\n" for name, value in reply.headers.items())
         writer.write(head.encode() + b"\r\n" + reply.body[: reply.cut_after])
         await writer.drain()
+        while reply.drip_s is not None:
+            await asyncio.sleep(reply.drip_s)
+            writer.write(b" ")
+            await writer.drain()
         if reply.cut_after is not None:
             await reader.read()  # silent until the client goes
         return True

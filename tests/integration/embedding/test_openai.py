@@ -191,6 +191,17 @@ async def test_an_answer_that_stops_times_out(endpoint, make):
     assert "did not answer within 0.2 s" in str(await refusal(make(timeout_s=0.2)))
 
 
+async def test_an_answer_that_drips_times_out(endpoint, make):
+    """A byte now and then keeps every single read alive; the whole exchange is bounded all the same."""
+
+    def drip(request):
+        return peer.Reply(b"{" + b" " * 500_000, cut_after=1, drip_s=0.02)
+
+    endpoint.answer = drip
+    async with asyncio.timeout(20):
+        assert "did not answer within 0.5 s" in str(await refusal(make(timeout_s=0.5)))
+
+
 async def test_nobody_listens(make):
     """A refused connection names the address and the setting; nothing is remembered."""
     with socket.socket() as taken:
