@@ -24,13 +24,13 @@ def native_extensions() -> list[Extension]:
 
     debug = BUILD == "debug"
     flags = ["-O0", "-g", "-UNDEBUG"] if debug else ["-O3", "-fno-math-errno"]
-    headers = [str(path) for path in sorted(NATIVE.glob("*.h"))]
+    included = [str(path) for pattern in ("*.h", "*.pxd") for path in sorted(NATIVE.glob(pattern))]
     extensions = [
         Extension(
             f"memfast._native.{path.stem}",
             [str(path)],
             include_dirs=[str(NATIVE), np.get_include()],
-            depends=headers,
+            depends=included,
             define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
             extra_compile_args=flags,
         )

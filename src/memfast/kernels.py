@@ -9,7 +9,16 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-__all__ = ["FALLBACK_REASON", "IMPL", "top_k"]
+__all__ = [
+    "FALLBACK_REASON",
+    "IMPL",
+    "quantise",
+    "scan",
+    "scan_int8",
+    "search_rows",
+    "simd",
+    "top_k",
+]
 
 FALLBACK_REASON: str | None = None
 """Why the pure twins serve although nobody asked for them, or None. Whoever starts the service shows it."""
@@ -19,16 +28,16 @@ if WANTED not in {"", "c", "py"}:
     raise ImportError(f"MEMFAST_NATIVE is {WANTED!r}; it must be c, py or unset")
 
 if TYPE_CHECKING:
-    from memfast._native._vectors_reference import top_k
+    from memfast._native._vectors_reference import quantise, scan, scan_int8, search_rows, simd, top_k
 
     IMPL: str
 elif WANTED == "py":
-    from memfast._native._vectors_reference import top_k
+    from memfast._native._vectors_reference import quantise, scan, scan_int8, search_rows, simd, top_k
 
     IMPL = "py"
 else:
     try:
-        from memfast._native._vectors import top_k
+        from memfast._native._vectors import quantise, scan, scan_int8, search_rows, simd, top_k
 
         IMPL = "c"
     except ImportError as error:
@@ -38,6 +47,6 @@ else:
         )
         if WANTED == "c":
             raise ImportError(f"MEMFAST_NATIVE=c, but {FALLBACK_REASON}") from error
-        from memfast._native._vectors_reference import top_k
+        from memfast._native._vectors_reference import quantise, scan, scan_int8, search_rows, simd, top_k
 
         IMPL = "py"
