@@ -81,9 +81,9 @@ def find_binaries(major: int) -> Binaries:
     if major not in available_majors():
         carried = ", ".join(str(number) for number in available_majors())
         raise DatabaseRefused(
-            f"PostgreSQL {major} is needed, and the embedded one comes in version {carried}: run the database "
-            f"with a PostgreSQL {major} of your own and give its address, or dump it there (pg_dump) and load "
-            "it here."
+            f"PostgreSQL {major} is needed, and the embedded one comes in version {carried}: run the "
+            f"database with a PostgreSQL {major} of your own and give its address, or dump it there "
+            "(pg_dump) and load it here."
         )
     return Binaries(major, package)
 

@@ -181,12 +181,10 @@ class Cluster:
         postmaster = self._postmaster()
         if postmaster is None:
             return None
-        ours = (PORT, self._layout.socket_dir())
-        usable = (postmaster.port, postmaster.socket_dir) == ours and self._layout.password_file.exists()
-        if usable and postmaster.status != "stopping":
-            log_start = _size(self._layout.log_file)
-            ready = self._wait_until_ready(postmaster.pid, log_start)
-            if _answers(ready):
+        if self._layout.password_file.exists() and postmaster.status != "stopping":
+            ready = self._wait_until_ready(postmaster.pid, _size(self._layout.log_file))
+            # Another socket means another purpose: pg_upgrade starts servers too.
+            if (ready.port, ready.socket_dir) == (PORT, self._layout.socket_dir()) and _answers(ready):
                 self._report(f"Found PostgreSQL running (process {ready.pid}), left by an earlier service")
                 return self._endpoint(ready)
         self._report(f"Stopping PostgreSQL (process {postmaster.pid}), which cannot be used as it runs")
@@ -217,9 +215,8 @@ class Cluster:
         socket_dir = layout.make_socket_dir(account)
         for name in (f".s.PGSQL.{PORT}", f".s.PGSQL.{PORT}.lock"):
             (socket_dir / name).unlink(missing_ok=True)  # nobody serves it: no server works in the directory
-        quoted = os.fspath(socket_dir).replace('"', '""')
         command_line = {
-            "unix_socket_directories": f'"{quoted}"',
+            "unix_socket_directories": os.fspath(socket_dir),
             "port": str(PORT),
             "listen_addresses": "",
             "fsync": "on",  # here, nothing in a file can switch them off
@@ -315,8 +312,8 @@ class Cluster:
         ]
         if wrong:
             raise DatabaseRefused(
-                f"The database would lose acknowledged writes ({', '.join(wrong)}): set {', '.join(_DURABLE)} "
-                "to on (ALTER SYSTEM, ALTER DATABASE memfast, ALTER ROLE memfast ... RESET), then start again."
+                f"The database would lose acknowledged writes ({', '.join(wrong)}). Reset what "
+                "switched it off (ALTER SYSTEM, ALTER DATABASE or ALTER ROLE memfast) and start again."
             )
         if settings.get("data_checksums") != "on":
             self._report(
@@ -353,7 +350,7 @@ def read_version(pgdata: Path) -> int:
 
 
 def find_postmaster(pgdata: Path) -> Postmaster | None:
-    """The server that runs on a database directory, or None; a dead or foreign process in its pid file is none."""
+    """The server that runs on a database directory, or None. A pid file alone proves nothing."""
     postmaster = read_postmaster(pgdata)
     if postmaster is None or postmaster.pid <= 0:
         return None

@@ -20,6 +20,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -68,7 +69,7 @@ class Layout:
         return self.data_dir / "restored"
 
     def socket_dir(self) -> Path:
-        """The socket's directory: in the data directory, or a short path named by its digest."""
+        """The socket's directory: in the data directory, or a short plain path named by its digest."""
         inside = self.data_dir / "run"
         if _fits(inside):
             return inside
@@ -88,8 +89,13 @@ class Layout:
             status = self.data_dir.stat()
             if not stat.S_ISDIR(status.st_mode):
                 raise DatabaseRefused(f"{self.data_dir} is not a directory: give another --data-dir")
-            if status.st_uid != os.geteuid() and os.geteuid() == 0:
-                wanted = stat.S_IMODE(status.st_mode) | 0o011  # somebody's volume: only let the account pass
+            if status.st_uid != os.geteuid():  # somebody's volume
+                wanted = stat.S_IMODE(status.st_mode) | (0o011 if os.geteuid() == 0 else 0)
+            if not os.access(self.data_dir, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
+                raise DatabaseRefused(
+                    f"{self.data_dir} belongs to user id {status.st_uid}, and this is user id "
+                    f"{os.geteuid()}: run memfast as that user, or give another --data-dir."
+                )
             if stat.S_IMODE(status.st_mode) != wanted:
                 self.data_dir.chmod(wanted)
 
@@ -138,7 +144,12 @@ class Layout:
 
 
 def _fits(folder: Path) -> bool:
-    return len(os.fsencode(folder / f".s.PGSQL.{PORT}")) <= _SOCKET_PATH_BYTES
+    """Short enough, and plain: PostgreSQL's programs take a comma for the end of a path."""
+    path = os.fspath(folder / f".s.PGSQL.{PORT}")
+    return (
+        len(os.fsencode(path)) <= _SOCKET_PATH_BYTES
+        and re.fullmatch(r"[\w/.+~-]+", path, re.ASCII) is not None
+    )
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Which PostgreSQL runs on a database directory: read from its pid file, believed after a look at the process.
+"""Which PostgreSQL runs on a database directory: what its pid file says, and whether that is true.
 
 A pid file may be old, and its number may belong to another program by now. A process is ours when it is a
 `postgres` whose working directory is the database directory.
