@@ -1,0 +1,302 @@
+"""The composition root: the only module that names concrete adapters.
+
+`ground` runs once, in the parent process, and makes everything true that workers rely on; `open_services` runs in each
+worker and builds the live objects. Commands use `attached`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from memfast.config import Config, EmbeddingConfig
+from memfast.embedding.none import NoEmbedder
+from memfast.embedding.openai import OpenAIEmbedder
+from memfast.embedding.wordllama import WordLlamaEmbedder
+from memfast.errors import CommandFailed, DatabaseRefused, MemfastError
+from memfast.ports import Clock, Embedder
+from memfast.resilience.clock import SystemClock
+from memfast.service.access import Access, Keyring
+from memfast.service.cursors import Cursors
+from memfast.service.forget import Forget
+from memfast.service.health import Health
+from memfast.service.identifiers import Identifiers
+from memfast.service.limits import Limits
+from memfast.service.recall import Recall
+from memfast.service.remember import Remember
+from memfast.service.users import Directory
+from memfast.service.writer import Writer
+from memfast.store.database import Prepared, new_lineage, prepare, read_prepared
+from memfast.store.embedded import Cluster, DataDirLock, available_majors, backup, restore, upgrade
+from memfast.store.keys import PostgresKeys
+from memfast.store.pool import Pool, PoolSize, ServerFacts, connect, inspect_server, pool_size
+from memfast.store.postgres import PostgresStore
+
+__all__ = [
+    "Ground",
+    "Services",
+    "available_majors",
+    "backup",
+    "build_embedder",
+    "ground",
+    "inspect_external",
+    "migrate",
+    "open_services",
+    "restore",
+    "upgrade",
+    "with_keyring",
+]
+
+_log = logging.getLogger("memfast")
+
+_LOCK_WAIT_S = 10.0
+"""How long a start waits for the data directory: a service that is stopping needs a moment."""
+
+_RESERVED_CONNECTIONS = 3
+"""Connections left to others (psql, backups) when the pool's size follows the server's limit."""
+
+Reporter = Callable[[str], None]
+
+
+class Services(Struct, frozen=True, kw_only=True):
+    """The live objects of one worker, as the faces use them."""
+
+    access: Access
+    remember: Remember
+    recall: Recall
+    forget: Forget
+    directory: Directory
+    health: Health
+    limits: Limits
+    clock: Clock
+
+
+class Ground(Struct, frozen=True, kw_only=True):
+    """What the parent made ready for its workers. Plain data, so that it can be handed to another process."""
+
+    config: Config
+    address: dict[str, Any]
+    prepared: Prepared
+    pool: PoolSize
+
+
+def build_embedder(config: EmbeddingConfig) -> Embedder:
+    """The configured embedder; nothing is loaded or connected yet."""
+    if config.provider == "none":
+        return NoEmbedder(config.dimensions)
+    if config.provider == "openai":
+        return OpenAIEmbedder(
+            base_url=config.base_url,
+            model=config.model,
+            dimensions=config.dimensions,
+            api_key=config.api_key,
+            send_dimensions=config.send_dimensions,
+            encoding_format=config.encoding_format,
+            parallel_requests=config.parallel_requests,
+            batch_size=config.batch_size,
+            timeout_s=config.timeout_s,
+            pool_connections=config.pool_connections,
+            pool_keepalive=config.pool_keepalive,
+            pool_keepalive_s=config.pool_keepalive_s,
+            pool_timeout_s=config.pool_timeout_s,
+        )
+    embedder = WordLlamaEmbedder(batch_size=config.batch_size)
+    if config.dimensions not in {0, embedder.dimensions}:
+        raise CommandFailed(
+            f"embedding.dimensions = {config.dimensions}: WordLlama's vectors have {embedder.dimensions}; leave it out"
+        )
+    return embedder
+
+
+@contextmanager
+def ground(config: Config, report: Reporter) -> Iterator[Ground]:
+    """Everything that must be true before workers start, and is undone when they have ended.
+
+    Takes the data directory's lock (the workers inherit it), starts the embedded PostgreSQL unless an address is
+    configured, migrates, and stamps or compares the embedder.
+
+    Raises:
+        StartError: with its exit code, what is wrong and what to do.
+    """
+    with _address(config, report) as address:
+        yield asyncio.run(_prepare(config, address, report))
+
+
+@contextmanager
+def _address(config: Config, report: Reporter) -> Iterator[dict[str, Any]]:
+    if config.postgres.dsn:
+        yield {"dsn": config.postgres.dsn}
+        return
+    data_dir = Path(config.data_dir)
+    with DataDirLock.acquire(data_dir, _LOCK_WAIT_S):
+        cluster = Cluster(data_dir, major=config.postgres.embedded_major, report=report)
+        try:
+            yield dict(cluster.start().connect_arguments())
+        finally:
+            cluster.stop()
+
+
+async def _prepare(config: Config, address: dict[str, Any], report: Reporter) -> Ground:
+    embedder = build_embedder(config.embedding)
+    connection = await _connect(config, address)
+    try:
+        await _note_restore(config, connection)
+        prepared = await prepare(
+            connection, model=embedder.model, dimensions=embedder.dimensions, report=report
+        )
+    finally:
+        await connection.close()
+        await embedder.close()
+    return Ground(config=config, address=address, prepared=prepared, pool=_pool_size(config, prepared.facts))
+
+
+async def _connect(config: Config, address: dict[str, Any]) -> Any:
+    return await connect(
+        address,
+        connect_timeout_s=config.postgres.connect_timeout_s,
+        command_timeout_s=max(
+            config.postgres.command_timeout_s, 600.0
+        ),  # a migration may take longer than a request
+    )
+
+
+async def _note_restore(config: Config, connection: Any) -> None:
+    marker = Path(config.data_dir) / "restored"
+    if not config.postgres.dsn and marker.exists() and await read_prepared(connection) is not None:
+        await new_lineage(connection)
+        marker.unlink()
+
+
+def _pool_size(config: Config, facts: ServerFacts) -> PoolSize:
+    postgres, workers = config.postgres, config.server.workers
+    available = facts.connections - _RESERVED_CONNECTIONS
+    if max(postgres.pool_max, postgres.pool_min) > available:
+        raise DatabaseRefused(
+            f"postgres.pool_max = {max(postgres.pool_max, postgres.pool_min)} is more than the {available} connections "
+            "that the server can give; lower it, or raise the server's max_connections"
+        )
+    size = pool_size(postgres.pool_min, postgres.pool_max, workers=workers, embedded=not postgres.dsn)
+    most = max(1, min(size.maximum, available // workers))
+    return PoolSize(min(size.minimum, most), most)
+
+
+@asynccontextmanager
+async def open_services(site: Ground) -> AsyncIterator[Services]:
+    """Open a worker's live objects, in order; close them in reverse.
+
+    Raises:
+        DatabaseRefused: the database cannot be reached.
+    """
+    config, prepared, clock = site.config, site.prepared, SystemClock()
+    async with AsyncExitStack() as stack:
+        pool = await _open_pool(config, site.address, site.pool)
+        stack.push_async_callback(pool.close, 5.0)
+        embedder = build_embedder(config.embedding)
+        stack.push_async_callback(embedder.close)
+        store = PostgresStore(
+            pool,
+            generation=prepared.generation,
+            dimensions=prepared.dimensions,
+            schema=prepared.schema,
+            facts=prepared.facts,
+        )
+        keys = PostgresKeys(pool)
+        access = Access(keys, prepared.secret, await keys.facts())
+        limits = Limits(config.limits, prepared.dimensions)
+        cursors = Cursors(prepared.secret, prepared.lineage.bytes)
+        writer = Writer(store)
+        stack.push_async_callback(writer.drain, config.server.stop_timeout_s)
+        for task in (access.watch(config.postgres.watch_interval_s), _load(embedder)):
+            stack.push_async_callback(_cancel, asyncio.create_task(task))
+        yield Services(
+            access=access,
+            remember=Remember(writer, embedder, limits, Identifiers(clock, secrets.randbits), clock),
+            recall=Recall(store, embedder, limits, cursors, clock),
+            forget=Forget(writer, clock),
+            directory=Directory(store, limits, cursors),
+            health=Health(store, embedder, clock),
+            limits=limits,
+            clock=clock,
+        )
+
+
+async def _open_pool(config: Config, address: dict[str, Any], size: PoolSize) -> Pool:
+    return await Pool.open(
+        address,
+        size,
+        acquire_timeout_s=config.postgres.acquire_timeout_s,
+        connect_timeout_s=config.postgres.connect_timeout_s,
+        command_timeout_s=config.postgres.command_timeout_s,
+        idle_lifetime_s=config.postgres.idle_lifetime_s,
+    )
+
+
+async def _load(embedder: Embedder) -> None:
+    """Load the model while the first requests arrive, so that none of them waits for all of it."""
+    try:
+        await embedder.check()
+    except MemfastError as error:
+        _log.warning("the embedder is not ready: %s", error)
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+async def inspect_external(config: Config) -> ServerFacts:
+    """Check the configured external PostgreSQL without changing it.
+
+    Raises:
+        DatabaseRefused: with what is wrong and what to do.
+    """
+    connection = await _connect(config, {"dsn": config.postgres.dsn})
+    try:
+        return await inspect_server(connection)
+    finally:
+        await connection.close()
+
+
+def migrate(config: Config, report: Reporter) -> int:
+    """Bring the database's schema up to date; returns its number.
+
+    Raises:
+        StartError: as `ground`.
+    """
+    with ground(config, report) as site:
+        return site.prepared.schema
+
+
+async def with_keyring(config: Config, work: Callable[[Keyring], Any], report: Reporter) -> Any:
+    """Run a command's work on the API keys, beside a running service or alone.
+
+    Raises:
+        StartError: the database cannot be reached.
+    """
+    with _attached(config, report) as address:
+        pool = await _open_pool(config, address, PoolSize(1, 1))
+        try:
+            return await work(Keyring(PostgresKeys(pool), SystemClock()))
+        finally:
+            await pool.close(5.0)
+
+
+@contextmanager
+def _attached(config: Config, report: Reporter) -> Iterator[dict[str, Any]]:
+    """The address of a database that may be in use: a running service's, or one started for the while."""
+    if not config.postgres.dsn:
+        endpoint = Cluster(Path(config.data_dir), report=report).running()
+        if endpoint is not None:
+            yield dict(endpoint.connect_arguments())
+            return
+    with _address(config, report) as address:
+        yield address

@@ -1,0 +1,183 @@
+"""Arguments in, exit code out."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from memfast import __version__
+from memfast.config import Effective, load
+from memfast.errors import CommandFailed, MemfastError, StartError
+
+__all__ = ["main"]
+
+Command = Callable[[Effective, argparse.Namespace], int]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns its exit code."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    try:
+        effective = load(os.environ, flags=_flags(arguments), file=arguments.config)
+        _set_up_logging(effective)
+        command: Command = arguments.command
+        return command(effective, arguments)
+    except StartError as error:
+        return _fail(error, error.exit_code)
+    except MemfastError as error:
+        return _fail(error, 1)
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:  # the face's edge: a person gets a sentence, the trace is there for the asking
+        logging.getLogger("memfast").debug("the command failed", exc_info=True)
+        hint = "run it again with MEMFAST_LOG_LEVEL=debug for the details, and please report it"
+        return _fail(CommandFailed(f"an error of its own: {type(error).__name__}: {error}; {hint}"), 1)
+
+
+def _fail(error: Exception, exit_code: int) -> int:
+    print(f"memfast: {error}", file=sys.stderr)
+    return exit_code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="memfast",
+        description="A memory service for AI agents.",
+        epilog="Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 port taken, 4 data directory in use, "
+        "5 database refused, 6 other embedding model, 130 interrupted.",
+    )
+    parser.add_argument("--version", action="version", version=f"memfast {__version__}")
+    commands = parser.add_subparsers(metavar="command", required=True)
+    shared = _shared_options()
+
+    serve = _command(commands, shared, "serve", "run the service", _lazily("serve", "serve"))
+    serve.add_argument("--host", dest="server.host", help="address to listen on (127.0.0.1)")
+    serve.add_argument("--port", dest="server.port", help="TCP port (8077)")
+    serve.add_argument("--workers", dest="server.workers", help="worker processes (1)")
+    serve.add_argument(
+        "--insecure", action="store_true", help="listen beyond loopback although no API key exists"
+    )
+    _command(
+        commands, shared, "migrate", "bring the database's schema up to date", _lazily("database", "migrate")
+    )
+    config = _command(
+        commands, shared, "config", "show every setting and where it comes from", _lazily("show", "config")
+    )
+    config.add_argument("--json", action="store_true", help="as JSON")
+    _command(commands, shared, "version", "show versions", _lazily("show", "version"))
+    _command(commands, shared, "doctor", "check what a start needs", _lazily("doctor", "doctor"))
+    _add_keys(commands, shared)
+    _add_copies(commands, shared)
+    return parser
+
+
+def _add_keys(commands: Any, shared: argparse.ArgumentParser) -> None:
+    keys = commands.add_parser("keys", help="make, list and revoke API keys").add_subparsers(
+        metavar="action", required=True
+    )
+    create = _command(keys, shared, "create", "make a key; it is shown this once", _lazily("keys", "create"))
+    create.add_argument("--namespace", default="default", help="tenant that the key belongs to (default)")
+    create.add_argument("--user", help="the one user_id that the key may reach")
+    create.add_argument("--role", choices=["user", "admin"], default="user", help="what it may do (user)")
+    _command(keys, shared, "list", "list keys, without their secrets", _lazily("keys", "list_keys"))
+    revoke = _command(keys, shared, "revoke", "revoke a key", _lazily("keys", "revoke"))
+    revoke.add_argument("id", help="the key's id, from `memfast keys list`")
+
+
+def _add_copies(commands: Any, shared: argparse.ArgumentParser) -> None:
+    backup = _command(
+        commands,
+        shared,
+        "backup",
+        "copy the embedded database and verify the copy",
+        _lazily("database", "backup"),
+    )
+    backup.add_argument("directory", type=Path, help="a new or empty directory")
+    restore = _command(
+        commands,
+        shared,
+        "restore",
+        "fill an empty data directory from a backup",
+        _lazily("database", "restore"),
+    )
+    restore.add_argument("directory", type=Path, help="a backup made by `memfast backup`")
+    upgrade = _command(
+        commands,
+        shared,
+        "upgrade",
+        "move the embedded database to a newer PostgreSQL",
+        _lazily("database", "upgrade"),
+    )
+    upgrade.add_argument("--to", type=int, default=18, help="PostgreSQL version (18)")
+
+
+def _shared_options() -> argparse.ArgumentParser:
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--config", type=Path, help="TOML file with settings")
+    shared.add_argument("--data-dir", dest="data_dir", help="where everything on disk lies")
+    shared.add_argument("--profile", dest="profile", help="set of defaults, e.g. high-traffic")
+    shared.add_argument(
+        "--set",
+        dest="assignments",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any setting, e.g. server.port=9000",
+    )
+    return shared
+
+
+def _command(
+    commands: Any, shared: argparse.ArgumentParser, name: str, text: str, run: Command
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text, parents=[shared])
+    parser.set_defaults(command=run)
+    return parser
+
+
+def _lazily(module: str, function: str) -> Command:
+    """A command whose module is imported when it runs: `memfast version` need not load a web server."""
+
+    def run(effective: Effective, arguments: argparse.Namespace) -> int:
+        from importlib import import_module
+
+        command: Command = getattr(import_module(f"memfast.cli.{module}"), function)
+        return command(effective, arguments)
+
+    return run
+
+
+def _flags(arguments: argparse.Namespace) -> dict[str, Any]:
+    flags = {
+        name: value
+        for name, value in vars(arguments).items()
+        if value is not None and (name in {"data_dir", "profile"} or "." in name)
+    }
+    for assignment in arguments.assignments:
+        key, separator, value = assignment.partition("=")
+        if not separator:
+            raise_usage(f"--set {assignment}: must be KEY=VALUE")
+        flags[key] = value
+    return flags
+
+
+def raise_usage(message: str) -> None:
+    """End as argparse does for wrong usage."""
+    print(f"memfast: {message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def _set_up_logging(effective: Effective) -> None:
+    from memfast.cli.logs import set_up
+
+    set_up(effective.config.log)
+    logging.captureWarnings(capture=True)

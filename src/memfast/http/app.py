@@ -1,0 +1,106 @@
+"""The Litestar application: every route, its document, and the edge around them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+from litestar import Litestar, Request, Response
+from litestar.exceptions import HTTPException
+from litestar.handlers import HTTPRouteHandler
+from litestar.types import ASGIApp, Scope
+
+from memfast.bootstrap import Ground, open_services
+from memfast.errors import InvalidRequest, MemfastError, MethodNotAllowed, NotFound
+from memfast.http import routes_admin, routes_memory, routes_search
+from memfast.http.edge import EXCHANGE, Edge
+from memfast.http.exchange import Exchange, Reply
+from memfast.http.openapi import build_document, build_page
+from memfast.http.problems import INTERNAL_ERROR, problem_reply
+from memfast.http.routing import Route
+
+__all__ = ["ROUTES", "build_app"]
+
+ROUTES: tuple[Route, ...] = (*routes_memory.ROUTES, *routes_search.ROUTES, *routes_admin.ROUTES)
+
+
+def build_app(site: Ground) -> Edge:
+    """The ASGI application of one worker.
+
+    Its lifespan opens the services and closes them; until then nothing is served.
+    """
+    document = build_document(ROUTES, site.config.limits)
+    pages = (
+        _fixed("/schema/openapi.json", b"application/json", msgspec.json.encode(document)),
+        _fixed("/schema", b"text/html; charset=utf-8", build_page(document).encode()),
+    )
+    holder: list[Edge] = []
+
+    @asynccontextmanager
+    async def lifespan(app: Litestar) -> AsyncIterator[None]:
+        async with open_services(site) as services:
+            app.state.services = services
+            holder[0].open(services)
+            yield
+
+    application = Litestar(
+        route_handlers=[*(_handler(route) for route in ROUTES), *pages],
+        lifespan=[lifespan],
+        exception_handlers={HTTPException: _http_exception, Exception: _exception},
+        openapi_config=None,
+        logging_config=None,
+    )
+    holder.append(Edge(application, site.config.server))
+    return holder[0]
+
+
+def _handler(route: Route) -> HTTPRouteHandler:
+    path = route.path.replace("{memory_id}", "{memory_id:str}").replace("{user_id}", "{user_id:str}")
+
+    async def handle(scope: Scope) -> ASGIApp:
+        exchange: Exchange = scope[EXCHANGE]  # type: ignore[literal-required]
+        services = scope["litestar_app"].state.services
+        return await route.endpoint(exchange, services, **scope["path_params"])
+
+    handle.__name__ = route.endpoint.__name__
+    return HTTPRouteHandler(path, http_method=route.method, status_code=200, include_in_schema=False)(handle)
+
+
+def _fixed(path: str, content_type: bytes, body: bytes) -> HTTPRouteHandler:
+    async def handle(scope: Scope) -> ASGIApp:
+        exchange: Exchange = scope[EXCHANGE]  # type: ignore[literal-required]
+        headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(body))]
+        return Reply(200, headers + exchange.standard_headers(), body)
+
+    return HTTPRouteHandler(path, http_method="GET", include_in_schema=False)(handle)
+
+
+def _exception(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """What a route raised: ours become problems, anything else goes on to the edge, which logs it."""
+    if not isinstance(error, MemfastError):
+        raise error
+    return _response(request, error)
+
+
+def _http_exception(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """What the router raised."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    path = request.url.path
+    translated: dict[int, Callable[[], MemfastError]] = {
+        404: lambda: NotFound(f"there is no route {path}; GET /schema lists them"),
+        405: lambda: MethodNotAllowed(f"{request.method} is not a method of {path}; GET /schema lists them"),
+        500: lambda: INTERNAL_ERROR,
+    }
+    default = InvalidRequest(str(getattr(error, "detail", "")) or "the request is not valid")
+    return _response(request, translated.get(status, lambda: default)())
+
+
+def _response(request: Request[Any, Any, Any], error: MemfastError) -> Response[bytes]:
+    exchange: Exchange = request.scope[EXCHANGE]  # type: ignore[literal-required]
+    reply = problem_reply(error, exchange.standard_headers(), instance=request.url.path)
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in reply.headers}
+    return Response(
+        reply.body, status_code=reply.status, headers=headers, media_type="application/problem+json"
+    )

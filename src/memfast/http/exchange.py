@@ -1,0 +1,174 @@
+"""One request and its answer, as plain data between the edge and the routes."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl
+from uuid import UUID
+
+import msgspec
+from litestar.types import Receive, Send
+from litestar.types import Scope as AsgiScope
+
+from memfast.errors import InvalidRequest
+from memfast.http.codec import BodyDecoder, Format, encode, request_format, response_format
+from memfast.model import Scope
+from memfast.service.access import Access, Principal
+
+__all__ = ["Exchange", "Reply"]
+
+_T = TypeVar("_T")
+_CONTENT_TYPES: dict[Format, bytes] = {"json": b"application/json", "msgpack": b"application/msgpack"}
+
+
+class Reply:
+    """An answer that is an ASGI application: status, headers and bytes, sent as they are."""
+
+    __slots__ = ("body", "headers", "status")
+
+    def __init__(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        self.status = status
+        self.headers = headers
+        self.body = body
+
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": False})
+
+
+class Exchange:
+    """A request whose key was checked and whose body has arrived."""
+
+    __slots__ = ("_access", "_started", "body", "headers", "path", "principal", "query", "request_id")
+
+    def __init__(
+        self,
+        scope: AsgiScope,
+        headers: dict[bytes, bytes],
+        *,
+        principal: Principal,
+        access: Access,
+        body: bytes,
+        request_id: str,
+        started: float,
+    ) -> None:
+        self.path: str = scope["path"]
+        self.query: bytes = scope["query_string"]
+        self.headers = headers
+        self.principal = principal
+        self.body = body
+        self.request_id = request_id
+        self._access = access
+        self._started = started
+
+    @property
+    def format(self) -> Format:
+        """How the body is encoded."""
+        return request_format(self.headers.get(b"content-type", b""))
+
+    def read(self, decoder: BodyDecoder[_T]) -> _T:
+        """The body, decoded and checked."""
+        return decoder.decode(self.body, self.format)
+
+    def parameters(self, kind: type[_T]) -> _T:
+        """The query string, checked: unknown and repeated parameters are refused.
+
+        Raises:
+            InvalidRequest: with the parameter's name.
+        """
+        values: dict[str, str] = {}
+        try:
+            pairs = parse_qsl(
+                self.query.decode("ascii"),
+                keep_blank_values=True,
+                strict_parsing=bool(self.query),
+                errors="strict",
+            )
+        except (UnicodeDecodeError, ValueError) as error:
+            raise InvalidRequest(f"the query string is not valid: {error}") from error
+        for name, value in pairs:
+            if name in values:
+                raise InvalidRequest(f"{name}: the parameter is given twice", path=name)
+            if "\0" in value:
+                raise InvalidRequest(f"{name}: must not contain the character NUL (U+0000)", path=name)
+            values[name] = value
+        try:
+            return msgspec.convert(values, kind, strict=False)
+        except msgspec.ValidationError as error:
+            message, _, path = str(error).rpartition(" - at `")
+            path = path.rstrip("`").removeprefix("$.").removeprefix("$")
+            detail = message or str(error)
+            raise InvalidRequest(f"{path}: {detail}" if path else detail, path=path or None) from error
+
+    def path_id(self, text: str) -> UUID:
+        """The id in the path.
+
+        Raises:
+            InvalidRequest: it is not a UUID.
+        """
+        try:
+            return msgspec.convert(text, UUID, strict=False)
+        except msgspec.ValidationError as error:
+            raise InvalidRequest(
+                "id: must be a UUID, e.g. 0198c5b2-7c3e-7d41-9a53-5f2b8c6d7e01", path="id"
+            ) from error
+
+    def if_match(self) -> int | None:
+        """The version that `If-Match` asks for; None without one, or for `*`.
+
+        Raises:
+            InvalidRequest: it is not an ETag of ours.
+        """
+        value = self.headers.get(b"if-match", b"").strip()
+        if value in {b"", b"*"}:
+            return None
+        digits = value.removeprefix(b'"').removesuffix(b'"')
+        if not digits.isdigit() or len(digits) > 18:
+            raise InvalidRequest('If-Match: must be the ETag of a memory, e.g. "42"', path="If-Match")
+        return int(digits)
+
+    def scope(self, user_id: str) -> Scope:
+        """The user's scope, as far as the key reaches."""
+        return self._access.scope(self.principal, user_id)
+
+    def reply(
+        self,
+        value: Any = None,
+        *,
+        status: int = 200,
+        version: int | None = None,
+        extra: tuple[tuple[bytes, bytes], ...] = (),
+    ) -> Reply:
+        """An answer in the format that the client accepts."""
+        headers = list(extra)
+        body = b""
+        if value is not None:
+            answer_format = response_format(self.headers.get(b"accept", b""))
+            body = encode(value, answer_format)
+            headers.append((b"content-type", _CONTENT_TYPES[answer_format]))
+        if status != 204:
+            headers.append((b"content-length", b"%d" % len(body)))
+        if version is not None:
+            headers.append((b"memfast-version", b"%d" % version))
+        headers.extend(self.standard_headers())
+        return Reply(status, headers, body)
+
+    def written(self, value: Any = None, *, version: int, status: int = 200, **more: Any) -> Reply:
+        """The answer to a write: with the token that later reads may send along."""
+        token = b"%b.%d" % (self._access.facts.lineage.hex.encode(), version)
+        extra = (*more.pop("extra", ()), (b"memfast-token", token))
+        return self.reply(value, status=status, version=version, extra=extra)
+
+    def standard_headers(self) -> list[tuple[bytes, bytes]]:
+        """Headers of every answer: the request's id, its trace, and the time spent."""
+        elapsed_s = time.perf_counter() - self._started
+        headers = [
+            (b"x-request-id", self.request_id.encode("latin-1")),
+            (b"x-process-time", b"%.6f" % elapsed_s),
+            (b"server-timing", b"total;dur=%.3f" % (elapsed_s * 1000)),
+        ]
+        if b"traceparent" in self.headers:
+            headers.append((b"traceparent", self.headers[b"traceparent"]))
+        return headers

@@ -1,0 +1,233 @@
+"""The OpenAPI 3.1 document, made from the routes and the wire types, and a page that shows it offline."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from memfast import __version__
+from memfast.config import LimitsConfig
+from memfast.http.codec import JSON, MSGPACK
+from memfast.http.routing import Answer, Route
+from memfast.http.wire import BatchItem, NoParameters, PatchRequest, Problem
+
+__all__ = ["build_document", "build_page"]
+
+_COMMON_PROBLEMS = {
+    400: "the request is not valid",
+    401: "an API key is needed",
+    403: "the key does not reach this",
+    408: "the body did not arrive in time",
+    413: "the body is too large",
+    415: "the content type is not supported",
+    500: "an error of the service's own",
+    503: "the service cannot do it now",
+    504: "the request took too long, or a write's outcome is unknown",
+    507: "the database has no room left",
+}
+_PROBLEMS = _COMMON_PROBLEMS | {
+    404: "not found",
+    409: "the id is in use",
+    412: "the memory has another version",
+    422: "the request must bring an embedding",
+}
+_BODILESS_STATUSES = frozenset({408, 413, 415, 507})
+_PATH_PARAMETER = re.compile(r"{(\w+)}")
+_REFERENCE = "#/components/schemas/{name}"
+
+
+def build_document(routes: Sequence[Route], limits: LimitsConfig) -> dict[str, Any]:
+    """The document.
+
+    Args:
+        routes: everything that is served.
+        limits: the configured bounds, which are part of the contract.
+    """
+    types: list[Any] = [Problem, BatchItem]
+    for route in routes:
+        types.extend(kind for kind in (route.body, route.parameters) if kind is not None)
+        types.extend(answer.kind for answer in route.answers.values() if answer.kind is not None)
+    _, components = msgspec.json.schema_components(types, ref_template=_REFERENCE)
+    paths: dict[str, dict[str, Any]] = {}
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, components)
+    _tighten(components, limits)
+    for name in [name for name in components if name.endswith("Parameters")]:
+        del components[name]
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "memfast",
+            "version": __version__,
+            "summary": "A memory service for AI agents",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "security": [{"key": []}, {}],
+        "paths": paths,
+        "components": {
+            "schemas": components,
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _operation(route: Route, components: dict[str, Any]) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "operationId": route.endpoint.__name__,
+        "summary": route.summary,
+        "tags": [route.group],
+        "parameters": _parameters(route, components),
+        "responses": {str(status): _response(answer) for status, answer in route.answers.items()},
+    }
+    if route.body is not None:
+        operation["requestBody"] = {"required": True, "content": _content(_schema(route.body))}
+    if route.public:
+        operation["security"] = []
+    refused = set(route.problems) | {
+        status
+        for status in _COMMON_PROBLEMS
+        if not (status in _BODILESS_STATUSES and route.method == "GET")
+        and not (status in {401, 403} and route.public)
+    }
+    for status in sorted(refused - set(route.answers)):
+        operation["responses"][str(status)] = {
+            "description": _PROBLEMS[status],
+            "content": {"application/problem+json": {"schema": _schema(Problem)}},
+        }
+    return operation
+
+
+def _parameters(route: Route, components: dict[str, Any]) -> list[dict[str, Any]]:
+    found = [
+        {"name": name, "in": "path", "required": True, "schema": _path_schema(name)}
+        for name in _PATH_PARAMETER.findall(route.path)
+    ]
+    if route.parameters is not NoParameters:
+        schema = components[route.parameters.__name__]
+        required = set(schema.get("required", ()))
+        for name, value in schema["properties"].items():
+            found.append(
+                {"name": name, "in": "query", "required": name in required, "schema": _query_schema(value)}
+            )
+    if 412 in route.problems:
+        found.append(
+            {
+                "name": "If-Match",
+                "in": "header",
+                "required": False,
+                "description": "the ETag (version) that the memory must have",
+                "schema": {"type": "string", "pattern": '^("[0-9]{1,18}"|[0-9]{1,18}|\\*)$'},
+            }
+        )
+    return found
+
+
+def _path_schema(name: str) -> dict[str, Any]:
+    return {"type": "string", "format": "uuid"} if name == "memory_id" else {"type": "string", "minLength": 1}
+
+
+def _query_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    """A parameter that may be left out is never sent as null."""
+    options = [option for option in schema.get("anyOf", ()) if option != {"type": "null"}]
+    return (
+        options[0]
+        if len(options) == 1
+        else {key: value for key, value in schema.items() if value is not None}
+    )
+
+
+def _response(answer: Answer) -> dict[str, Any]:
+    headers = {
+        "X-Request-ID": {"schema": {"type": "string"}},
+        "X-Process-Time": {"schema": {"type": "string"}},
+    }
+    if answer.written:
+        headers["Memfast-Token"] = {"schema": {"type": "string"}}
+        headers["Memfast-Version"] = {"schema": {"type": "string"}}
+    response: dict[str, Any] = {"description": answer.text, "headers": headers}
+    if answer.kind is not None:
+        response["content"] = _content(_schema(answer.kind))
+    return response
+
+
+def _content(schema: dict[str, Any]) -> dict[str, Any]:
+    return {media_type.decode(): {"schema": schema} for media_type in (JSON, MSGPACK)}
+
+
+def _schema(kind: Any) -> dict[str, Any]:
+    return {"$ref": _REFERENCE.format(name=kind.__name__)}
+
+
+def _tighten(components: dict[str, Any], limits: LimitsConfig) -> None:
+    """Say in the schemas what `service.limits` checks beyond the types."""
+    bounds: dict[str, dict[str, Any]] = {
+        "tags": {"maxItems": limits.tags},
+        "entities": {"maxItems": limits.entities},
+        "ids": {"maxItems": limits.batch_items},
+    }
+    for name in ("CreateRequest", "BatchItem", "PatchRequest", "GetManyRequest"):
+        for field, extra in bounds.items():
+            for schema in _arrays(components[name]["properties"].get(field, {})):
+                schema.update(extra)
+    batch = components["BatchRequest"]["properties"]["memories"]
+    batch.update(items=_schema(BatchItem), maxItems=limits.batch_items)
+    search = components["SearchRequest"]
+    search["properties"]["limit"]["maximum"] = limits.page_items
+    search["oneOf"] = [
+        {"required": ["query"], "properties": {"query": {"type": "string"}, "embedding": {"type": "null"}}},
+        {
+            "required": ["embedding"],
+            "properties": {"embedding": {"not": {"type": "null"}}, "query": {"type": "null"}},
+        },
+    ]
+    components[PatchRequest.__name__]["minProperties"] = 1
+    for name in ("Memory", "SearchHit"):
+        components[name]["properties"]["metadata"] = {"type": "object"}
+
+
+def _arrays(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    candidates = [schema, *schema.get("anyOf", ())]
+    return [candidate for candidate in candidates if candidate.get("type") == "array"]
+
+
+def build_page(document: dict[str, Any]) -> str:
+    """The document as one HTML page without scripts or anything from elsewhere."""
+    rows = []
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            rows.append(_page_entry(path, method, operation))
+    schemas = "".join(
+        f"<details id='{html.escape(name)}'><summary><code>{html.escape(name)}</code></summary>"
+        f"<pre>{_pretty(schema)}</pre></details>"
+        for name, schema in document["components"]["schemas"].items()
+    )
+    version = html.escape(document["info"]["version"])
+    return (
+        "<!doctype html><html lang='en'><meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
+        f"<title>memfast API</title><style>{_STYLE}</style><main><h1>memfast API {version}</h1>"
+        "<p>The machine-readable document is <a href='/schema/openapi.json'>/schema/openapi.json</a>.</p>"
+        f"{''.join(rows)}<h2>Types</h2>{schemas}</main></html>"
+    )
+
+
+_STYLE = (
+    ":root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;margin:0}"
+    "main{max-width:56rem;margin:auto;padding:1rem}pre{overflow:auto;padding:.5rem;border:1px solid #8886}"
+    "summary{cursor:pointer;padding:.3rem 0}code{font-size:.95em}"
+)
+
+
+def _page_entry(path: str, method: str, operation: dict[str, Any]) -> str:
+    return (
+        f"<details><summary><code>{method.upper()} {html.escape(path)}</code> — "
+        f"{html.escape(operation['summary'])}</summary><pre>{_pretty(operation)}</pre></details>"
+    )
+
+
+def _pretty(value: Any) -> str:
+    return html.escape(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())

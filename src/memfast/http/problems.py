@@ -1,0 +1,49 @@
+"""Errors as RFC 9457 problems."""
+
+from __future__ import annotations
+
+import msgspec
+
+from memfast.errors import MemfastError, Rejected, Unauthorized, Unavailable
+from memfast.http.exchange import Reply
+from memfast.http.wire import Problem
+
+__all__ = ["INTERNAL_ERROR", "problem", "problem_reply", "type_uri"]
+
+INTERNAL_ERROR = MemfastError(
+    "the service met an error of its own; its log has the details under the request's id"
+)
+INTERNAL_SLUG = "internal-error"
+
+
+def type_uri(slug: str) -> str:
+    """The stable `type` of a problem."""
+    return f"urn:memfast:problem:{slug}"
+
+
+def problem(error: MemfastError) -> Problem:
+    """What a client is told of an error."""
+    slug = INTERNAL_SLUG if error.status == 500 else error.slug
+    path = error.path if isinstance(error, Rejected) else None
+    return Problem(type=type_uri(slug), title=error.title, status=error.status, detail=str(error), path=path)
+
+
+def problem_reply(error: MemfastError, headers: list[tuple[bytes, bytes]], *, instance: str) -> Reply:
+    """The answer for an error.
+
+    Args:
+        error: what happened.
+        headers: the standard headers.
+        instance: the request's path.
+    """
+    body = msgspec.json.encode(msgspec.structs.replace(problem(error), instance=instance))
+    own = [
+        (b"content-type", b"application/problem+json"),
+        (b"content-length", b"%d" % len(body)),
+        (b"cache-control", b"no-store"),
+    ]
+    if isinstance(error, Unauthorized):
+        own.append((b"www-authenticate", b'Bearer realm="memfast"'))
+    if isinstance(error, Unavailable):
+        own.append((b"retry-after", b"%d" % error.retry_after_s))
+    return Reply(error.status, own + headers, body)

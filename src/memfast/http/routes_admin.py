@@ -1,0 +1,148 @@
+"""Users, health, and the OpenAPI document."""
+
+from __future__ import annotations
+
+import os
+
+from memfast import __version__, kernels
+from memfast.bootstrap import Services
+from memfast.http.exchange import Exchange, Reply
+from memfast.http.routing import Answer, Route
+from memfast.http.wire import (
+    EmbedderHealth,
+    HealthAnswer,
+    Live,
+    Ready,
+    Receipt,
+    UsersAnswer,
+    UsersParameters,
+)
+from memfast.model import User
+
+__all__ = ["ROUTES"]
+
+_REMAINS = [
+    "the database's files until VACUUM and its WAL until it is recycled",
+    "backups made before",
+]
+
+
+async def list_users(exchange: Exchange, services: Services) -> Reply:
+    """The users of the key's namespace."""
+    parameters = exchange.parameters(UsersParameters)
+    principal = exchange.principal
+    if principal.user_id is not None:
+        own = [await services.directory.get(exchange.scope(principal.user_id))]
+        return exchange.reply(UsersAnswer(own, None, has_more=False))
+    page = await services.directory.list(
+        principal.namespace, limit=parameters.limit, cursor=parameters.cursor
+    )
+    return exchange.reply(UsersAnswer(page.users, page.next_cursor, page.next_cursor is not None))
+
+
+async def get_user(exchange: Exchange, services: Services, user_id: str) -> Reply:
+    """One user's counts and times."""
+    user = await services.directory.get(exchange.scope(services.limits.user_id(user_id, "user_id")))
+    return exchange.reply(user, version=user.version)
+
+
+async def forget_user(exchange: Exchange, services: Services, user_id: str) -> Reply:
+    """Erase a user."""
+    scope = exchange.scope(services.limits.user_id(user_id, "user_id"))
+    receipt = await services.forget.user(scope)
+    answer = Receipt(
+        user_id=user_id,
+        memories=receipt.memories,
+        version=receipt.version,
+        forgotten_at=services.clock.now(),
+        remains=_REMAINS,
+    )
+    return exchange.written(answer, version=receipt.version)
+
+
+async def live(exchange: Exchange, _services: Services) -> Reply:
+    """The process answers."""
+    return exchange.reply(Live("live"))
+
+
+async def ready(exchange: Exchange, services: Services) -> Reply:
+    """Whether a write could be committed now."""
+    report = await services.health.report()
+    return exchange.reply(
+        Ready(report.status, report.problem), status=200 if report.status == "ready" else 503
+    )
+
+
+async def health(exchange: Exchange, services: Services) -> Reply:
+    """Every dependency."""
+    report = await services.health.report()
+    answer = HealthAnswer(
+        status=report.status,
+        version=__version__,
+        pid=os.getpid(),
+        native=kernels.IMPL,
+        lineage=services.access.facts.lineage,
+        store=report.store,
+        embedder=EmbedderHealth(report.embedder, report.dimensions),
+        detail=report.problem,
+    )
+    return exchange.reply(answer, status=200 if report.status == "ready" else 503)
+
+
+ROUTES = (
+    Route(
+        method="GET",
+        path="/v1/users",
+        endpoint=list_users,
+        summary="List users",
+        group="users",
+        parameters=UsersParameters,
+        answers={200: Answer(UsersAnswer, "a page, in byte order of the ids")},
+        problems=(404,),
+    ),
+    Route(
+        method="GET",
+        path="/v1/users/{user_id}",
+        endpoint=get_user,
+        summary="Get a user",
+        group="users",
+        answers={200: Answer(User, "counts, version and times")},
+        problems=(404,),
+    ),
+    Route(
+        method="DELETE",
+        path="/v1/users/{user_id}",
+        endpoint=forget_user,
+        summary="Forget a user",
+        group="users",
+        answers={200: Answer(Receipt, "what was erased, and what is left where", written=True)},
+        problems=(404,),
+    ),
+    Route(
+        method="GET",
+        path="/v1/health/live",
+        endpoint=live,
+        summary="Whether the process answers",
+        group="health",
+        answers={200: Answer(Live, "it does")},
+        public=True,
+    ),
+    Route(
+        method="GET",
+        path="/v1/health/ready",
+        endpoint=ready,
+        summary="Whether a write could be committed now",
+        group="health",
+        answers={200: Answer(Ready, "ready"), 503: Answer(Ready, "not ready")},
+        public=True,
+    ),
+    Route(
+        method="GET",
+        path="/v1/health",
+        endpoint=health,
+        summary="Every dependency",
+        group="health",
+        answers={200: Answer(HealthAnswer, "ready"), 503: Answer(HealthAnswer, "not ready")},
+        public=True,
+    ),
+)

@@ -1,0 +1,240 @@
+"""Routes that store, read, change and delete memories."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from memfast.bootstrap import Services
+from memfast.errors import InvalidRequest, Rejected
+from memfast.http.codec import BodyDecoder, Format
+from memfast.http.exchange import Exchange, Reply
+from memfast.http.problems import problem
+from memfast.http.routing import Answer, Route
+from memfast.http.wire import (
+    BatchItem,
+    BatchRequest,
+    BatchResult,
+    BatchResults,
+    CreateRequest,
+    GetManyRequest,
+    ListParameters,
+    MemoriesFound,
+    MemoriesPage,
+    MemoryFields,
+    PatchRequest,
+    UserParameters,
+)
+from memfast.model import Memory, Outcome, Scope
+from memfast.service.recall import ListQuery
+from memfast.service.remember import Changes, Draft
+
+__all__ = ["ROUTES"]
+
+_create_body = BodyDecoder(CreateRequest)
+_batch_body = BodyDecoder(BatchRequest)
+_batch_item = BodyDecoder(BatchItem)
+_get_many_body = BodyDecoder(GetManyRequest)
+_patch_body = BodyDecoder(PatchRequest)
+
+_DRAFT_FIELDS = tuple(field.name for field in msgspec.structs.fields(MemoryFields))
+
+
+async def create(exchange: Exchange, services: Services) -> Reply:
+    """Store one memory."""
+    request = exchange.read(_create_body)
+    scope = exchange.scope(services.limits.user_id(request.user_id, "$.user_id"))
+    outcome = await services.remember.create(scope, _draft(request, "$"))
+    return _written(exchange, outcome, status=200 if outcome.status != "created" else 201)
+
+
+async def create_batch(exchange: Exchange, services: Services) -> Reply:
+    """Store many memories in one transaction; an item that cannot be stored fails alone."""
+    request = exchange.read(_batch_body)
+    services.limits.items(len(request.memories), "$.memories")
+    body_format = exchange.format
+    drafts = [
+        _batch_draft(exchange, services, raw, position, request.user_id, body_format)
+        for position, raw in enumerate(request.memories)
+    ]
+    outcomes = await services.remember.create_many(drafts)
+    version = max((outcome.version for outcome in outcomes if outcome.refused is None), default=0)
+    return exchange.written(BatchResults([_result(outcome) for outcome in outcomes]), version=version)
+
+
+async def get_many(exchange: Exchange, services: Services) -> Reply:
+    """Memories by id."""
+    request = exchange.read(_get_many_body)
+    scope = exchange.scope(services.limits.user_id(request.user_id, "$.user_id"))
+    found = await services.recall.get_many(scope, request.ids)
+    return exchange.reply(MemoriesFound(found.memories, found.missing), version=found.version)
+
+
+async def get(exchange: Exchange, services: Services, memory_id: str) -> Reply:
+    """One memory."""
+    scope = _scope(exchange, services, exchange.parameters(UserParameters))
+    memory = await services.recall.get(scope, exchange.path_id(memory_id))
+    return exchange.reply(memory, version=memory.version, extra=_etag(memory))
+
+
+async def update(exchange: Exchange, services: Services, memory_id: str) -> Reply:
+    """Change fields of a memory."""
+    scope = _scope(exchange, services, exchange.parameters(UserParameters))
+    request = exchange.read(_patch_body)
+    changes = Changes(**{name: getattr(request, name) for name in request.__struct_fields__})
+    outcome = await services.remember.update(
+        scope, exchange.path_id(memory_id), changes, expected_version=exchange.if_match()
+    )
+    return _written(exchange, outcome, status=200)
+
+
+async def delete(exchange: Exchange, services: Services, memory_id: str) -> Reply:
+    """Delete a memory."""
+    scope = _scope(exchange, services, exchange.parameters(UserParameters))
+    outcome = await services.forget.delete(
+        scope, exchange.path_id(memory_id), expected_version=exchange.if_match()
+    )
+    return exchange.written(status=204, version=outcome.version)
+
+
+async def list_memories(exchange: Exchange, services: Services) -> Reply:
+    """One page of a user's memories."""
+    parameters = exchange.parameters(ListParameters)
+    scope = _scope(exchange, services, parameters)
+    query = ListQuery(
+        limit=parameters.limit,
+        cursor=parameters.cursor,
+        kind=parameters.kind,
+        tag=parameters.tag,
+        agent_id=parameters.agent_id,
+        run_id=parameters.run_id,
+        ascending=parameters.order == "created_asc",
+    )
+    page = await services.recall.list(scope, query)
+    answer = MemoriesPage(page.memories, page.next_cursor, page.next_cursor is not None)
+    return exchange.reply(answer, version=page.version)
+
+
+def _scope(exchange: Exchange, services: Services, parameters: UserParameters) -> Scope:
+    return exchange.scope(services.limits.user_id(parameters.user_id, "user_id"))
+
+
+def _draft(fields: MemoryFields, path: str) -> Draft:
+    return Draft(**{name: getattr(fields, name) for name in _DRAFT_FIELDS}, path=path)
+
+
+def _batch_draft(
+    exchange: Exchange, services: Services, raw: Raw, position: int, user_id: str | None, body_format: Format
+) -> tuple[Scope, Draft] | Rejected:
+    path = f"$.memories[{position}]"
+    try:
+        item = _batch_item.decode(raw, body_format, root=path)
+        owner = item.user_id if item.user_id is not None else user_id
+        if owner is None:
+            raise InvalidRequest(f"{path}: needs a user_id, here or beside memories", path=f"{path}.user_id")
+        scope = exchange.scope(services.limits.user_id(owner, f"{path}.user_id"))
+        return scope, _draft(item, path)
+    except Rejected as refused:
+        return refused
+
+
+def _result(outcome: Outcome) -> BatchResult:
+    if outcome.refused is not None:
+        return BatchResult(
+            id=outcome.id if outcome.id.int else None, status="error", problem=problem(outcome.refused)
+        )
+    status: Any = outcome.status
+    return BatchResult(id=outcome.id, status=status, version=outcome.version)
+
+
+def _etag(memory: Memory) -> tuple[tuple[bytes, bytes], ...]:
+    return ((b"etag", b'"%d"' % memory.version),)
+
+
+def _written(exchange: Exchange, outcome: Outcome, *, status: int) -> Reply:
+    memory = outcome.memory
+    assert memory is not None
+    extra = _etag(memory)
+    if status == 201:
+        extra += ((b"location", f"/v1/memories/{memory.id}".encode()),)
+    return exchange.written(memory, status=status, version=outcome.version, extra=extra)
+
+
+ROUTES = (
+    Route(
+        method="POST",
+        path="/v1/memories",
+        endpoint=create,
+        summary="Store a memory",
+        group="memories",
+        body=CreateRequest,
+        answers={
+            201: Answer(Memory, "stored", written=True),
+            200: Answer(
+                Memory, "the id was there: updated or left as it is, as on_conflict says", written=True
+            ),
+        },
+        problems=(409, 422),
+    ),
+    Route(
+        method="POST",
+        path="/v1/memories/batch",
+        endpoint=create_batch,
+        summary="Store many memories in one transaction",
+        group="memories",
+        body=BatchRequest,
+        answers={200: Answer(BatchResults, "one result per item, in order", written=True)},
+        problems=(422,),
+    ),
+    Route(
+        method="POST",
+        path="/v1/memories/get",
+        endpoint=get_many,
+        summary="Get memories by id",
+        group="memories",
+        body=GetManyRequest,
+        answers={200: Answer(MemoriesFound, "those that are there, and those that are not")},
+    ),
+    Route(
+        method="GET",
+        path="/v1/memories",
+        endpoint=list_memories,
+        summary="List a user's memories",
+        group="memories",
+        parameters=ListParameters,
+        answers={200: Answer(MemoriesPage, "a page")},
+    ),
+    Route(
+        method="GET",
+        path="/v1/memories/{memory_id}",
+        endpoint=get,
+        summary="Get a memory",
+        group="memories",
+        parameters=UserParameters,
+        answers={200: Answer(Memory, "the memory")},
+        problems=(404,),
+    ),
+    Route(
+        method="PATCH",
+        path="/v1/memories/{memory_id}",
+        endpoint=update,
+        summary="Change a memory",
+        group="memories",
+        parameters=UserParameters,
+        body=PatchRequest,
+        answers={200: Answer(Memory, "the memory as it is now", written=True)},
+        problems=(404, 412, 422),
+    ),
+    Route(
+        method="DELETE",
+        path="/v1/memories/{memory_id}",
+        endpoint=delete,
+        summary="Delete a memory",
+        group="memories",
+        parameters=UserParameters,
+        answers={204: Answer(None, "deleted, now or before", written=True)},
+        problems=(404, 412),
+    ),
+)

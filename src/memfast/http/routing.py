@@ -1,0 +1,51 @@
+"""A route as data: what serves it, and what the OpenAPI document says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from memfast.bootstrap import Services
+from memfast.http.exchange import Exchange, Reply
+from memfast.http.wire import NoParameters
+
+__all__ = ["Answer", "Route"]
+
+Endpoint = Callable[..., Awaitable[Reply]]
+
+
+class Answer(Struct, frozen=True):
+    """One successful answer: its body's type (None = empty) and what it means. `written` = it carries a token."""
+
+    kind: Any
+    text: str
+    written: bool = False
+    media_type: str | None = None
+
+
+class Route(Struct, frozen=True, kw_only=True):
+    """A method and a path, the coroutine behind them, and their contract.
+
+    `endpoint(exchange, services, **path_parameters)` gives the reply. `problems` are the statuses it may refuse with,
+    beside those that every route has.
+    """
+
+    method: Literal["GET", "POST", "PATCH", "DELETE"]
+    path: str
+    endpoint: Endpoint
+    summary: str
+    group: str
+    answers: Mapping[int, Answer]
+    parameters: type[Struct] = NoParameters
+    body: type[Struct] | None = None
+    problems: tuple[int, ...] = ()
+    public: bool = False
+
+
+async def call(
+    route: Route, exchange: Exchange, services: Services, path_parameters: dict[str, str]
+) -> Reply:
+    """Serve a request by its route."""
+    return await route.endpoint(exchange, services, **path_parameters)

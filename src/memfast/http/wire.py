@@ -1,0 +1,283 @@
+"""What stands on the wire: requests, parameters and answers. Their schemas are the OpenAPI document's."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+
+from memfast.model import Memory, OnConflict, StoreHealth, User
+
+__all__ = [
+    "BatchItem",
+    "BatchRequest",
+    "BatchResult",
+    "BatchResults",
+    "CreateRequest",
+    "GetManyRequest",
+    "HealthAnswer",
+    "ListParameters",
+    "Live",
+    "MemoriesPage",
+    "MemoriesFound",
+    "PatchRequest",
+    "Problem",
+    "Ready",
+    "Receipt",
+    "SearchAnswer",
+    "SearchHit",
+    "SearchRequest",
+    "UserParameters",
+    "UsersAnswer",
+    "UsersParameters",
+]
+
+UserId = Annotated[str, Meta(min_length=1, description="whose memories; compared exactly")]
+Text = Annotated[str, Meta(min_length=1, description="what is to be remembered")]
+Importance = Annotated[float, Meta(ge=0, le=1)]
+Embedding = Annotated[
+    bytes | list[float],
+    Meta(description="a list of numbers, or little-endian float32 as base64 or msgpack bin"),
+]
+Time = Annotated[datetime, Meta(tz=True)]
+Vector = Embedding
+Limit = Annotated[int, Meta(ge=1)]
+PathId = UUID
+
+
+class Incoming(Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A request body: unknown fields are refused."""
+
+
+class MemoryFields(Incoming, kw_only=True):
+    """A memory as it is sent."""
+
+    text: Text
+    id: UUID | None = None
+    kind: str = "fact"
+    tags: list[str] = []
+    entities: list[str] = []
+    importance: Importance = 0.5
+    metadata: dict[str, Any] | None = None
+    agent_id: str | None = None
+    run_id: str | None = None
+    source: str | None = None
+    created_at: Time | None = None
+    expires_at: Time | None = None
+    embedding: Embedding | None = None
+    on_conflict: OnConflict = "error"
+
+
+class CreateRequest(MemoryFields, kw_only=True):
+    """Store one memory."""
+
+    user_id: UserId
+
+
+class BatchItem(MemoryFields, kw_only=True):
+    """One memory of a batch; its `user_id` wins over the batch's."""
+
+    user_id: UserId | None = None
+
+
+class BatchRequest(Incoming, kw_only=True):
+    """Store many memories in one transaction."""
+
+    memories: Annotated[list[Raw], Meta(min_length=1)]
+    user_id: UserId | None = None
+
+
+class GetManyRequest(Incoming, kw_only=True):
+    """Memories by id."""
+
+    user_id: UserId
+    ids: Annotated[list[UUID], Meta(min_length=1)]
+
+
+class PatchRequest(Incoming, kw_only=True):
+    """Fields to change; null clears one."""
+
+    text: Text | UnsetType = UNSET
+    kind: str | UnsetType | None = UNSET
+    tags: list[str] | UnsetType | None = UNSET
+    entities: list[str] | UnsetType | None = UNSET
+    importance: Importance | UnsetType | None = UNSET
+    metadata: dict[str, Any] | UnsetType | None = UNSET
+    agent_id: str | UnsetType | None = UNSET
+    run_id: str | UnsetType | None = UNSET
+    source: str | UnsetType | None = UNSET
+    expires_at: Time | UnsetType | None = UNSET
+    embedding: Embedding | UnsetType = UNSET
+
+
+class SearchRequest(Incoming, kw_only=True):
+    """Find memories by a text or a vector; exactly one of them."""
+
+    user_id: UserId
+    query: Annotated[str, Meta(min_length=1)] | None = None
+    embedding: Embedding | None = None
+    limit: Limit = 10
+    mode: Literal["vector"] = "vector"
+    min_score: Annotated[float, Meta(ge=0, le=1)] = 0.0
+
+
+class UserParameters(Struct, kw_only=True, forbid_unknown_fields=True):
+    """Parameters of a route about one memory."""
+
+    user_id: UserId
+
+
+class ListParameters(UserParameters, kw_only=True):
+    """Parameters of a listing."""
+
+    limit: Limit = 20
+    cursor: str | None = None
+    kind: str | None = None
+    tag: str | None = None
+    agent_id: str | None = None
+    run_id: str | None = None
+    order: Literal["created_desc", "created_asc"] = "created_desc"
+
+
+class UsersParameters(Struct, kw_only=True, forbid_unknown_fields=True):
+    """Parameters of the list of users."""
+
+    limit: Limit = 20
+    cursor: str | None = None
+
+
+class NoParameters(Struct, forbid_unknown_fields=True):
+    """A route without parameters."""
+
+
+class Problem(Struct, kw_only=True, omit_defaults=True):
+    """An error (RFC 9457). `type` is stable; `path` names the field that was wrong."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str | None = None
+    path: str | None = None
+
+
+class BatchResult(Struct, kw_only=True, omit_defaults=True):
+    """What became of one item."""
+
+    id: UUID | None
+    status: Literal["created", "updated", "duplicate", "error"]
+    version: int | None = None
+    problem: Problem | None = None
+
+
+class BatchResults(Struct):
+    """One result per item, in their order."""
+
+    results: list[BatchResult]
+
+
+class MemoriesFound(Struct):
+    """Memories in the order asked for, and the ids that are not there."""
+
+    memories: list[Memory]
+    missing: list[UUID]
+
+
+class MemoriesPage(Struct):
+    """A page of memories."""
+
+    memories: list[Memory]
+    next_cursor: str | None
+    has_more: bool
+
+
+class SearchHit(Struct, kw_only=True):
+    """A memory and its score from 0 to 1."""
+
+    id: UUID
+    user_id: str
+    text: str
+    kind: str
+    tags: list[str]
+    entities: list[str]
+    importance: float
+    metadata: Raw
+    agent_id: str | None
+    run_id: str | None
+    source: str | None
+    created_at: datetime
+    updated_at: datetime
+    expires_at: datetime | None
+    version: int
+    score: float
+
+
+class SearchAnswer(Struct):
+    """Hits by falling score, and the version of the user's memories that they were found in."""
+
+    results: list[SearchHit]
+    version: int
+    degraded: list[str]
+
+
+class UsersAnswer(Struct):
+    """A page of users."""
+
+    users: list[User]
+    next_cursor: str | None
+    has_more: bool
+
+
+class Receipt(Struct, kw_only=True):
+    """What forgetting a user did, and what it did not."""
+
+    user_id: str
+    memories: int
+    version: int
+    forgotten_at: datetime
+    remains: list[str]
+
+
+class Live(Struct):
+    """The process answers."""
+
+    status: Literal["live"]
+
+
+class Ready(Struct):
+    """Whether a write could be committed now."""
+
+    status: Literal["ready", "not-ready"]
+    detail: str | None
+
+
+class EmbedderHealth(Struct):
+    """The embedder in use."""
+
+    model: str
+    dimensions: int
+
+
+class HealthAnswer(Struct, kw_only=True):
+    """Every dependency. `native` says which kernels run: c or py."""
+
+    status: Literal["ready", "not-ready"]
+    version: str
+    pid: int
+    native: str
+    lineage: UUID
+    store: StoreHealth | None
+    embedder: EmbedderHealth
+    detail: str | None
+
+
+def search_hit(memory: Memory, score: float) -> SearchHit:
+    """A hit with the memory's fields."""
+    fields = {name: getattr(memory, name) for name in _MEMORY_FIELDS}
+    return SearchHit(**fields, score=score)
+
+
+_MEMORY_FIELDS = tuple(field.name for field in msgspec.structs.fields(Memory))

@@ -1,0 +1,277 @@
+"""The words of memfast as data: scopes, memories, changes to them and what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from hashlib import blake2b
+from typing import Literal
+from uuid import UUID
+
+import msgspec
+import numpy as np
+from msgspec import UNSET, Raw, Struct, UnsetType
+from numpy.typing import NDArray
+
+from memfast.errors import Rejected
+
+__all__ = [
+    "EMPTY_OBJECT",
+    "Change",
+    "Create",
+    "DatabaseFacts",
+    "Delete",
+    "ForgetReceipt",
+    "Hit",
+    "KeyRecord",
+    "Listing",
+    "Memory",
+    "MemoryPage",
+    "NearestRows",
+    "NewKey",
+    "OnConflict",
+    "Outcome",
+    "Patch",
+    "Position",
+    "Scope",
+    "SearchResult",
+    "Status",
+    "StoreHealth",
+    "User",
+    "UserPage",
+    "derive_scope_id",
+]
+
+EMPTY_OBJECT = Raw(b"{}")
+"""The metadata of a memory that has none."""
+
+OnConflict = Literal["error", "update", "ignore"]
+Status = Literal["created", "updated", "duplicate", "deleted"]
+
+
+def derive_scope_id(secret: bytes, namespace: str, user_id: str) -> UUID:
+    """The 128-bit name of a scope: BLAKE2b keyed with the database's secret over the length-prefixed names.
+
+    The length prefix keeps ("a", "bc") and ("ab", "c") apart; the key keeps a tenant from choosing its scope's id.
+    """
+    digest = blake2b(key=secret, digest_size=16)
+    for name in (namespace, user_id):
+        encoded = name.encode()
+        digest.update(len(encoded).to_bytes(4, "big"))
+        digest.update(encoded)
+    return UUID(bytes=digest.digest())
+
+
+class Scope(Struct, frozen=True, gc=False):
+    """One user of one namespace: the unit of isolation, consistency and forgetting."""
+
+    id: UUID
+    namespace: str
+    user_id: str
+
+
+class Memory(Struct, frozen=True, kw_only=True):
+    """What an agent stored, in the order in which it stands in answers. Times are UTC; `metadata` is a JSON object."""
+
+    id: UUID
+    user_id: str
+    text: str
+    kind: str
+    tags: list[str]
+    entities: list[str]
+    importance: float
+    metadata: Raw
+    agent_id: str | None
+    run_id: str | None
+    source: str | None
+    created_at: datetime
+    updated_at: datetime
+    expires_at: datetime | None
+    version: int
+
+
+class Create(Struct, frozen=True, kw_only=True):
+    """Store a memory. `vector` is float32 (dimensions,), norm 1; `memory.version` is filled in by the store.
+
+    `fresh_id` says that this process has just drawn the id, so that no row can have it.
+    """
+
+    scope: Scope
+    memory: Memory
+    vector: NDArray[np.float32]
+    on_conflict: OnConflict = "error"
+    fresh_id: bool = False
+
+
+class Patch(Struct, frozen=True, kw_only=True):
+    """Change fields of a memory; UNSET leaves a field alone. `vector` comes with a new text or by itself."""
+
+    scope: Scope
+    id: UUID
+    expected_version: int | None = None
+    vector: NDArray[np.float32] | None = None
+    text: str | UnsetType = UNSET
+    kind: str | UnsetType = UNSET
+    tags: list[str] | UnsetType = UNSET
+    entities: list[str] | UnsetType = UNSET
+    importance: float | UnsetType = UNSET
+    metadata: Raw | UnsetType = UNSET
+    agent_id: str | UnsetType | None = UNSET
+    run_id: str | UnsetType | None = UNSET
+    source: str | UnsetType | None = UNSET
+    expires_at: datetime | UnsetType | None = UNSET
+
+    def applied_to(self, memory: Memory, *, now: datetime, version: int) -> Memory:
+        """The memory as it is after this patch."""
+        fields = {name: value for name in _PATCHED_FIELDS if (value := getattr(self, name)) is not UNSET}
+        return msgspec.structs.replace(memory, **fields, updated_at=now, version=version)
+
+
+_PATCHED_FIELDS = (
+    "text",
+    "kind",
+    "tags",
+    "entities",
+    "importance",
+    "metadata",
+    "agent_id",
+    "run_id",
+    "source",
+    "expires_at",
+)
+
+
+class Delete(Struct, frozen=True, kw_only=True):
+    """Remove a memory, leaving a tombstone without content."""
+
+    scope: Scope
+    id: UUID
+    expected_version: int | None = None
+
+
+Change = Create | Patch | Delete
+
+
+class Outcome(Struct, frozen=True, kw_only=True):
+    """What became of one change: `refused` says why it was not made, else `status` and `version` tell."""
+
+    id: UUID
+    status: Status | None = None
+    version: int = 0
+    memory: Memory | None = None
+    refused: Rejected | None = None
+
+
+class Position(Struct, frozen=True, array_like=True):
+    """Where a page ended: the keyset of a listing."""
+
+    created_at: datetime
+    id: UUID
+
+
+class Listing(Struct, frozen=True, kw_only=True):
+    """A listing of one scope's memories. `limit` ≥ 1; `ascending` is oldest first."""
+
+    limit: int
+    after: Position | None = None
+    kind: str | None = None
+    tag: str | None = None
+    agent_id: str | None = None
+    run_id: str | None = None
+    ascending: bool = False
+
+
+class MemoryPage(Struct, frozen=True):
+    """A page of memories and whether more follow, with the version of the snapshot."""
+
+    memories: list[Memory]
+    has_more: bool
+    version: int
+
+
+class NearestRows(Struct, frozen=True):
+    """Candidates of a vector search: `vectors` is float32 (len(memories), dimensions), rows beside the memories."""
+
+    memories: list[Memory]
+    vectors: NDArray[np.float32]
+    version: int
+
+
+class Hit(Struct, frozen=True):
+    """A memory that a search found, with its score 0..1."""
+
+    memory: Memory
+    score: float
+
+
+class SearchResult(Struct, frozen=True):
+    """The answer of a search and the version of the snapshot it was read from."""
+
+    hits: Sequence[Hit]
+    version: int
+    tier: str
+
+
+class User(Struct, frozen=True, kw_only=True):
+    """A scope as its owner sees it. `memories` counts what is stored and not deleted."""
+
+    user_id: str
+    memories: int
+    version: int
+    created_at: datetime
+    updated_at: datetime
+
+
+class UserPage(Struct, frozen=True):
+    """A page of users and whether more follow."""
+
+    users: list[User]
+    has_more: bool
+
+
+class ForgetReceipt(Struct, frozen=True, kw_only=True):
+    """What forgetting a user erased."""
+
+    memories: int
+    version: int
+
+
+class DatabaseFacts(Struct, frozen=True, kw_only=True):
+    """What the database says of itself. `keys_generation` is 0 while no key was ever made and rises with each change."""
+
+    lineage: UUID
+    schema: int
+    keys_generation: int
+
+
+class KeyRecord(Struct, frozen=True, kw_only=True):
+    """An API key without its secret. `user_id` limits the key to one user."""
+
+    id: str
+    namespace: str
+    user_id: str | None
+    role: Literal["user", "admin"]
+    created_at: datetime
+    revoked_at: datetime | None = None
+
+
+class NewKey(Struct, frozen=True, kw_only=True):
+    """A key about to be stored: its SHA-256 digest and what it may reach."""
+
+    id: str
+    digest: bytes
+    namespace: str
+    user_id: str | None
+    role: Literal["user", "admin"]
+
+
+class StoreHealth(Struct, frozen=True, kw_only=True):
+    """The store as a health check sees it. `pool_*` count connections."""
+
+    server_version: str
+    pgvector_version: str
+    schema: int
+    commit_ms: float
+    pool_size: int
+    pool_idle: int
+    pool_limit: int

@@ -1,0 +1,157 @@
+"""What the service needs of the outside, as protocols. Adapters in `store/` and `embedding/` implement them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memfast.model import (
+    Change,
+    DatabaseFacts,
+    ForgetReceipt,
+    KeyRecord,
+    Listing,
+    Memory,
+    MemoryPage,
+    NearestRows,
+    NewKey,
+    Outcome,
+    Scope,
+    StoreHealth,
+    User,
+    UserPage,
+)
+
+__all__ = ["Clock", "Embedder", "KeyStore", "MemoryStore"]
+
+
+class Clock(Protocol):
+    """Two clocks: wall time for what is stored, monotonic time for everything that waits or expires."""
+
+    def now(self) -> datetime:
+        """The wall clock, UTC, cut to microseconds (what PostgreSQL keeps)."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds of a clock that never jumps."""
+        ...
+
+
+class Embedder(Protocol):
+    """Text to unit vectors. `model` is stamped into the database and never changes its meaning."""
+
+    @property
+    def model(self) -> str:
+        """A stable name, e.g. `wordllama/l2_supercat_256`."""
+        ...
+
+    @property
+    def dimensions(self) -> int:
+        """The length of every vector."""
+        ...
+
+    async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Embed texts.
+
+        Returns:
+            float32 (len(texts), dimensions), C-contiguous, every row of norm 1. A text's row does not depend on
+            the other texts of the call.
+
+        Raises:
+            EmbedderUnavailable: the model or its endpoint failed; nothing is cached.
+            EmbeddingRequired: this embedder makes no vectors.
+        """
+        ...
+
+    async def check(self) -> None:
+        """Load the model or reach the endpoint.
+
+        Raises:
+            EmbedderUnavailable: with what to do about it.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Release threads and connections. Safe to call twice."""
+        ...
+
+
+class MemoryStore(Protocol):
+    """The store of record. Every method may raise `StoreUnavailable`, `StoreFull` or `DeadlineExceeded`."""
+
+    async def apply(self, changes: Sequence[Change], *, now: datetime) -> list[Outcome]:
+        """Commit changes in one transaction and answer each by its own outcome, in order.
+
+        Scopes are locked in key order; each scope's version rises by the number of its changes and each change takes
+        its own, in order. A change that cannot be made (unknown id, id in use, another version) is refused in its
+        outcome and leaves the others alone. Returns after COMMIT.
+
+        Raises:
+            OutcomeUnknown: the connection broke at COMMIT and the fate of the transaction could not be learned.
+        """
+        ...
+
+    async def get(
+        self, scope: Scope, ids: Sequence[UUID], *, now: datetime
+    ) -> tuple[dict[UUID, Memory], int]:
+        """Live memories by id, and the scope's version, of one snapshot."""
+        ...
+
+    async def list(self, scope: Scope, listing: Listing, *, now: datetime) -> MemoryPage:
+        """One page in the order of (created_at, id)."""
+        ...
+
+    async def nearest(
+        self, scope: Scope, vector: NDArray[np.float32], limit: int, *, now: datetime
+    ) -> NearestRows:
+        """The `limit` live memories with the largest inner product, exact, in ascending order of id.
+
+        Args:
+            vector: float32 (dimensions,), norm 1.
+        """
+        ...
+
+    async def users(self, namespace: str, after: str | None, limit: int) -> UserPage:
+        """Users of a namespace in byte order of their ids."""
+        ...
+
+    async def user(self, scope: Scope) -> User | None:
+        """One user's counts and times; None when the scope has never been written or was forgotten."""
+        ...
+
+    async def forget(self, scope: Scope, *, now: datetime) -> ForgetReceipt | None:
+        """Erase everything the scope holds, its name included. None when there was nothing."""
+        ...
+
+    async def check(self) -> StoreHealth:
+        """Whether the store can commit, measured by doing so."""
+        ...
+
+
+class KeyStore(Protocol):
+    """API keys and what the whole database says of itself."""
+
+    async def facts(self) -> DatabaseFacts:
+        """Lineage, schema number and the generation of the keys, in one statement."""
+        ...
+
+    async def find(self, digest: bytes) -> KeyRecord | None:
+        """The live key with this SHA-256 digest."""
+        ...
+
+    async def create(self, key: NewKey, *, now: datetime) -> KeyRecord:
+        """Store a key's digest and grants."""
+        ...
+
+    async def all(self) -> list[KeyRecord]:
+        """Every key, revoked ones included, oldest first."""
+        ...
+
+    async def revoke(self, key_id: str, *, now: datetime) -> bool:
+        """Revoke a key; False when there is no live key of that id."""
+        ...

@@ -1,0 +1,1 @@
+"""State machines and clocks: no I/O of their own."""

@@ -1,0 +1,1 @@
+"""Use cases. Faces call these; these call ports."""

@@ -1,0 +1,44 @@
+"""Deleting memories and forgetting users."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from memfast.errors import NotFound
+from memfast.model import Delete, ForgetReceipt, Outcome, Scope
+from memfast.ports import Clock
+from memfast.service.writer import Writer
+
+__all__ = ["Forget"]
+
+
+class Forget:
+    """Removes what was stored."""
+
+    def __init__(self, writer: Writer, clock: Clock) -> None:
+        self._writer = writer
+        self._clock = clock
+
+    async def delete(self, scope: Scope, target: UUID, *, expected_version: int | None) -> Outcome:
+        """Delete one memory; doing so again is no error.
+
+        Raises:
+            NotFound: the scope never had a memory of that id.
+            PreconditionFailed: it has another version than expected.
+        """
+        change = Delete(scope=scope, id=target, expected_version=expected_version)
+        outcome = (await self._writer.commit([change], now=self._clock.now()))[0]
+        if outcome.refused is not None:
+            raise outcome.refused
+        return outcome
+
+    async def user(self, scope: Scope) -> ForgetReceipt:
+        """Erase a user: memories, vectors, tombstones and the name.
+
+        Raises:
+            NotFound: there is nothing under that name.
+        """
+        receipt = await self._writer.forget(scope, now=self._clock.now())
+        if receipt is None:
+            raise NotFound(f"there is no user {scope.user_id!r}")
+        return receipt

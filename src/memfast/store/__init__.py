@@ -1,0 +1,1 @@
+"""The store of record: PostgreSQL with pgvector, embedded or external."""

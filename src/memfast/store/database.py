@@ -1,0 +1,92 @@
+"""What must be true of a database before a worker may use it: server, schema, embedder. Done once, by the parent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+from msgspec import Struct
+
+from memfast.errors import EmbedderMismatch
+from memfast.store.migrate import apply_migrations, load_migrations, pending_migrations
+from memfast.store.pool import ServerFacts, inspect_server
+from memfast.store.queries import ADMIN
+
+__all__ = ["Prepared", "new_lineage", "prepare", "read_prepared"]
+
+
+class Prepared(Struct, frozen=True, kw_only=True):
+    """A database that is ready: its schema number, its current generation of vectors, its secret and its life."""
+
+    schema: int
+    generation: int
+    model: str
+    dimensions: int
+    secret: bytes
+    lineage: UUID
+    keys_generation: int
+    facts: ServerFacts
+
+
+async def prepare(connection: Any, *, model: str, dimensions: int, report: Callable[[str], None]) -> Prepared:
+    """Check the server, migrate, and stamp or compare the embedder.
+
+    Raises:
+        DatabaseRefused: the server, its pgvector or its schema will not do.
+        EmbedderMismatch: the vectors there were made by another model.
+    """
+    facts = await inspect_server(connection)
+    schema = await apply_migrations(connection, load_migrations(), report=report)
+    async with connection.transaction():
+        await connection.execute(ADMIN.lock_migrations)
+        await _stamp(connection, model, dimensions)
+    return await _describe(connection, facts, schema)
+
+
+async def read_prepared(connection: Any) -> Prepared | None:
+    """The same for a database that is already prepared, changing nothing; None when it is not."""
+    facts = await inspect_server(connection)
+    migrations = load_migrations()
+    if await pending_migrations(connection, migrations):
+        return None
+    if await connection.fetchrow(ADMIN.current_embedder) is None:
+        return None
+    return await _describe(connection, facts, migrations[-1].number)
+
+
+async def new_lineage(connection: Any) -> None:
+    """Begin a new life: after a restore, everything that was copied from the old one is refused."""
+    await connection.execute(ADMIN.new_lineage)
+
+
+async def _stamp(connection: Any, model: str, dimensions: int) -> None:
+    current = await connection.fetchrow(ADMIN.current_embedder)
+    if current is not None:
+        if (current["model"], current["dimensions"]) == (model, dimensions):
+            return
+        if await connection.fetchval(ADMIN.any_vector):
+            raise EmbedderMismatch(
+                f"the database's vectors were made by {current['model']} with {current['dimensions']} dimensions, the "
+                f"configuration asks for {model} with {dimensions}: their vectors cannot be compared. Set "
+                "embedding.* back to the first, or use another data directory or database for the second"
+            )
+    generation = 1 if current is None else int(current["generation"]) + 1
+    await connection.execute(ADMIN.add_embedder, generation, model, dimensions)
+    await connection.execute(ADMIN.move_scopes, generation)
+
+
+async def _describe(connection: Any, facts: ServerFacts, schema: int) -> Prepared:
+    embedder = await connection.fetchrow(ADMIN.current_embedder)
+    row = await connection.fetchrow(ADMIN.database_facts)
+    secret = await connection.fetchval(ADMIN.database_secret)
+    return Prepared(
+        schema=schema,
+        generation=embedder["generation"],
+        model=embedder["model"],
+        dimensions=embedder["dimensions"],
+        secret=bytes(secret),
+        lineage=row["lineage"],
+        keys_generation=row["keys_generation"],
+        facts=facts,
+    )

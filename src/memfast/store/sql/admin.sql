@@ -1,0 +1,59 @@
+-- The database about itself: schema, life, models, keys.
+
+-- name: create_migrations_table
+CREATE TABLE IF NOT EXISTS schema_migrations (
+    applied_at timestamptz NOT NULL DEFAULT now(),
+    number     integer PRIMARY KEY,
+    name       text NOT NULL,
+    checksum   text NOT NULL
+);
+
+-- name: lock_migrations
+-- One migration at a time in this database; released at the end of the transaction.
+SELECT pg_advisory_xact_lock(7020427251364);
+
+-- name: migrations_applied
+SELECT number, name, checksum FROM schema_migrations ORDER BY number;
+
+-- name: migrations_table_exists
+SELECT to_regclass('schema_migrations') IS NOT NULL;
+
+-- name: record_migration
+INSERT INTO schema_migrations (number, name, checksum) VALUES ($1, $2, $3);
+
+-- name: database_facts
+-- Read by every worker twice a second: the life, the schema and whether the keys changed.
+SELECT lineage, keys_generation, (SELECT max(number) FROM schema_migrations) AS schema FROM database;
+
+-- name: database_secret
+SELECT secret FROM database;
+
+-- name: new_lineage
+UPDATE database SET lineage = gen_random_uuid();
+
+-- name: current_embedder
+SELECT generation, model, dimensions FROM embedders ORDER BY generation DESC LIMIT 1;
+
+-- name: any_vector
+SELECT EXISTS (SELECT FROM memory_vectors);
+
+-- name: add_embedder
+INSERT INTO embedders (generation, model, dimensions) VALUES ($1, $2, $3);
+
+-- name: move_scopes
+-- Scopes without vectors follow the embedder of the database.
+UPDATE scopes SET generation = $1;
+
+-- name: find_key
+SELECT id, namespace, user_id, role, created_at, revoked_at FROM api_keys WHERE digest = $1 AND revoked_at IS NULL;
+
+-- name: create_key
+WITH changed AS (UPDATE database SET keys_generation = keys_generation + 1)
+INSERT INTO api_keys (id, digest, namespace, user_id, role, created_at) VALUES ($1, $2, $3, $4, $5, $6);
+
+-- name: all_keys
+SELECT id, namespace, user_id, role, created_at, revoked_at FROM api_keys ORDER BY created_at, id;
+
+-- name: revoke_key
+WITH changed AS (UPDATE database SET keys_generation = keys_generation + 1)
+UPDATE api_keys SET revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL RETURNING id;

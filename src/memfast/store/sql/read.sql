@@ -1,0 +1,66 @@
+-- Reads of one scope. Each reads the scope's version in the same statement as the rows it labels. Wall time is a
+-- parameter: an expired memory is gone at once, whatever the server's clock says.
+
+-- name: get_memories
+-- Plan: primary key.
+SELECT s.version AS scope_version, m.id, m.text, m.kind, m.tags, m.entities, m.importance, m.metadata, m.agent_id,
+       m.run_id, m.source, m.created_at, m.updated_at, m.expires_at, m.version
+FROM (SELECT (SELECT version FROM scopes WHERE scope_id = $1) AS version) s
+LEFT JOIN memories m ON m.scope_id = $1 AND m.id = ANY ($2) AND m.deleted_at IS NULL
+                    AND (m.expires_at IS NULL OR m.expires_at > $3);
+
+-- name: nearest
+-- The exact neighbours in one scope. "+ 0" keeps any index that knows distances out of the plan, for ever.
+-- Plan: memory_vectors by primary key, top-N sort, memories by primary key.
+SELECT s.version AS scope_version, n.embedding, m.id, m.text, m.kind, m.tags, m.entities, m.importance, m.metadata,
+       m.agent_id, m.run_id, m.source, m.created_at, m.updated_at, m.expires_at, m.version
+FROM (SELECT (SELECT version FROM scopes WHERE scope_id = $1) AS version) s
+LEFT JOIN (
+    SELECT v.id, v.embedding FROM memory_vectors v
+    WHERE v.scope_id = $1 AND v.generation = $2 AND (v.expires_at IS NULL OR v.expires_at > $5)
+    ORDER BY (v.embedding <#> $3) + 0, v.id
+    LIMIT $4
+) n ON true
+LEFT JOIN memories m ON m.scope_id = $1 AND m.id = n.id
+ORDER BY n.id;
+
+-- name: list_descending
+-- The filters never choose the plan (no index knows them), so one statement serves them all.
+-- Plan: memories_by_time backwards.
+SELECT s.version AS scope_version, m.*
+FROM (SELECT (SELECT version FROM scopes WHERE scope_id = $1) AS version) s
+LEFT JOIN LATERAL (
+    SELECT id, text, kind, tags, entities, importance, metadata, agent_id, run_id, source, created_at, updated_at,
+           expires_at, version
+    FROM memories
+    WHERE scope_id = $1 AND deleted_at IS NULL AND (expires_at IS NULL OR expires_at > $2)
+          AND (created_at, id) < ($3, $4)
+          AND ($6::text IS NULL OR kind = $6) AND ($7::text IS NULL OR $7 = ANY (tags))
+          AND ($8::text IS NULL OR agent_id = $8) AND ($9::text IS NULL OR run_id = $9)
+    ORDER BY created_at DESC, id DESC LIMIT $5
+) m ON true;
+
+-- name: list_ascending
+-- Plan: memories_by_time.
+SELECT s.version AS scope_version, m.*
+FROM (SELECT (SELECT version FROM scopes WHERE scope_id = $1) AS version) s
+LEFT JOIN LATERAL (
+    SELECT id, text, kind, tags, entities, importance, metadata, agent_id, run_id, source, created_at, updated_at,
+           expires_at, version
+    FROM memories
+    WHERE scope_id = $1 AND deleted_at IS NULL AND (expires_at IS NULL OR expires_at > $2)
+          AND (created_at, id) > ($3, $4)
+          AND ($6::text IS NULL OR kind = $6) AND ($7::text IS NULL OR $7 = ANY (tags))
+          AND ($8::text IS NULL OR agent_id = $8) AND ($9::text IS NULL OR run_id = $9)
+    ORDER BY created_at, id LIMIT $5
+) m ON true;
+
+-- name: users
+-- Plan: scopes_names.
+SELECT user_id, memories, version, created_at, updated_at FROM scopes
+WHERE namespace = $1 AND user_id > $2
+ORDER BY user_id LIMIT $3;
+
+-- name: user
+SELECT user_id, memories, version, created_at, updated_at FROM scopes
+WHERE scope_id = $1 AND user_id IS NOT NULL;

@@ -1,0 +1,104 @@
+-- Statements of one write transaction. The row of the scope is locked first; it orders the writers of a scope.
+
+-- name: raise_version
+-- Raises the version by $5 for writes that may create the scope, expecting $6 more memories, and locks the row.
+INSERT INTO scopes AS s (scope_id, namespace, user_id, generation, version, memories, created_at, updated_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $7)
+ON CONFLICT (scope_id) DO UPDATE SET
+    version = s.version + EXCLUDED.version,
+    memories = s.memories + EXCLUDED.memories,
+    user_id = EXCLUDED.user_id,
+    created_at = COALESCE(s.created_at, EXCLUDED.created_at),
+    updated_at = EXCLUDED.updated_at
+RETURNING version, pg_current_xact_id()::text AS transaction_id;
+
+-- name: raise_existing_version
+-- The same for writes that need an existing scope: no row, no scope.
+UPDATE scopes SET version = version + $2, memories = memories + $3, updated_at = $4
+WHERE scope_id = $1 AND user_id IS NOT NULL
+RETURNING version, pg_current_xact_id()::text AS transaction_id;
+
+-- name: correct_count
+-- Where a write turned out not to add or remove the memories that were expected.
+UPDATE scopes SET memories = memories + $2 WHERE scope_id = $1;
+
+-- name: existing_memories
+-- Rows that changes speak of, as they are before them, tombstones included. The scope's lock keeps them so.
+SELECT id, text, kind, tags, entities, importance, metadata, agent_id, run_id, source,
+       created_at, updated_at, expires_at, version, deleted_at
+FROM memories WHERE scope_id = $1 AND id = ANY ($2);
+
+-- name: insert_memory
+-- A memory and its vector under an id that has no row yet.
+WITH vector AS (
+    INSERT INTO memory_vectors (scope_id, generation, id, expires_at, embedding) VALUES ($1, $16, $2, $15, $17)
+)
+INSERT INTO memories (scope_id, id, version, text, kind, tags, entities, importance, metadata, agent_id, run_id,
+                      source, created_at, updated_at, expires_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15);
+
+-- name: replace_memory
+-- The row of a memory, whatever it was before.
+UPDATE memories SET
+    version = $3, text = $4, kind = $5, tags = $6, entities = $7, importance = $8, metadata = $9, agent_id = $10,
+    run_id = $11, source = $12, created_at = $13, updated_at = $14, expires_at = $15, deleted_at = NULL
+WHERE scope_id = $1 AND id = $2;
+
+-- name: put_vector
+-- The vector of a memory, new or replaced.
+INSERT INTO memory_vectors (scope_id, generation, id, expires_at, embedding)
+VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT (scope_id, generation, id) DO UPDATE SET
+    expires_at = EXCLUDED.expires_at, embedding = EXCLUDED.embedding;
+
+-- name: set_vector_expiry
+UPDATE memory_vectors SET expires_at = $4 WHERE scope_id = $1 AND generation = $2 AND id = $3;
+
+-- name: bury_memory
+-- Leaves a tombstone: id, version and times, nothing that was said.
+WITH vector AS (
+    DELETE FROM memory_vectors WHERE scope_id = $1 AND id = $2
+)
+UPDATE memories SET
+    version = $3, deleted_at = $4, updated_at = $4, text = NULL, kind = NULL, tags = NULL, entities = NULL,
+    importance = NULL, metadata = NULL, agent_id = NULL, run_id = NULL, source = NULL, expires_at = NULL
+WHERE scope_id = $1 AND id = $2;
+
+-- name: forget_scope
+-- The row stays, nameless: its version must never start again. Copies below purged_to reload.
+UPDATE scopes SET version = version + 1, purged_to = version + 1, memories = 0, user_id = NULL, created_at = NULL,
+                  updated_at = $2
+WHERE scope_id = $1 AND user_id IS NOT NULL
+RETURNING version, pg_current_xact_id()::text AS transaction_id;
+
+-- name: forget_memories
+WITH vectors AS (
+    DELETE FROM memory_vectors WHERE scope_id = $1
+), gone AS (
+    DELETE FROM memories WHERE scope_id = $1 RETURNING deleted_at
+)
+SELECT count(*) FILTER (WHERE deleted_at IS NULL) FROM gone;
+
+-- name: vector_schema
+SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector';
+
+-- name: transaction_status
+SELECT pg_xact_status($1::text::xid8);
+
+-- name: touch_database
+-- Health: a commit that really writes, and changes nothing.
+UPDATE database SET singleton = singleton;
+
+-- name: server_facts
+-- What a server must be: new enough, with pgvector, writable, and durable.
+SELECT current_setting('server_version_num')::int AS version_number,
+       current_setting('server_version') AS server_version,
+       current_setting('server_encoding') AS encoding,
+       current_setting('max_connections')::int
+           - current_setting('superuser_reserved_connections')::int AS connections,
+       pg_is_in_recovery() AS replica,
+       current_setting('fsync') AS fsync,
+       current_setting('full_page_writes') AS full_page_writes,
+       current_setting('synchronous_commit') AS synchronous_commit,
+       (SELECT extversion FROM pg_extension WHERE extname = 'vector') AS pgvector_installed,
+       (SELECT default_version FROM pg_available_extensions WHERE name = 'vector') AS pgvector_available;
