@@ -149,9 +149,7 @@ async def _prepare(config: Config, address: dict[str, Any], report: Reporter) ->
     connection = await _connect(config, address)
     try:
         await _note_restore(config, connection)
-        prepared = await prepare(
-            connection, model=embedder.model, dimensions=embedder.dimensions, report=report
-        )
+        prepared = await prepare(connection, model=embedder.model, dimensions=embedder.dimensions, report=report)
     finally:
         await connection.close()
         await embedder.close()
@@ -162,9 +160,7 @@ async def _connect(config: Config, address: dict[str, Any]) -> Any:
     return await connect(
         address,
         connect_timeout_s=config.postgres.connect_timeout_s,
-        command_timeout_s=max(
-            config.postgres.command_timeout_s, 600.0
-        ),  # a migration may take longer than a request
+        command_timeout_s=max(config.postgres.command_timeout_s, 600.0),  # a migration may take longer than a request
     )
 
 

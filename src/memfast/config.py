@@ -45,13 +45,9 @@ class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     port: Annotated[int, _doc("TCP port", ge=1, le=65535)] = 8077
     workers: Annotated[int, _doc("worker processes", "processes", ge=1, le=64)] = 1
     request_timeout_s: Annotated[float, _doc("time a request may take", "s", gt=0, le=3600)] = 30.0
-    body_timeout_s: Annotated[float, _doc("time a request's body may take to arrive", "s", gt=0, le=3600)] = (
-        10.0
-    )
+    body_timeout_s: Annotated[float, _doc("time a request's body may take to arrive", "s", gt=0, le=3600)] = 10.0
     body_max_bytes: Annotated[int, _doc("largest request body", "bytes", ge=1024)] = 10 * 1024 * 1024
-    stop_timeout_s: Annotated[
-        int, _doc("time for running requests when the service stops", "s", ge=1, le=600)
-    ] = 35
+    stop_timeout_s: Annotated[int, _doc("time for running requests when the service stops", "s", ge=1, le=600)] = 35
     backlog: Annotated[int, _doc("connections kept waiting or open, all workers", "connections", ge=1)] = 1024
 
 
@@ -81,9 +77,7 @@ class PostgresConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     acquire_timeout_s: Annotated[float, _doc("wait for a free connection", "s", gt=0, le=60)] = 1.0
     connect_timeout_s: Annotated[float, _doc("wait for a new connection", "s", gt=0, le=60)] = 5.0
     command_timeout_s: Annotated[float, _doc("time one statement may take", "s", gt=0, le=3600)] = 10.0
-    idle_lifetime_s: Annotated[float, _doc("idle time after which a spare connection closes", "s", gt=0)] = (
-        300.0
-    )
+    idle_lifetime_s: Annotated[float, _doc("idle time after which a spare connection closes", "s", gt=0)] = 300.0
     watch_interval_s: Annotated[
         float, _doc("how often a worker reads the database's lineage, schema and keys", "s", gt=0, le=1)
     ] = 0.5
@@ -99,9 +93,7 @@ class EmbeddingConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         ),
     ] = "wordllama"
     model: Annotated[str, _doc("model name; needed for openai")] = ""
-    base_url: Annotated[str, _doc("base address of the endpoint, without /embeddings; needed for openai")] = (
-        ""
-    )
+    base_url: Annotated[str, _doc("base address of the endpoint, without /embeddings; needed for openai")] = ""
     api_key: Annotated[str, _doc("key of the endpoint")] = ""
     dimensions: Annotated[
         int,
@@ -116,9 +108,7 @@ class EmbeddingConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     encoding_format: Annotated[
         Literal["base64", "float", ""], _doc("form of vectors asked of the endpoint; empty = not sent")
     ] = "base64"
-    parallel_requests: Annotated[
-        int, _doc("calls of the endpoint at once for one batch", "requests", ge=1, le=64)
-    ] = 4
+    parallel_requests: Annotated[int, _doc("calls of the endpoint at once for one batch", "requests", ge=1, le=64)] = 4
     batch_size: Annotated[int, _doc("texts in one call of the model", "texts", ge=1, le=2048)] = 100
     timeout_s: Annotated[float, _doc("time one call of the endpoint may take", "s", gt=0, le=600)] = 30.0
     pool_connections: Annotated[int, _doc("connections to the endpoint, a worker", "connections", ge=1)] = 100
@@ -138,9 +128,7 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     metadata_bytes: Annotated[int, _doc("a memory's metadata as JSON", "bytes", ge=2)] = 16 * 1024
     metadata_depth: Annotated[int, _doc("nesting of the metadata", "levels", ge=1, le=64)] = 8
     user_id_bytes: Annotated[int, _doc("a user's id, UTF-8", "bytes", ge=1, le=2048)] = 256
-    batch_items: Annotated[int, _doc("memories in one batch, ids in one get", "items", ge=1, le=10_000)] = (
-        1000
-    )
+    batch_items: Annotated[int, _doc("memories in one batch, ids in one get", "items", ge=1, le=10_000)] = 1000
     page_items: Annotated[
         int, _doc("memories or users on one page, results of one search", "items", ge=1, le=10_000)
     ] = 1000
@@ -149,12 +137,8 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class LogConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the service says while it runs. Texts of memories are never logged."""
 
-    level: Annotated[
-        Literal["debug", "info", "warning", "error"], _doc("least important line that is logged")
-    ] = "info"
-    format: Annotated[Literal["console", "json"], _doc("one readable line or one JSON object a line")] = (
-        "console"
-    )
+    level: Annotated[Literal["debug", "info", "warning", "error"], _doc("least important line that is logged")] = "info"
+    format: Annotated[Literal["console", "json"], _doc("one readable line or one JSON object a line")] = "console"
 
 
 def default_data_dir() -> str:
@@ -171,8 +155,8 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Literal["balanced", "high-traffic", "memory-constrained", "throughput", "latency"],
         _doc("set of defaults that the other settings may override"),
     ] = "balanced"
-    data_dir: Annotated[str, _doc("where the embedded database and everything else on disk lies")] = (
-        msgspec.field(default_factory=default_data_dir)
+    data_dir: Annotated[str, _doc("where the embedded database and everything else on disk lies")] = msgspec.field(
+        default_factory=default_data_dir
     )
     server: ServerConfig = ServerConfig()
     postgres: PostgresConfig = PostgresConfig()
@@ -315,9 +299,7 @@ def _read_file(path: Path, known: Mapping[str, Setting]) -> dict[str, Any]:
     return {_known_key(key, known, str(path)): value for key, value in flat.items()}
 
 
-def _read_environ(
-    environ: Mapping[str, str], known: Mapping[str, Setting]
-) -> Iterator[tuple[str, dict[str, Any]]]:
+def _read_environ(environ: Mapping[str, str], known: Mapping[str, Setting]) -> Iterator[tuple[str, dict[str, Any]]]:
     by_variable = {setting.variable: setting.key for setting in known.values()}
     for name, value in environ.items():
         if not name.startswith("MEMFAST_") or name in _NOT_SETTINGS:

@@ -28,7 +28,8 @@ MemfastError
     ├── EmbedderMismatch        6  the database was filled by another model
     └── CommandFailed           1
 ```
-A face turns the first two into RFC 9457 problems by `slug`, `status` and `title`, the last into a message and an exit code.
+A face turns the first two into RFC 9457 problems by `slug`, `status` and `title`, the last into a message and an
+exit code.
 """
 
 from __future__ import annotations

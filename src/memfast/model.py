@@ -237,7 +237,7 @@ class ForgetReceipt(Struct, frozen=True, kw_only=True):
 
 
 class DatabaseFacts(Struct, frozen=True, kw_only=True):
-    """What the database says of itself. `keys_generation` is 0 while no key was ever made and rises with each change."""
+    """What the database says of itself. `keys_generation` is 0 until the first key and rises with each change."""
 
     lineage: UUID
     schema: int

@@ -96,9 +96,7 @@ class MemoryStore(Protocol):
         """
         ...
 
-    async def get(
-        self, scope: Scope, ids: Sequence[UUID], *, now: datetime
-    ) -> tuple[dict[UUID, Memory], int]:
+    async def get(self, scope: Scope, ids: Sequence[UUID], *, now: datetime) -> tuple[dict[UUID, Memory], int]:
         """Live memories by id, and the scope's version, of one snapshot."""
         ...
 
@@ -106,13 +104,10 @@ class MemoryStore(Protocol):
         """One page in the order of (created_at, id)."""
         ...
 
-    async def nearest(
-        self, scope: Scope, vector: NDArray[np.float32], limit: int, *, now: datetime
-    ) -> NearestRows:
+    async def nearest(self, scope: Scope, vector: NDArray[np.float32], limit: int, *, now: datetime) -> NearestRows:
         """The `limit` live memories with the largest inner product, exact, in ascending order of id.
 
-        Args:
-            vector: float32 (dimensions,), norm 1.
+        `vector` is float32 (dimensions,), norm 1.
         """
         ...
 

@@ -46,9 +46,7 @@ MATRIX_WANTED = "matrix must be a C-contiguous float32 array (n, d); numpy.ascon
 QUERY_WANTED = "query must be a C-contiguous float32 array (d,); numpy.ascontiguousarray makes one"
 MASK_WANTED = "mask must be a C-contiguous bool or uint8 array (n,), one entry for each row of the matrix"
 CODES_WANTED = "codes must be a C-contiguous int8 array (n, d), as quantise(matrix) makes it"
-SCALE_WANTED = (
-    "scale and residual_norm must be C-contiguous float32 arrays (n,), as quantise(matrix) makes them"
-)
+SCALE_WANTED = "scale and residual_norm must be C-contiguous float32 arrays (n,), as quantise(matrix) makes them"
 
 Float32s = npt.NDArray[np.float32]
 Float64s = npt.NDArray[np.float64]
@@ -127,11 +125,7 @@ def scan_int8(
     codes, scale, residual_norm = check_quantised(matrix, quantised)
     query_codes, query_scale, missed_norm = codes_of(query[None, :])
     stand_in = query_codes[0] * np.float64(query_scale[0])
-    near = (
-        (codes[rows].astype(np.int64) @ query_codes[0].astype(np.int64))
-        * scale[rows]
-        * np.float64(query_scale[0])
-    )
+    near = (codes[rows].astype(np.int64) @ query_codes[0].astype(np.int64)) * scale[rows] * np.float64(query_scale[0])
     reach = np.linalg.norm(stand_in) * residual_norm[rows] + missed_norm[0] * NORM_MAX
     reach = reach + 1e-6 * (1.0 + np.linalg.norm(query.astype(np.float64)))
     wanted = min(k, len(rows))
@@ -280,13 +274,9 @@ def lane_sums(matrix: Float32s, query: Float32s) -> Float64s:
 def check_arrays(matrix: Float32s, query: Float32s, k: int) -> None:
     """Raise ValueError unless the arguments are what every ranking kernel asks for."""
     if not is_array(matrix, np.float32, 2):
-        raise ValueError(
-            "matrix must be a C-contiguous float32 array of shape (n, d); use numpy.ascontiguousarray"
-        )
+        raise ValueError("matrix must be a C-contiguous float32 array of shape (n, d); use numpy.ascontiguousarray")
     if not is_array(query, np.float32, 1):
-        raise ValueError(
-            "query must be a C-contiguous float32 array of shape (d,); use numpy.ascontiguousarray"
-        )
+        raise ValueError("query must be a C-contiguous float32 array of shape (d,); use numpy.ascontiguousarray")
     if matrix.shape[1] != query.shape[0]:
         raise ValueError(f"matrix has {matrix.shape[1]} columns and query {query.shape[0]}; they must agree")
     if k < 0:

@@ -61,9 +61,7 @@ def _compiler() -> Finding:
 def _kernels() -> Finding:
     if kernels.IMPL == "c":
         return Finding("kernels", "ok", "compiled")
-    return Finding(
-        "kernels", "warning", "the compiled kernels are missing, the slow ones run; install memfast again"
-    )
+    return Finding("kernels", "warning", "the compiled kernels are missing, the slow ones run; install memfast again")
 
 
 def _port(config: Config) -> Finding:

@@ -19,9 +19,7 @@ def create(effective: Effective, arguments: argparse.Namespace) -> int:
     """Make a key and show it."""
 
     async def work(keyring: Keyring) -> Issued:
-        return await keyring.create(
-            namespace=arguments.namespace, user_id=arguments.user, role=arguments.role
-        )
+        return await keyring.create(namespace=arguments.namespace, user_id=arguments.user, role=arguments.role)
 
     issued: Issued = asyncio.run(with_keyring(effective.config, work, _quiet))
     print(issued.secret)

@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    except Exception as error:  # the face's edge: a person gets a sentence, the trace is there for the asking
+    except Exception as error:
         logging.getLogger("memfast").debug("the command failed", exc_info=True)
         hint = "run it again with MEMFAST_LOG_LEVEL=debug for the details, and please report it"
         return _fail(CommandFailed(f"an error of its own: {type(error).__name__}: {error}; {hint}"), 1)
@@ -63,12 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--host", dest="server.host", help="address to listen on (127.0.0.1)")
     serve.add_argument("--port", dest="server.port", help="TCP port (8077)")
     serve.add_argument("--workers", dest="server.workers", help="worker processes (1)")
-    serve.add_argument(
-        "--insecure", action="store_true", help="listen beyond loopback although no API key exists"
-    )
-    _command(
-        commands, shared, "migrate", "bring the database's schema up to date", _lazily("database", "migrate")
-    )
+    serve.add_argument("--insecure", action="store_true", help="listen beyond loopback although no API key exists")
+    _command(commands, shared, "migrate", "bring the database's schema up to date", _lazily("database", "migrate"))
     config = _command(
         commands, shared, "config", "show every setting and where it comes from", _lazily("show", "config")
     )

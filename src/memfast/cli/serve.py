@@ -14,8 +14,8 @@ from types import FrameType
 
 from granian import Granian
 from granian.constants import Interfaces, Loops
+from granian.http import HTTP1Settings
 from granian.log import LogLevels
-from granian.server.common import HTTP1Settings
 
 from memfast import __version__, kernels
 from memfast.asgi import Loader
@@ -128,12 +128,11 @@ def _say(line: str) -> None:
 
 def _greet(site: Ground) -> None:
     config = site.config
-    where = (
-        "external PostgreSQL"
-        if config.postgres.dsn
-        else f"PostgreSQL in {Path(config.data_dir) / 'postgres'}"
-    )
+    where = "external PostgreSQL" if config.postgres.dsn else f"PostgreSQL in {Path(config.data_dir) / 'postgres'}"
     facts, url = site.prepared.facts, _url(config)
+    keys = "needed for every route but health"
+    if not site.prepared.keys_generation:
+        keys = "none yet: every caller is let in (memfast keys create)"
     print(
         f"""
 memfast {__version__} on {url}
@@ -141,7 +140,7 @@ memfast {__version__} on {url}
              PostgreSQL {facts.server_version}, pgvector {facts.pgvector_version}, schema {site.prepared.schema}
   embedder   {site.prepared.model} ({site.prepared.dimensions} dimensions)
   kernels    {"compiled" if kernels.IMPL == "c" else "Python (slow): the extension is not built"}
-  keys       {"needed for every route but health" if site.prepared.keys_generation else "none yet: every caller is let in (memfast keys create)"}
+  keys       {keys}
   API        {url}/schema
 
 Try it from another terminal:

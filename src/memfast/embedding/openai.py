@@ -196,8 +196,7 @@ class OpenAIEmbedder:
                     body = await _read(response, limit)
         except httpx.PoolTimeout:
             raise self._failure(
-                f"had no free connection for {self._pool_timeout_s:g} s: "
-                f"all {self._limits.max_connections} are in use"
+                f"had no free connection for {self._pool_timeout_s:g} s: all {self._limits.max_connections} are in use"
             ) from None
         except (TimeoutError, httpx.TimeoutException):
             raise self._failure(f"did not answer within {self._timeout_s:g} s") from None
@@ -272,9 +271,7 @@ class OpenAIEmbedder:
         if status in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
             what = "refused the key: set embedding.api_key to one that may use this model"
         elif status == httpx.codes.NOT_FOUND:
-            what = (
-                f"knows no {self._wire_model!r} or no such path: check embedding.model and embedding.base_url"
-            )
+            what = f"knows no {self._wire_model!r} or no such path: check embedding.model and embedding.base_url"
         elif status in {httpx.codes.BAD_REQUEST, httpx.codes.UNPROCESSABLE_ENTITY}:
             what = self._bad_request(body)
         elif status == httpx.codes.REQUEST_ENTITY_TOO_LARGE:
@@ -300,9 +297,7 @@ class OpenAIEmbedder:
         )
 
     def _failure(self, what: str, *, retry_after_s: int = 1) -> EmbedderUnavailable:
-        return EmbedderUnavailable(
-            f"the embedding endpoint {self._place} {what}", retry_after_s=retry_after_s
-        )
+        return EmbedderUnavailable(f"the embedding endpoint {self._place} {what}", retry_after_s=retry_after_s)
 
 
 def _embeddings_url(base_url: str) -> httpx.URL:
@@ -324,9 +319,7 @@ def _headers(api_key: str) -> dict[str, str]:
     headers = {"content-type": "application/json", "accept": "application/json"}
     if api_key:
         if not re.fullmatch(r"[!-~]+", api_key):
-            raise ConfigError(
-                "embedding.api_key must be printable ASCII without blanks: look for a line end in it"
-            )
+            raise ConfigError("embedding.api_key must be printable ASCII without blanks: look for a line end in it")
         headers["authorization"] = f"Bearer {api_key}"
     return headers
 

@@ -138,9 +138,7 @@ class WordLlamaEmbedder:
         rows = np.empty((len(texts), _DIMENSIONS), dtype=np.float32)
         for start, part in chunks(texts, max_texts=self._batch_size, max_cost=_CHUNK_COST):
             self._require_open()
-            rows[start : start + len(part)] = await loop.run_in_executor(
-                self._executor, model.embed_chunk, part
-            )
+            rows[start : start + len(part)] = await loop.run_in_executor(self._executor, model.embed_chunk, part)
         return rows
 
     async def _model(self) -> _Model:

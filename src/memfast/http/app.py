@@ -101,6 +101,4 @@ def _response(request: Request[Any, Any, Any], error: MemfastError) -> Response[
     exchange: Exchange = request.scope[EXCHANGE]  # type: ignore[literal-required]
     reply = problem_reply(error, exchange.standard_headers(), instance=request.url.path)
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in reply.headers}
-    return Response(
-        reply.body, status_code=reply.status, headers=headers, media_type="application/problem+json"
-    )
+    return Response(reply.body, status_code=reply.status, headers=headers, media_type="application/problem+json")

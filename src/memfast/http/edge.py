@@ -11,9 +11,8 @@ import itertools
 import logging
 import secrets
 import time
-
-from litestar.types import ASGIApp, Receive, Send
-from litestar.types import Scope as AsgiScope
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
 
 from memfast.bootstrap import Services
 from memfast.config import ServerConfig
@@ -31,6 +30,10 @@ EXCHANGE = "memfast.exchange"
 
 _PUBLIC = ("/v1/health",)
 _NOBODY = Principal("", "", "user")
+AsgiScope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+
 _BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -47,7 +50,7 @@ class Edge:
         config: bounds on body, time and concurrency.
     """
 
-    def __init__(self, application: ASGIApp, config: ServerConfig) -> None:
+    def __init__(self, application: Any, config: ServerConfig) -> None:
         self._application = application
         self._config = config
         self._services: Services | None = None
@@ -77,7 +80,7 @@ class Edge:
         try:
             async with asyncio.timeout(self._config.request_timeout_s):
                 await self._admit(exchange, scope, receive)
-                scope[EXCHANGE] = exchange  # type: ignore[literal-required]
+                scope[EXCHANGE] = exchange
                 await self._application(scope, receive, send)
         except _GoneError:
             return
@@ -86,7 +89,7 @@ class Edge:
             await self._refuse(late, exchange, scope, receive, send)
         except MemfastError as error:
             await self._refuse(error, exchange, scope, receive, send)
-        except Exception:  # the face's edge: whatever it is, the client gets a problem and the log the trace
+        except Exception:  # noqa: BLE001 - the face's edge: the client gets a problem, the log the trace
             _log.exception("request %s failed", exchange.request_id)
             await self._refuse(INTERNAL_ERROR, exchange, scope, receive, send)
 

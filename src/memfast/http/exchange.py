@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 from uuid import UUID
 
 import msgspec
-from litestar.types import Receive, Send
-from litestar.types import Scope as AsgiScope
 
 from memfast.errors import InvalidRequest
 from memfast.http.codec import BodyDecoder, Format, encode, request_format, response_format
@@ -32,7 +31,7 @@ class Reply:
         self.headers = headers
         self.body = body
 
-    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+    async def __call__(self, _scope: Any, _receive: Any, send: Any) -> None:
         """Send it."""
         await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
         await send({"type": "http.response.body", "body": self.body, "more_body": False})
@@ -45,7 +44,7 @@ class Exchange:
 
     def __init__(
         self,
-        scope: AsgiScope,
+        scope: Mapping[str, Any],
         headers: dict[bytes, bytes],
         *,
         principal: Principal,
@@ -111,9 +110,7 @@ class Exchange:
         try:
             return msgspec.convert(text, UUID, strict=False)
         except msgspec.ValidationError as error:
-            raise InvalidRequest(
-                "id: must be a UUID, e.g. 0198c5b2-7c3e-7d41-9a53-5f2b8c6d7e01", path="id"
-            ) from error
+            raise InvalidRequest("id: must be a UUID, e.g. 0198c5b2-7c3e-7d41-9a53-5f2b8c6d7e01", path="id") from error
 
     def if_match(self) -> int | None:
         """The version that `If-Match` asks for; None without one, or for `*`.

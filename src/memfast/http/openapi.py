@@ -91,8 +91,7 @@ def _operation(route: Route, components: dict[str, Any]) -> dict[str, Any]:
     refused = set(route.problems) | {
         status
         for status in _COMMON_PROBLEMS
-        if not (status in _BODILESS_STATUSES and route.method == "GET")
-        and not (status in {401, 403} and route.public)
+        if not (status in _BODILESS_STATUSES and route.method == "GET") and not (status in {401, 403} and route.public)
     }
     for status in sorted(refused - set(route.answers)):
         operation["responses"][str(status)] = {
@@ -111,9 +110,7 @@ def _parameters(route: Route, components: dict[str, Any]) -> list[dict[str, Any]
         schema = components[route.parameters.__name__]
         required = set(schema.get("required", ()))
         for name, value in schema["properties"].items():
-            found.append(
-                {"name": name, "in": "query", "required": name in required, "schema": _query_schema(value)}
-            )
+            found.append({"name": name, "in": "query", "required": name in required, "schema": _query_schema(value)})
     if 412 in route.problems:
         found.append(
             {
@@ -134,11 +131,7 @@ def _path_schema(name: str) -> dict[str, Any]:
 def _query_schema(schema: dict[str, Any]) -> dict[str, Any]:
     """A parameter that may be left out is never sent as null."""
     options = [option for option in schema.get("anyOf", ()) if option != {"type": "null"}]
-    return (
-        options[0]
-        if len(options) == 1
-        else {key: value for key, value in schema.items() if value is not None}
-    )
+    return options[0] if len(options) == 1 else {key: value for key, value in schema.items() if value is not None}
 
 
 def _response(answer: Answer) -> dict[str, Any]:

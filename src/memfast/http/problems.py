@@ -10,9 +10,7 @@ from memfast.http.wire import Problem
 
 __all__ = ["INTERNAL_ERROR", "problem", "problem_reply", "type_uri"]
 
-INTERNAL_ERROR = MemfastError(
-    "the service met an error of its own; its log has the details under the request's id"
-)
+INTERNAL_ERROR = MemfastError("the service met an error of its own; its log has the details under the request's id")
 INTERNAL_SLUG = "internal-error"
 
 

@@ -34,9 +34,7 @@ async def list_users(exchange: Exchange, services: Services) -> Reply:
     if principal.user_id is not None:
         own = [await services.directory.get(exchange.scope(principal.user_id))]
         return exchange.reply(UsersAnswer(own, None, has_more=False))
-    page = await services.directory.list(
-        principal.namespace, limit=parameters.limit, cursor=parameters.cursor
-    )
+    page = await services.directory.list(principal.namespace, limit=parameters.limit, cursor=parameters.cursor)
     return exchange.reply(UsersAnswer(page.users, page.next_cursor, page.next_cursor is not None))
 
 
@@ -68,9 +66,7 @@ async def live(exchange: Exchange, _services: Services) -> Reply:
 async def ready(exchange: Exchange, services: Services) -> Reply:
     """Whether a write could be committed now."""
     report = await services.health.report()
-    return exchange.reply(
-        Ready(report.status, report.problem), status=200 if report.status == "ready" else 503
-    )
+    return exchange.reply(Ready(report.status, report.problem), status=200 if report.status == "ready" else 503)
 
 
 async def health(exchange: Exchange, services: Services) -> Reply:

@@ -93,9 +93,7 @@ async def update(exchange: Exchange, services: Services, memory_id: str) -> Repl
 async def delete(exchange: Exchange, services: Services, memory_id: str) -> Reply:
     """Delete a memory."""
     scope = _scope(exchange, services, exchange.parameters(UserParameters))
-    outcome = await services.forget.delete(
-        scope, exchange.path_id(memory_id), expected_version=exchange.if_match()
-    )
+    outcome = await services.forget.delete(scope, exchange.path_id(memory_id), expected_version=exchange.if_match())
     return exchange.written(status=204, version=outcome.version)
 
 
@@ -142,9 +140,7 @@ def _batch_draft(
 
 def _result(outcome: Outcome) -> BatchResult:
     if outcome.refused is not None:
-        return BatchResult(
-            id=outcome.id if outcome.id.int else None, status="error", problem=problem(outcome.refused)
-        )
+        return BatchResult(id=outcome.id if outcome.id.int else None, status="error", problem=problem(outcome.refused))
     status: Any = outcome.status
     return BatchResult(id=outcome.id, status=status, version=outcome.version)
 
@@ -172,9 +168,7 @@ ROUTES = (
         body=CreateRequest,
         answers={
             201: Answer(Memory, "stored", written=True),
-            200: Answer(
-                Memory, "the id was there: updated or left as it is, as on_conflict says", written=True
-            ),
+            200: Answer(Memory, "the id was there: updated or left as it is, as on_conflict says", written=True),
         },
         problems=(409, 422),
     ),

@@ -18,9 +18,7 @@ async def search(exchange: Exchange, services: Services) -> Reply:
     """Find memories by a text or a vector."""
     request = exchange.read(_search_body)
     scope = exchange.scope(services.limits.user_id(request.user_id, "$.user_id"))
-    query = Query(
-        text=request.query, embedding=request.embedding, limit=request.limit, min_score=request.min_score
-    )
+    query = Query(text=request.query, embedding=request.embedding, limit=request.limit, min_score=request.min_score)
     result = await services.recall.search(scope, query)
     answer = SearchAnswer([search_hit(hit.memory, hit.score) for hit in result.hits], result.version, [])
     tier = ((b"memfast-tier", result.tier.encode()),)

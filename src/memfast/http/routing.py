@@ -44,8 +44,6 @@ class Route(Struct, frozen=True, kw_only=True):
     public: bool = False
 
 
-async def call(
-    route: Route, exchange: Exchange, services: Services, path_parameters: dict[str, str]
-) -> Reply:
+async def call(route: Route, exchange: Exchange, services: Services, path_parameters: dict[str, str]) -> Reply:
     """Serve a request by its route."""
     return await route.endpoint(exchange, services, **path_parameters)

@@ -14,9 +14,7 @@ SLACK = 16
 """Candidates that a tier gives beyond k: its own order may differ from ours within rounding."""
 
 
-def rank(
-    candidates: NearestRows, vector: NDArray[np.float32], limit: int, min_score: float = 0.0
-) -> list[Hit]:
+def rank(candidates: NearestRows, vector: NDArray[np.float32], limit: int, min_score: float = 0.0) -> list[Hit]:
     """Score candidates exactly and keep the best.
 
     Args:

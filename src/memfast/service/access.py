@@ -120,16 +120,14 @@ class Access:
                 await self.refresh()
             except MemfastError as error:
                 _log.debug("the database's facts could not be read: %s", error)
-            except Exception:  # a task's edge: the watch must outlive whatever it meets
+            except Exception:  # noqa: BLE001 - a task's edge: the watch must outlive whatever it meets
                 _log.exception("the watch over the database failed")
 
     async def _look_up(self, digest: bytes) -> Principal | None:
         generation = self.facts.keys_generation
         record = await self._keys.find(digest)
         principal = None if record is None else Principal(record.namespace, record.user_id, record.role)
-        if (
-            generation == self.facts.keys_generation
-        ):  # else it may have been revoked since: ask again next time
+        if generation == self.facts.keys_generation:  # else it may have been revoked since: ask again next time
             while len(self._remembered) >= _REMEMBERED_KEYS:
                 self._remembered.popitem(last=False)
             self._remembered[digest] = principal

@@ -53,9 +53,7 @@ class Limits:
     def name(self, value: str, path: str) -> str:
         """A kind, an agent's or a run's id, a source."""
         if not value or len(value) > _IDENTITY_CHARS:
-            raise InvalidRequest(
-                f"{path}: must have 1 to {_IDENTITY_CHARS} characters, it has {len(value)}", path=path
-            )
+            raise InvalidRequest(f"{path}: must have 1 to {_IDENTITY_CHARS} characters, it has {len(value)}", path=path)
         return _no_nul(value, path)
 
     def tags(self, tags: Sequence[str], path: str) -> list[str]:
@@ -104,9 +102,7 @@ class Limits:
             given = np.frombuffer(value, dtype="<f4").astype(np.float64)
         else:
             if len(value) != self._dimensions:
-                raise InvalidRequest(
-                    f"{path}: must have {self._dimensions} numbers, it has {len(value)}", path=path
-                )
+                raise InvalidRequest(f"{path}: must have {self._dimensions} numbers, it has {len(value)}", path=path)
             given = np.asarray(value, dtype=np.float64)
         norm = math.sqrt(float(given @ given)) if np.isfinite(given).all() else math.nan
         if not math.isfinite(norm):
@@ -118,17 +114,13 @@ class Limits:
     def page(self, limit: int, path: str) -> int:
         """A number of results, from 1 up to the bound."""
         if not 1 <= limit <= self.config.page_items:
-            raise InvalidRequest(
-                f"{path}: must be from 1 to {self.config.page_items}, it is {limit}", path=path
-            )
+            raise InvalidRequest(f"{path}: must be from 1 to {self.config.page_items}, it is {limit}", path=path)
         return limit
 
     def items(self, count: int, path: str) -> None:
         """The number of items of a batch."""
         if not 1 <= count <= self.config.batch_items:
-            raise InvalidRequest(
-                f"{path}: must have 1 to {self.config.batch_items} items, it has {count}", path=path
-            )
+            raise InvalidRequest(f"{path}: must have 1 to {self.config.batch_items} items, it has {count}", path=path)
 
     def _bytes(self, text: str, most: int, path: str) -> None:
         size = len(text) if text.isascii() else len(text.encode())
@@ -141,38 +133,35 @@ class Limits:
         for position, word in enumerate(words):
             where = f"{path}[{position}]"
             if not word or len(word) > chars:
-                raise InvalidRequest(
-                    f"{where}: must have 1 to {chars} characters, it has {len(word)}", path=where
-                )
+                raise InvalidRequest(f"{where}: must have 1 to {chars} characters, it has {len(word)}", path=where)
             _no_nul(word, where)
         return list(dict.fromkeys(words))
 
     def _json(self, value: Any, path: str, depth: int) -> None:
         if isinstance(value, dict | list):
-            if depth > self.config.metadata_depth:
-                raise InvalidRequest(
-                    f"{path}: must be nested at most {self.config.metadata_depth} levels deep", path=path
-                )
-            items = value.items() if isinstance(value, dict) else enumerate(value)
-            for key, item in items:
-                where = f"{path}.{key}" if isinstance(key, str) else f"{path}[{key}]"
-                if isinstance(value, dict):
-                    if not isinstance(key, str):
-                        raise InvalidRequest(f"{path}: the names of an object must be strings", path=path)
-                    _no_nul(key, path)
-                self._json(item, where, depth + 1)
+            self._container(value, path, depth)
         elif isinstance(value, str):
             _no_nul(value, path)
-        elif isinstance(value, bool) or value is None:
-            return
         elif isinstance(value, int):
             if abs(value) >= _JSON_INTEGER:
                 raise InvalidRequest(f"{path}: an integer must be below 2^53; send it as a string", path=path)
         elif isinstance(value, float):
             if not math.isfinite(value):
                 raise InvalidRequest(f"{path}: a number must be finite", path=path)
-        else:
+        elif value is not None:
             raise InvalidRequest(f"{path}: {type(value).__name__} is not a JSON value", path=path)
+
+    def _container(self, value: dict[Any, Any] | list[Any], path: str, depth: int) -> None:
+        if depth > self.config.metadata_depth:
+            raise InvalidRequest(f"{path}: must be nested at most {self.config.metadata_depth} levels deep", path=path)
+        if isinstance(value, list):
+            for position, item in enumerate(value):
+                self._json(item, f"{path}[{position}]", depth + 1)
+            return
+        for name, item in value.items():
+            if not isinstance(name, str):
+                raise InvalidRequest(f"{path}: the names of an object must be strings", path=path)
+            self._json(item, f"{path}.{_no_nul(name, path)}", depth + 1)
 
 
 def _no_nul(text: str, path: str) -> str:

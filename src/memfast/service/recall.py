@@ -59,9 +59,7 @@ class Page(Struct, frozen=True):
 class Recall:
     """Reads of one scope."""
 
-    def __init__(
-        self, store: MemoryStore, embedder: Embedder, limits: Limits, cursors: Cursors, clock: Clock
-    ) -> None:
+    def __init__(self, store: MemoryStore, embedder: Embedder, limits: Limits, cursors: Cursors, clock: Clock) -> None:
         self._store = store
         self._embedder = embedder
         self._limits = limits

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -94,7 +94,7 @@ class Remember:
         for position, item in enumerate(drafts):
             try:
                 if isinstance(item, Rejected):
-                    raise item  # noqa: TRY301 - the one place where refusals become outcomes
+                    raise item
                 creates[position] = self._checked(*item, now)
             except Rejected as refused:
                 known = None if isinstance(item, Rejected) else item[1].id
@@ -105,9 +105,7 @@ class Remember:
                 outcomes[position] = outcome
         return [outcome for outcome in outcomes if outcome is not None]
 
-    async def update(
-        self, scope: Scope, target: UUID, changes: Changes, *, expected_version: int | None
-    ) -> Outcome:
+    async def update(self, scope: Scope, target: UUID, changes: Changes, *, expected_version: int | None) -> Outcome:
         """Change fields of a memory; a changed text is embedded again unless a vector comes with it.
 
         Raises:
@@ -134,9 +132,7 @@ class Remember:
             tags=check.tags(draft.tags, f"{path}.tags"),
             entities=check.entities(draft.entities, f"{path}.entities"),
             importance=check.importance(draft.importance, f"{path}.importance"),
-            metadata=EMPTY_OBJECT
-            if not draft.metadata
-            else check.metadata(draft.metadata, f"{path}.metadata"),
+            metadata=EMPTY_OBJECT if not draft.metadata else check.metadata(draft.metadata, f"{path}.metadata"),
             agent_id=self._optional(draft.agent_id, f"{path}.agent_id"),
             run_id=self._optional(draft.run_id, f"{path}.run_id"),
             source=self._optional(draft.source, f"{path}.source"),
@@ -165,11 +161,9 @@ class Remember:
                 creates[position] = msgspec.structs.replace(creates[position], vector=vector)
         return creates
 
-    async def _patch(
-        self, scope: Scope, target: UUID, changes: Changes, expected_version: int | None
-    ) -> Patch:
+    async def _patch(self, scope: Scope, target: UUID, changes: Changes, expected_version: int | None) -> Patch:
         check = self._limits
-        checks = {
+        checks: dict[str, Callable[[Any, str], Any]] = {
             "text": check.text,
             "kind": check.name,
             "tags": check.tags,
@@ -195,9 +189,7 @@ class Remember:
 
     async def _patched_vector(self, changes: Changes) -> NDArray[np.float32] | None:
         if changes.embedding is None:
-            raise InvalidRequest(
-                "$.embedding: cannot be cleared; leave it out or send another", path="$.embedding"
-            )
+            raise InvalidRequest("$.embedding: cannot be cleared; leave it out or send another", path="$.embedding")
         if not isinstance(changes.embedding, UnsetType):
             return self._limits.vector(changes.embedding, "$.embedding")
         if isinstance(changes.text, str):

@@ -44,9 +44,7 @@ class Flush(Struct, frozen=True, kw_only=True):
     count_delta: int
 
 
-def plan(
-    changes: Sequence[Change], existing: Mapping[UUID, Row], *, first_version: int, now: datetime
-) -> Flush:
+def plan(changes: Sequence[Change], existing: Mapping[UUID, Row], *, first_version: int, now: datetime) -> Flush:
     """Apply changes of one scope in order, each seeing those before it.
 
     Args:
@@ -65,8 +63,7 @@ def plan(
         if after is not None:
             rows[target] = after
     delta = sum(
-        (row.memory is not None) - (key in existing and existing[key].memory is not None)
-        for key, row in rows.items()
+        (row.memory is not None) - (key in existing and existing[key].memory is not None) for key, row in rows.items()
     )
     return Flush(rows=rows, outcomes=outcomes, count_delta=delta)
 

@@ -22,9 +22,7 @@ class PostgresKeys:
         """See `ports.KeyStore.facts`."""
         async with self._pool.connection() as connection:
             row = await connection.fetchrow(ADMIN.database_facts)
-        return DatabaseFacts(
-            lineage=row["lineage"], schema=row["schema"], keys_generation=row["keys_generation"]
-        )
+        return DatabaseFacts(lineage=row["lineage"], schema=row["schema"], keys_generation=row["keys_generation"])
 
     async def find(self, digest: bytes) -> KeyRecord | None:
         """See `ports.KeyStore.find`."""
@@ -35,12 +33,8 @@ class PostgresKeys:
     async def create(self, key: NewKey, *, now: datetime) -> KeyRecord:
         """See `ports.KeyStore.create`."""
         async with self._pool.connection() as connection:
-            await connection.execute(
-                ADMIN.create_key, key.id, key.digest, key.namespace, key.user_id, key.role, now
-            )
-        return KeyRecord(
-            id=key.id, namespace=key.namespace, user_id=key.user_id, role=key.role, created_at=now
-        )
+            await connection.execute(ADMIN.create_key, key.id, key.digest, key.namespace, key.user_id, key.role, now)
+        return KeyRecord(id=key.id, namespace=key.namespace, user_id=key.user_id, role=key.role, created_at=now)
 
     async def all(self) -> list[KeyRecord]:
         """See `ports.KeyStore.all`."""

@@ -43,9 +43,7 @@ def load_migrations(directory: Path | None = None) -> list[Migration]:
     for name, text in sorted(_files(directory)):
         match = _FILE_NAME.match(name)
         if match is None:
-            raise CommandFailed(
-                f"migrations/{name}: the name must be NNNN_pre_what.sql or NNNN_post_what.sql"
-            )
+            raise CommandFailed(f"migrations/{name}: the name must be NNNN_pre_what.sql or NNNN_post_what.sql")
         checksum = sha256(text.encode()).hexdigest()
         found.append(Migration(int(match[1]), match[2], match[3], text, checksum))
     if [migration.number for migration in found] != list(range(1, len(found) + 1)) or not found:
@@ -53,9 +51,7 @@ def load_migrations(directory: Path | None = None) -> list[Migration]:
     return found
 
 
-async def apply_migrations(
-    connection: Any, migrations: Sequence[Migration], *, report: Callable[[str], None]
-) -> int:
+async def apply_migrations(connection: Any, migrations: Sequence[Migration], *, report: Callable[[str], None]) -> int:
     """Bring the schema up to date; returns its number. Safe to run from several places at once.
 
     Raises:
@@ -77,9 +73,7 @@ async def apply_migrations(
                     f"migration {migration.number:04d} needs more rights: {error}; run `memfast migrate` as the "
                     "owner of the database, or have an administrator CREATE EXTENSION vector first"
                 ) from error
-            await connection.execute(
-                ADMIN.record_migration, migration.number, migration.name, migration.checksum
-            )
+            await connection.execute(ADMIN.record_migration, migration.number, migration.name, migration.checksum)
     return migrations[-1].number
 
 

@@ -93,9 +93,7 @@ def decode_vectors(values: list[bytes], dimensions: int) -> NDArray[np.float32]:
 async def _register_codecs(connection: Any) -> None:
     schema = await connection.fetchval(WRITE.vector_schema)
     if schema is not None:
-        await connection.set_type_codec(
-            "vector", schema=schema, encoder=_encode_vector, decoder=bytes, format="binary"
-        )
+        await connection.set_type_codec("vector", schema=schema, encoder=_encode_vector, decoder=bytes, format="binary")
     await connection.set_type_codec("json", schema="pg_catalog", encoder=bytes, decoder=Raw, format="binary")
 
 
@@ -156,9 +154,7 @@ async def inspect_server(connection: Any) -> ServerFacts:
     row = await connection.fetchrow(WRITE.server_facts)
     version = row["server_version"].split()[0]
     if row["version_number"] < MINIMUM_POSTGRES:
-        raise DatabaseRefused(
-            f"PostgreSQL {version} is too old: memfast needs 16 or newer; upgrade the server"
-        )
+        raise DatabaseRefused(f"PostgreSQL {version} is too old: memfast needs 16 or newer; upgrade the server")
     if row["encoding"] != "UTF8":
         raise DatabaseRefused(f"the database's encoding is {row['encoding']}; create it with ENCODING 'UTF8'")
     if row["replica"]:

@@ -67,9 +67,7 @@ _VECTOR_COLUMNS = ("scope_id", "generation", "id", "expires_at", "embedding")
 class PostgresStore:
     """Memories in PostgreSQL with pgvector. `generation` names the embedder whose vectors are read and written."""
 
-    def __init__(
-        self, pool: Pool, *, generation: int, dimensions: int, schema: int, facts: ServerFacts
-    ) -> None:
+    def __init__(self, pool: Pool, *, generation: int, dimensions: int, schema: int, facts: ServerFacts) -> None:
         self._pool = pool
         self._generation = generation
         self._dimensions = dimensions
@@ -127,9 +125,7 @@ class PostgresStore:
                 now,
             )
         else:
-            row = await connection.fetchrow(
-                WRITE.raise_existing_version, scope.id, len(changes), expected, now
-            )
+            row = await connection.fetchrow(WRITE.raise_existing_version, scope.id, len(changes), expected, now)
             if row is None:
                 return None
         commit.transaction_id = row["transaction_id"]
@@ -172,9 +168,7 @@ class PostgresStore:
                 values = _memory_values(scope, row.memory)
                 await connection.execute(WRITE.insert_memory, *values, self._generation, row.vector)
 
-    async def _write_vector(
-        self, connection: Any, scope: Scope, memory: Memory, row: Row, before: Row
-    ) -> None:
+    async def _write_vector(self, connection: Any, scope: Scope, memory: Memory, row: Row, before: Row) -> None:
         key = (scope.id, self._generation, memory.id, memory.expires_at)
         if row.vector is not None:
             await connection.execute(WRITE.put_vector, *key, row.vector)
@@ -191,9 +185,7 @@ class PostgresStore:
         await connection.copy_records_to_table("memories", records=memories, columns=_MEMORY_COLUMNS)
         await connection.copy_records_to_table("memory_vectors", records=vectors, columns=_VECTOR_COLUMNS)
 
-    async def get(
-        self, scope: Scope, ids: Sequence[UUID], *, now: datetime
-    ) -> tuple[dict[UUID, Memory], int]:
+    async def get(self, scope: Scope, ids: Sequence[UUID], *, now: datetime) -> tuple[dict[UUID, Memory], int]:
         """See `ports.MemoryStore.get`."""
         async with self._pool.connection() as connection:
             records = await connection.fetch(READ.get_memories, scope.id, ids, now)
@@ -221,9 +213,7 @@ class PostgresStore:
         memories = [_memory(scope.user_id, record, 1) for record in records if record[1] is not None]
         return MemoryPage(memories[: listing.limit], len(memories) > listing.limit, records[0][0] or 0)
 
-    async def nearest(
-        self, scope: Scope, vector: NDArray[np.float32], limit: int, *, now: datetime
-    ) -> NearestRows:
+    async def nearest(self, scope: Scope, vector: NDArray[np.float32], limit: int, *, now: datetime) -> NearestRows:
         """See `ports.MemoryStore.nearest`."""
         async with self._pool.connection() as connection:
             records = await connection.fetch(READ.nearest, scope.id, self._generation, vector, limit, now)
@@ -297,9 +287,7 @@ class _Commit:
             if status == "committed":
                 return
             if status == "aborted":
-                raise StoreUnavailable(
-                    "the connection broke and the write was rolled back; repeat it"
-                ) from cause
+                raise StoreUnavailable("the connection broke and the write was rolled back; repeat it") from cause
             await asyncio.sleep(wait_s)
         raise OutcomeUnknown(
             "the connection broke at COMMIT and the database has not said whether the write happened; "

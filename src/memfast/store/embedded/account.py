@@ -44,9 +44,7 @@ class Account:
     def may(self, flag: str, path: Path) -> bool:
         """Ask the system, as this user, for access to a path: flag "-r" (read) or "-x" (pass or run)."""
         # `test` answers with everything that counts: modes of all parents, access lists, mount options.
-        done = subprocess.run(
-            ["test", flag, path], check=False, cwd="/", timeout=_TIMEOUT_S, **self.identity()
-        )
+        done = subprocess.run(["test", flag, path], check=False, cwd="/", timeout=_TIMEOUT_S, **self.identity())
         return done.returncode == 0
 
 
@@ -123,9 +121,7 @@ def require_reach(account: Account, folder: Path) -> None:
     """Raise DatabaseRefused, naming the closed folder, when the account cannot pass into `folder`."""
     if account.may("-x", folder):
         return
-    closed = next(
-        (parent for parent in (*reversed(folder.parents), folder) if not account.may("-x", parent)), folder
-    )
+    closed = next((parent for parent in (*reversed(folder.parents), folder) if not account.may("-x", parent)), folder)
     raise DatabaseRefused(
         f"PostgreSQL runs as the user {account.name} here, and that user cannot pass through {closed} to "
         f"reach {folder}. Give another --data-dir (such as /var/lib/memfast), run memfast as a normal user, "

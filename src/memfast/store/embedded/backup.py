@@ -25,6 +25,7 @@ from memfast.store.embedded.cluster import Cluster, Endpoint, read_version
 from memfast.store.embedded.initialise import USER, reset_password, sync, write_configuration
 from memfast.store.embedded.layout import Layout, change_owner, sync_folder, translated, write_file
 from memfast.store.embedded.lock import DataDirLock
+from memfast.store.embedded.manifest import verify
 from memfast.store.embedded.program import run
 
 __all__ = ["backup", "restore"]
@@ -120,7 +121,7 @@ def _copy_out(
 def _verify(copy: Path, binaries: Binaries, timeout_s: float, report: Callable[[str], None]) -> None:
     report(f"Verifying {copy}")
     try:
-        run([binaries.program("pg_verifybackup"), "--quiet", copy], account=None, timeout_s=timeout_s)
+        verify(copy, binaries, timeout_s=timeout_s)
     except CommandFailed as error:
         raise CommandFailed(f"The backup {copy.parent} is damaged and must not be used: {error}") from error
 

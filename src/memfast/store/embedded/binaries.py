@@ -88,9 +88,7 @@ def find_binaries(major: int) -> Binaries:
     return Binaries(major, package)
 
 
-def reachable_binaries(
-    major: int, account: Account | None, data_dir: Path, report: Callable[[str], None]
-) -> Binaries:
+def reachable_binaries(major: int, account: Account | None, data_dir: Path, report: Callable[[str], None]) -> Binaries:
     """The programs of a major version where the account can run them.
 
     Those of the wheel, else (a virtual environment in a closed folder) a copy under `<data_dir>/runtime/`.
@@ -101,9 +99,7 @@ def reachable_binaries(
     place = data_dir / "runtime" / f"{major}-{importlib.metadata.version(_DISTRIBUTION)}"
     copied = Binaries(major, place / _PACKAGE)
     if not place.is_dir():
-        report(
-            f"Copying PostgreSQL {major} to {place}: the user {account.name} cannot reach {installed.root}"
-        )
+        report(f"Copying PostgreSQL {major} to {place}: the user {account.name} cannot reach {installed.root}")
         _copy(installed, place)
     return copied
 

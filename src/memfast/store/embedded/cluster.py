@@ -198,9 +198,7 @@ class Cluster:
         if version < self._major:
             self._report(f"The database is PostgreSQL {version}; `memfast upgrade` moves it to {self._major}")
         if not end_processes(layout.pgdata, account):
-            raise DatabaseRefused(
-                f"Processes of an earlier PostgreSQL still work in {layout.pgdata} and do not end"
-            )
+            raise DatabaseRefused(f"Processes of an earlier PostgreSQL still work in {layout.pgdata} and do not end")
         if not layout.password_file.exists():
             self._report("The password file is missing: setting a new password")
             reset_password(layout, layout.pgdata, binaries, account)
@@ -222,9 +220,7 @@ class Cluster:
             "fsync": "on",  # here, nothing in a file can switch them off
             "full_page_writes": "on",
         }
-        log = os.open(
-            layout.log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
-        )
+        log = os.open(layout.log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             return subprocess.Popen(
                 [
@@ -286,9 +282,7 @@ class Cluster:
 
     def _check(self, endpoint: Endpoint) -> None:
         """Connect once: the password fits, the database is there, and what is acknowledged is on disk."""
-        binaries = reachable_binaries(
-            read_version(self._layout.pgdata), None, self._layout.data_dir, self._report
-        )
+        binaries = reachable_binaries(read_version(self._layout.pgdata), None, self._layout.data_dir, self._report)
         try:
             output = run(
                 [*psql(binaries, endpoint), "--file=-"],
@@ -301,24 +295,16 @@ class Cluster:
             hint = ""
             if "password authentication failed" in str(error):
                 hint = f" Remove {self._layout.password_file}: the next start of the database sets a new one."
-            raise DatabaseRefused(
-                f"The database that runs does not let memfast in.{hint}\n{error}"
-            ) from error
+            raise DatabaseRefused(f"The database that runs does not let memfast in.{hint}\n{error}") from error
         settings = dict(line.split("|", 1) for line in output.splitlines() if "|" in line)
-        wrong = [
-            f"{name} = {settings.get(name)}"
-            for name, value in _DURABLE.items()
-            if settings.get(name) != value
-        ]
+        wrong = [f"{name} = {settings.get(name)}" for name, value in _DURABLE.items() if settings.get(name) != value]
         if wrong:
             raise DatabaseRefused(
                 f"The database would lose acknowledged writes ({', '.join(wrong)}). Reset what "
                 "switched it off (ALTER SYSTEM, ALTER DATABASE or ALTER ROLE memfast) and start again."
             )
         if settings.get("data_checksums") != "on":
-            self._report(
-                "The database has no data checksums: a failing disk would go unnoticed (pg_checksums)"
-            )
+            self._report("The database has no data checksums: a failing disk would go unnoticed (pg_checksums)")
 
 
 def psql(binaries: Binaries, endpoint: Endpoint) -> list[str]:
@@ -369,9 +355,7 @@ def stop_postmaster(pgdata: Path, timeout_s: float, report: Callable[[str], None
         if wait_until(lambda pid=pid: not alive(pid), wait_s):  # type: ignore[misc]
             return
         report(f"PostgreSQL (process {pid}) did not stop within {wait_s:g} s")
-    raise CommandFailed(
-        f"PostgreSQL (process {pid}) does not stop: end it by hand (kill -9 {pid}), no data is lost"
-    )
+    raise CommandFailed(f"PostgreSQL (process {pid}) does not stop: end it by hand (kill -9 {pid}), no data is lost")
 
 
 def settle_upgrade(layout: Layout, report: Callable[[str], None]) -> None:

@@ -27,6 +27,7 @@ __all__ = [
 
 USER = "memfast"
 DATABASE = "memfast"
+_FIRST_NORMAL_OID = 16384
 _INIT_TIMEOUT_S = 300.0
 _RECOVERY_TIMEOUT_S = 24 * 3600.0
 _HBA = "# Written by memfast: every connection comes through the socket and brings the password.\n" + "".join(
@@ -44,9 +45,7 @@ def new_password() -> str:
     return secrets.token_urlsafe(32)
 
 
-def initialise(
-    layout: Layout, binaries: Binaries, account: Account | None, report: Callable[[str], None]
-) -> None:
+def initialise(layout: Layout, binaries: Binaries, account: Account | None, report: Callable[[str], None]) -> None:
     """Create the database directory with the role, the database and the extension `vector`.
 
     Raises:
@@ -57,6 +56,13 @@ def initialise(
     with layout.work_dir(account) as work:
         data = work / "data"
         create_cluster(data, binaries, account, password)
+        # In single-user mode a new cluster goes on with numbers below 16384, and pg_dump, and so every upgrade,
+        # takes what has such a number for a part of PostgreSQL.
+        run(
+            [binaries.program("pg_resetwal"), f"--next-oid={_FIRST_NORMAL_OID}", data],
+            account=account,
+            timeout_s=_INIT_TIMEOUT_S,
+        )
         # Nobody else sees it yet: without fsync, and all of it to disk at the end.
         single_user(data, binaries, account, "template1", resource("create_database.sql"), "-F")
         single_user(data, binaries, account, DATABASE, resource("create_extension.sql"), "-F")

@@ -146,10 +146,7 @@ class Layout:
 def _fits(folder: Path) -> bool:
     """Short enough, and plain: PostgreSQL's programs take a comma for the end of a path."""
     path = os.fspath(folder / f".s.PGSQL.{PORT}")
-    return (
-        len(os.fsencode(path)) <= _SOCKET_PATH_BYTES
-        and re.fullmatch(r"[\w/.+~-]+", path, re.ASCII) is not None
-    )
+    return len(os.fsencode(path)) <= _SOCKET_PATH_BYTES and re.fullmatch(r"[\w/.+~-]+", path, re.ASCII) is not None
 
 
 @contextlib.contextmanager

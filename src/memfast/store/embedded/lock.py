@@ -126,9 +126,7 @@ def _holds(pid: int, status: os.stat_result) -> bool:
         for entry in Path(f"/proc/{pid}/fd").iterdir():
             with contextlib.suppress(OSError):
                 if os.path.samestat(entry.stat(), status):
-                    facts = Path(f"/proc/{pid}/fdinfo/{entry.name}").read_text(
-                        encoding="ascii", errors="replace"
-                    )
+                    facts = Path(f"/proc/{pid}/fdinfo/{entry.name}").read_text(encoding="ascii", errors="replace")
                     if "\nlock:" in facts:
                         return True
     return False

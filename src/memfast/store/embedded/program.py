@@ -65,9 +65,7 @@ def run(
     if process.returncode == 0:
         return output
     if "No space left on device" in output or "Disk quota exceeded" in output:
-        raise CommandFailed(
-            f"No room left on the disk, says {name}. Free some and start again.\n{last_lines(output)}"
-        )
+        raise CommandFailed(f"No room left on the disk, says {name}. Free some and start again.\n{last_lines(output)}")
     raise CommandFailed(f"{name} failed (exit status {process.returncode}):\n{last_lines(output)}")
 
 

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from memfast.errors import DatabaseRefused
+from memfast.errors import CommandFailed, DatabaseRefused
 from memfast.store.embedded.account import Account, choose_account
 from memfast.store.embedded.binaries import Binaries, find_binaries, reachable_binaries
 from memfast.store.embedded.cluster import (
@@ -22,12 +22,13 @@ from memfast.store.embedded.cluster import (
 from memfast.store.embedded.initialise import USER, create_cluster, resource, sync
 from memfast.store.embedded.layout import Layout, sync_folder, translated
 from memfast.store.embedded.lock import DataDirLock
-from memfast.store.embedded.program import run
+from memfast.store.embedded.program import last_lines, run
 
 __all__ = ["upgrade"]
 
 _HOURS_S = 24 * 3600.0
 _STOP_S = 30.0
+_LOGS = 3  # those written last tell the reason
 
 
 def upgrade(
@@ -68,9 +69,7 @@ def upgrade(
             raise DatabaseRefused(f"The database is PostgreSQL {version}: there is no way back to {to_major}")
         old = layout.data_dir / f"postgres.{version}.old"
         if old.exists():
-            raise DatabaseRefused(
-                f"{old} is left of an earlier upgrade: remove it or move it away, then try again"
-            )
+            raise DatabaseRefused(f"{old} is left of an earlier upgrade: remove it or move it away, then try again")
         # A start and a stop recover what a crash left, and prove the password and the binaries.
         cluster = Cluster(data_dir, major=version, report=report)
         password = cluster.start().password
@@ -123,6 +122,10 @@ def _convert(
             extra={"PGPASSWORD": password},
             folder=work,
         )
+    except CommandFailed as error:
+        logs = sorted((data / "pg_upgrade_output.d").rglob("*.log"), key=lambda log: log.stat().st_mtime)
+        ends = (f"{log.name}: {last_lines(log.read_text(errors='replace'), 6)}" for log in logs[-_LOGS:])
+        raise CommandFailed("\n".join((str(error), *ends))) from error
     finally:  # a pg_upgrade that was killed leaves the server that it worked with
         for pgdata in (layout.pgdata, data):
             stop_postmaster(pgdata, _STOP_S, lambda _line: None)
