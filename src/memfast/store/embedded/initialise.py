@@ -56,8 +56,8 @@ def initialise(layout: Layout, binaries: Binaries, account: Account | None, repo
     with layout.work_dir(account) as work:
         data = work / "data"
         create_cluster(data, binaries, account, password)
-        # In single-user mode a new cluster goes on with numbers below 16384, and pg_dump, and so every upgrade,
-        # takes what has such a number for a part of PostgreSQL.
+        # In single-user mode a new cluster goes on with numbers below 16384, and pg_dump, and so every
+        # upgrade, takes what has such a number for a part of PostgreSQL.
         run(
             [binaries.program("pg_resetwal"), f"--next-oid={_FIRST_NORMAL_OID}", data],
             account=account,
