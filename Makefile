@@ -1,0 +1,58 @@
+# `make` lists the targets. Everything happens in .venv; nothing outside this folder is touched.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+NATIVE := $(wildcard src/memfast/_native/*.pyx src/memfast/_native/*.pxd src/memfast/_native/*.h)
+DATA   ?=
+QUICK  ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test check format bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "memfast needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12 serve"; exit 1; }
+	@command -v c++ >/dev/null || command -v g++ >/dev/null || command -v clang++ >/dev/null || \
+		{ echo "memfast needs a C++ compiler, e.g. Debian's package g++"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
+
+# hnswlib compiles for the machine that builds it unless it is told otherwise; this code runs on any x86-64 since 2013.
+$(VENV)/.service: $(BIN)/python pyproject.toml setup.py $(NATIVE)
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.service
+	HNSWLIB_NO_NATIVE=1 CFLAGS="$(if $(filter x86_64,$(shell uname -m)),-march=x86-64-v3,)" \
+		$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	@touch $@
+
+serve: $(VENV)/.service ## install and run the service on 127.0.0.1:8077
+	@exec $(BIN)/memfast serve
+
+test: $(VENV)/.dev ## install and run the whole test suite
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+
+check: $(VENV)/.dev ## everything CI does: format, lint, types, layers, tests and their coverage
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/cython-lint src/memfast/_native
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	test -f .coverage || $(MAKE) test
+	$(BIN)/coverage report --fail-under=80
+
+format: $(VENV)/.dev ## put code into its form
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.dev ## print every figure; DATA=folder adds those that need data sets, QUICK=1 takes fewer rounds
+	$(BIN)/python -m bench $(if $(QUICK),--quick) $(if $(DATA),--data $(DATA))
+
+clean: ## remove what was built here
+	rm -rf $(VENV) build dist src/*.egg-info src/memfast/_native/*.so src/memfast/_native/*.c src/memfast/_native/*.cpp
