@@ -9,9 +9,13 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from memfast._native._cache_reference import CacheStats
+
 __all__ = [
     "FALLBACK_REASON",
     "IMPL",
+    "ByteCache",
+    "CacheStats",
     "quantise",
     "scan",
     "scan_int8",
@@ -28,15 +32,18 @@ if WANTED not in {"", "c", "py"}:
     raise ImportError(f"MEMFAST_NATIVE is {WANTED!r}; it must be c, py or unset")
 
 if TYPE_CHECKING:
+    from memfast._native._cache_reference import ByteCache
     from memfast._native._vectors_reference import quantise, scan, scan_int8, search_rows, simd, top_k
 
     IMPL: str
 elif WANTED == "py":
+    from memfast._native._cache_reference import ByteCache
     from memfast._native._vectors_reference import quantise, scan, scan_int8, search_rows, simd, top_k
 
     IMPL = "py"
 else:
     try:
+        from memfast._native._cache import ByteCache
         from memfast._native._vectors import quantise, scan, scan_int8, search_rows, simd, top_k
 
         IMPL = "c"
@@ -47,6 +54,7 @@ else:
         )
         if WANTED == "c":
             raise ImportError(f"MEMFAST_NATIVE=c, but {FALLBACK_REASON}") from error
+        from memfast._native._cache_reference import ByteCache
         from memfast._native._vectors_reference import quantise, scan, scan_int8, search_rows, simd, top_k
 
         IMPL = "py"

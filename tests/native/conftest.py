@@ -16,3 +16,9 @@ def twin_of(kind: str, name: str):
 def vectors(request):
     """The ranking kernels."""
     return twin_of(request.param, "_vectors")
+
+
+@pytest.fixture(scope="session", params=list(TWINS))
+def caches(request):
+    """The response cache."""
+    return twin_of(request.param, "_cache")

@@ -16,9 +16,7 @@ def run(code: str, wanted: str | None) -> subprocess.CompletedProcess:
     environ["PYTHONPATH"] = os.pathsep.join(sys.path)
     if wanted is not None:
         environ["MEMFAST_NATIVE"] = wanted
-    return subprocess.run(
-        [sys.executable, "-c", code], env=environ, capture_output=True, text=True, timeout=60
-    )
+    return subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, timeout=60)
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,7 @@ def declarations(path: Path) -> dict[str, str]:
             found[node.name] = signature_text(node)
         elif isinstance(node, ast.ClassDef):
             for method in node.body:
-                if isinstance(method, ast.FunctionDef) and (
-                    method.name == "__init__" or method.name[0] != "_"
-                ):
+                if isinstance(method, ast.FunctionDef) and (method.name == "__init__" or method.name[0] != "_"):
                     found[f"{node.name}.{method.name}"] = signature_text(method)
     return found
 

@@ -229,9 +229,7 @@ def test_ties_far_beyond_k_go_to_the_lowest_rows(vectors):
     """However many rows are equal, or as good as equal, the lowest numbers win."""
     rng = np.random.default_rng(5)
     query = unit_rows("gauss", 1, 256, 1)[0]
-    matrix = np.repeat(query[None, :], 500, axis=0) + (1e-9 * rng.standard_normal((500, 256))).astype(
-        np.float32
-    )
+    matrix = np.repeat(query[None, :], 500, axis=0) + (1e-9 * rng.standard_normal((500, 256))).astype(np.float32)
     matrix = np.concatenate([unit_rows("gauss", 40, 256, 2), matrix, -matrix])
     for quantised in (None, vectors.quantise(matrix)):
         rows, _ = vectors.search_rows(matrix, query, 12, quantised=quantised)
