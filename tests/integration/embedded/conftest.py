@@ -1,6 +1,7 @@
 """Data directories outside pytest's own (closed to other users when root), and processes as another user."""
 
 import asyncio
+import codecs
 import contextlib
 import os
 import pickle
@@ -102,6 +103,8 @@ def clusters():
             with contextlib.suppress(ProcessLookupError):
                 each._child.kill()
             each._child.wait(30)
+        if each._layout.socket_dir().parent == Path("/tmp"):
+            shutil.rmtree(each._layout.socket_dir(), ignore_errors=True)
 
 
 @pytest.fixture
@@ -140,6 +143,11 @@ def gone():
     return _gone
 
 
+# The interpreter may lie in a folder that is closed to the other user: what is imported late comes early.
+for _codec in ("ascii", "idna", "latin-1", "utf-8"):
+    codecs.lookup(_codec)
+
+
 class Child:
     """A forked process that runs a function; its answer comes through a pipe."""
 
@@ -167,7 +175,7 @@ class Child:
                 os.setgid(pwd.getpwuid(uid).pw_gid)
                 os.setuid(uid)
             return function(), None
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  the other process raises it
             return error, traceback.format_exc()
 
     def result(self):

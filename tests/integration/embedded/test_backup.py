@@ -7,7 +7,7 @@ import shutil
 import asyncpg
 import pytest
 
-from memfast.errors import CommandFailed, DataDirBusy, DatabaseRefused
+from memfast.errors import CommandFailed, DatabaseRefused, DataDirBusy
 from memfast.store.embedded import DataDirLock, backup, restore
 
 ROWS = "SELECT x, v::text FROM kept ORDER BY x"
@@ -119,7 +119,7 @@ def _first_record(copy):
     "damage",
     [
         lambda copy: _flip(max((copy / "base").rglob("*"), key=lambda path: path.stat().st_size)),
-        lambda copy: _flip(next((copy / "pg_wal").glob("0*")), _first_record(copy) + 30),
+        lambda copy: _flip(next((copy / "pg_wal").glob("0*")), _first_record(copy) + 25),
         lambda copy: _flip(copy / "backup_manifest"),
         lambda copy: (copy / "global" / "pg_control").unlink(),
         lambda copy: (copy / "backup_manifest").unlink(),

@@ -2,10 +2,11 @@
 
 import os
 import threading
+from pathlib import Path
 
 import pytest
 
-from memfast.errors import DataDirBusy, DatabaseRefused
+from memfast.errors import DatabaseRefused, DataDirBusy
 from memfast.store.embedded import DataDirLock, holder_pids
 
 
@@ -70,7 +71,7 @@ def test_a_waiting_service_gets_the_lock_and_is_never_named_as_holder(base, chil
 
     waiting = child(wait)
     path = os.fspath(base / "data" / "lock")
-    poll(lambda: path in {os.path.realpath(f"/proc/{waiting.pid}/fd/{name}") for name in os.listdir(f"/proc/{waiting.pid}/fd")})
+    poll(lambda: path in {os.path.realpath(entry) for entry in Path(f"/proc/{waiting.pid}/fd").iterdir()})
     poll(lambda: holder_pids(base / "data") == [os.getpid()])
     lock.release()
     assert waiting.result() == "got it"

@@ -4,11 +4,11 @@ import os
 
 import pytest
 
-from memfast.errors import CommandFailed, DataDirBusy, DatabaseRefused
+from memfast.errors import CommandFailed, DatabaseRefused, DataDirBusy
 from memfast.store.embedded import DataDirLock, upgrade
 
 FILL = (
-    "CREATE TABLE kept (x int PRIMARY KEY, word text COLLATE \"C\", v vector)",
+    'CREATE TABLE kept (x int PRIMARY KEY, word text COLLATE "C", v vector)',
     "INSERT INTO kept SELECT x, 'wörd ' || x, ARRAY[x, 0.5]::vector FROM generate_series(1, 1000) x",
     "CREATE INDEX ON kept USING hnsw ((v::vector(2)) vector_ip_ops)",
 )
@@ -38,7 +38,10 @@ def test_rows_vectors_and_indexes_come_along(filled, clusters, fetch, keep_old):
     assert fetch(endpoint, MAJOR) == [(18,)]
     assert fetch(endpoint, ROWS) == FILLED
     assert fetch(endpoint, "SELECT indisvalid FROM pg_index WHERE indrelid = 'kept'::regclass") == [(True,), (True,)]
-    assert fetch(endpoint, "SELECT setting FROM pg_settings WHERE name IN ('data_checksums', 'fsync')") == [("on",), ("on",)]
+    assert fetch(endpoint, "SELECT setting FROM pg_settings WHERE name IN ('data_checksums', 'fsync')") == [
+        ("on",),
+        ("on",),
+    ]
     assert fetch(endpoint, "SELECT reltuples FROM pg_class WHERE relname = 'kept'") == [(1000.0,)]
     assert endpoint.password == password
     assert sorted(path.name for path in filled.glob("postgres*")) == ["postgres"] + ["postgres.16.old"] * keep_old
