@@ -1,0 +1,1 @@
+"""What the benchmarks share: a real service, a cheap load client, interleaved pairs, tables."""
