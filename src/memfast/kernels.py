@@ -16,6 +16,7 @@ __all__ = [
     "IMPL",
     "ByteCache",
     "CacheStats",
+    "SlotTable",
     "quantise",
     "scan",
     "scan_int8",
@@ -24,6 +25,8 @@ __all__ = [
     "top_k",
 ]
 
+IMPL: str
+"""`c` or `py`."""
 FALLBACK_REASON: str | None = None
 """Why the pure twins serve although nobody asked for them, or None. Whoever starts the service shows it."""
 
@@ -31,19 +34,10 @@ WANTED = os.environ.get("MEMFAST_NATIVE", "")
 if WANTED not in {"", "c", "py"}:
     raise ImportError(f"MEMFAST_NATIVE is {WANTED!r}; it must be c, py or unset")
 
-if TYPE_CHECKING:
-    from memfast._native._cache_reference import ByteCache
-    from memfast._native._vectors_reference import quantise, scan, scan_int8, search_rows, simd, top_k
-
-    IMPL: str
-elif WANTED == "py":
-    from memfast._native._cache_reference import ByteCache
-    from memfast._native._vectors_reference import quantise, scan, scan_int8, search_rows, simd, top_k
-
-    IMPL = "py"
-else:
+if not TYPE_CHECKING and WANTED != "py":
     try:
         from memfast._native._cache import ByteCache
+        from memfast._native._slots import SlotTable
         from memfast._native._vectors import quantise, scan, scan_int8, search_rows, simd, top_k
 
         IMPL = "c"
@@ -54,7 +48,10 @@ else:
         )
         if WANTED == "c":
             raise ImportError(f"MEMFAST_NATIVE=c, but {FALLBACK_REASON}") from error
-        from memfast._native._cache_reference import ByteCache
-        from memfast._native._vectors_reference import quantise, scan, scan_int8, search_rows, simd, top_k
 
-        IMPL = "py"
+if TYPE_CHECKING or WANTED == "py" or FALLBACK_REASON:
+    from memfast._native._cache_reference import ByteCache
+    from memfast._native._slots_reference import SlotTable
+    from memfast._native._vectors_reference import quantise, scan, scan_int8, search_rows, simd, top_k
+
+    IMPL = "py"

@@ -22,3 +22,9 @@ def vectors(request):
 def caches(request):
     """The response cache."""
     return twin_of(request.param, "_cache")
+
+
+@pytest.fixture(scope="session", params=list(TWINS))
+def slots(request):
+    """The shared epochs."""
+    return twin_of(request.param, "_slots")
