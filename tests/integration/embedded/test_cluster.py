@@ -153,19 +153,24 @@ def test_a_pid_file_that_names_a_foreign_process_fools_nobody(data_dir, clusters
     first.start()
     os.kill(pid_of(folder), signal.SIGKILL)
     first._child.wait(30)
-    with subprocess.Popen(["sleep", "600"]) as foreign:
-        pid_file = folder / "postgres" / "postmaster.pid"
-        lines = pid_file.read_text().split("\n")
-        pid_file.write_text("\n".join([str(foreign.pid), *lines[1:]]))
-        cluster = clusters(folder)
-        assert cluster.running() is None
-        cluster.stop()
-        assert foreign.poll() is None
-        assert fetch(cluster.start(), "SELECT 1") == [(1,)]
-        assert pid_of(folder) != foreign.pid
-        cluster.stop()
-        assert foreign.poll() is None
-        foreign.kill()
+    database = folder / "postgres"
+    owner = {"user": database.stat().st_uid} if os.geteuid() == 0 else {}
+    # The hardest case: a process of the same user, in the same directory.
+    with subprocess.Popen(["sleep", "600"], cwd=database, **owner) as foreign:
+        try:
+            pid_file = folder / "postgres" / "postmaster.pid"
+            lines = pid_file.read_text().split("\n")
+            pid_file.write_text("\n".join([str(foreign.pid), *lines[1:]]))
+            cluster = clusters(folder)
+            assert cluster.running() is None
+            cluster.stop()
+            assert foreign.poll() is None
+            assert fetch(cluster.start(), "SELECT 1") == [(1,)]
+            assert pid_of(folder) != foreign.pid
+            cluster.stop()
+            assert foreign.poll() is None
+        finally:
+            foreign.kill()
 
 
 def test_the_server_of_another_data_directory_is_not_taken_for_ours(data_dir, clusters, fetch, pid_of):
