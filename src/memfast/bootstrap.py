@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,14 @@ from memfast.embedding.none import NoEmbedder
 from memfast.embedding.openai import OpenAIEmbedder
 from memfast.embedding.wordllama import WordLlamaEmbedder
 from memfast.errors import CommandFailed, DatabaseRefused, MemfastError
+from memfast.kernels import ByteCache, SlotTable
 from memfast.ports import Clock, Embedder
 from memfast.resilience.clock import SystemClock
 from memfast.service.access import Access, Keyring
+from memfast.service.answers import Answers, Kind
+from memfast.service.coherence import Coherence
 from memfast.service.cursors import Cursors
+from memfast.service.embeddings import CachedEmbedder
 from memfast.service.forget import Forget
 from memfast.service.health import Health
 from memfast.service.identifiers import Identifiers
@@ -37,6 +43,7 @@ from memfast.service.writer import Writer
 from memfast.store.database import Prepared, new_lineage, prepare, read_prepared
 from memfast.store.embedded import Cluster, DataDirLock, available_majors, backup, restore, upgrade
 from memfast.store.keys import PostgresKeys
+from memfast.store.ledger import PostgresLedger
 from memfast.store.pool import Pool, PoolSize, ServerFacts, connect, inspect_server, pool_size
 from memfast.store.postgres import PostgresStore
 
@@ -63,6 +70,12 @@ _LOCK_WAIT_S = 10.0
 _RESERVED_CONNECTIONS = 3
 """Connections left to others (psql, backups) when the pool's size follows the server's limit."""
 
+SLOTS = 2**20
+"""Epochs that the workers share, 8 MiB. More users than slots cost needless misses and nothing else."""
+
+_CACHE_SHARES: dict[Kind, float] = {"search": 0.65, "list": 0.15, "get": 0.1}
+_REQUESTS_SHARE = 0.1
+
 Reporter = Callable[[str], None]
 
 
@@ -70,6 +83,8 @@ class Services(Struct, frozen=True, kw_only=True):
     """The live objects of one worker, as the faces use them."""
 
     access: Access
+    answers: Answers
+    coherence: Coherence
     remember: Remember
     recall: Recall
     forget: Forget
@@ -86,6 +101,7 @@ class Ground(Struct, frozen=True, kw_only=True):
     address: dict[str, Any]
     prepared: Prepared
     pool: PoolSize
+    slots: str
 
 
 def build_embedder(config: EmbeddingConfig) -> Embedder:
@@ -126,17 +142,34 @@ def ground(config: Config, report: Reporter) -> Iterator[Ground]:
     Raises:
         StartError: with its exit code, what is wrong and what to do.
     """
-    with _address(config, report) as address:
-        yield asyncio.run(_prepare(config, address, report))
+    with _address(config, report) as address, _slots(config) as slots:
+        yield asyncio.run(_prepare(config, address, slots, report))
+
+
+@contextmanager
+def _slots(config: Config) -> Iterator[str]:
+    """The file of the epochs that this service's workers share, in shared memory where there is some.
+
+    The holder of the data directory's lock owns it: nobody can have one mapped that a killed service left.
+    """
+    folder = Path("/dev/shm")  # noqa: S108 - not a temporary file: memory that processes of this host share
+    name = blake2b(str(Path(config.data_dir).resolve()).encode(), digest_size=12).hexdigest()
+    path = (folder if os.access(folder, os.W_OK) else Path(config.data_dir)) / f"memfast-{name}.slots"
+    path.unlink(missing_ok=True)
+    SlotTable.create(path, SLOTS, secrets.token_bytes(16)).close()
+    try:
+        yield str(path)
+    finally:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager
 def _address(config: Config, report: Reporter) -> Iterator[dict[str, Any]]:
-    if config.postgres.dsn:
-        yield {"dsn": config.postgres.dsn}
-        return
     data_dir = Path(config.data_dir)
     with DataDirLock.acquire(data_dir, _LOCK_WAIT_S):
+        if config.postgres.dsn:
+            yield {"dsn": config.postgres.dsn}
+            return
         cluster = Cluster(data_dir, major=config.postgres.embedded_major, report=report)
         try:
             yield dict(cluster.start().connect_arguments())
@@ -144,7 +177,7 @@ def _address(config: Config, report: Reporter) -> Iterator[dict[str, Any]]:
             cluster.stop()
 
 
-async def _prepare(config: Config, address: dict[str, Any], report: Reporter) -> Ground:
+async def _prepare(config: Config, address: dict[str, Any], slots: str, report: Reporter) -> Ground:
     embedder = build_embedder(config.embedding)
     connection = await _connect(config, address)
     try:
@@ -153,7 +186,8 @@ async def _prepare(config: Config, address: dict[str, Any], report: Reporter) ->
     finally:
         await connection.close()
         await embedder.close()
-    return Ground(config=config, address=address, prepared=prepared, pool=_pool_size(config, prepared.facts))
+    pool = _pool_size(config, prepared.facts)
+    return Ground(config=config, address=address, prepared=prepared, pool=pool, slots=slots)
 
 
 async def _connect(config: Config, address: dict[str, Any]) -> Any:
@@ -195,7 +229,7 @@ async def open_services(site: Ground) -> AsyncIterator[Services]:
     async with AsyncExitStack() as stack:
         pool = await _open_pool(config, site.address, site.pool)
         stack.push_async_callback(pool.close, 5.0)
-        embedder = build_embedder(config.embedding)
+        embedder = _cached_embedder(config, clock)
         stack.push_async_callback(embedder.close)
         store = PostgresStore(
             pool,
@@ -204,24 +238,57 @@ async def open_services(site: Ground) -> AsyncIterator[Services]:
             schema=prepared.schema,
             facts=prepared.facts,
         )
-        keys = PostgresKeys(pool)
-        access = Access(keys, prepared.secret, await keys.facts())
+        ledger = PostgresLedger(pool)
+        facts, _ = await ledger.versions([])
+        access = Access(PostgresKeys(pool), prepared.secret, facts)
+        coherence = Coherence(SlotTable.open(site.slots), ledger, facts, clock, access.learned)
+        answers = _answers(config, coherence, clock)
         limits = Limits(config.limits, prepared.dimensions)
         cursors = Cursors(prepared.secret, prepared.lineage.bytes)
-        writer = Writer(store)
+        writer = Writer(store, coherence)
         stack.push_async_callback(writer.drain, config.server.stop_timeout_s)
-        for task in (access.watch(config.postgres.watch_interval_s), _load(embedder)):
+        for task in (coherence.watch(config.postgres.watch_interval_s), _load(embedder)):
             stack.push_async_callback(_cancel, asyncio.create_task(task))
         yield Services(
             access=access,
+            answers=answers,
+            coherence=coherence,
             remember=Remember(writer, embedder, limits, Identifiers(clock, secrets.randbits), clock),
-            recall=Recall(store, embedder, limits, cursors, clock),
+            recall=Recall(store, embedder, answers, coherence, limits, cursors, clock),
             forget=Forget(writer, clock),
             directory=Directory(store, limits, cursors),
             health=Health(store, embedder, clock),
             limits=limits,
             clock=clock,
         )
+
+
+def _cached_embedder(config: Config, clock: Clock) -> CachedEmbedder:
+    embedder = build_embedder(config.embedding)
+    cache = config.cache
+    kept = ByteCache(
+        max(64, cache.embedding_entries) * (4 * embedder.dimensions + 512),
+        entry_limit=max(1, cache.embedding_entries),
+        ttl_ns=int(cache.embedding_ttl_s * 1e9),
+        idle_ns=int(cache.embedding_ttl_s * 1e9),
+    )
+    return CachedEmbedder(embedder, kept, clock)
+
+
+def _answers(config: Config, coherence: Coherence, clock: Clock) -> Answers:
+    cache = config.cache
+    capacity = cache.memory_mb * 1024 * 1024 // config.server.workers
+
+    def share(part: float) -> ByteCache:
+        return ByteCache(
+            max(1, int(capacity * part)),
+            entry_limit=cache.entries,
+            ttl_ns=int(cache.ttl_s * 1e9),
+            idle_ns=int(cache.idle_s * 1e9),
+        )
+
+    kinds: dict[Kind, ByteCache] = {kind: share(part) for kind, part in _CACHE_SHARES.items()}
+    return Answers(kinds, share(_REQUESTS_SHARE), coherence, clock)
 
 
 async def _open_pool(config: Config, address: dict[str, Any], size: PoolSize) -> Pool:

@@ -20,9 +20,11 @@ from memfast.errors import ConfigError
 
 __all__ = [
     "PROFILES",
+    "CacheConfig",
     "Config",
     "Effective",
     "EmbeddingConfig",
+    "IndexConfig",
     "LimitsConfig",
     "LogConfig",
     "PostgresConfig",
@@ -117,6 +119,29 @@ class EmbeddingConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     pool_timeout_s: Annotated[float, _doc("wait for a free connection to the endpoint", "s", gt=0)] = 5.0
 
 
+class CacheConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Finished answers and embeddings, in the workers' memory."""
+
+    memory_mb: Annotated[int, _doc("finished answers, all workers", "MiB", ge=0, le=1024 * 1024)] = 256
+    entries: Annotated[int, _doc("finished answers of a worker", "answers", ge=1)] = 10_000
+    ttl_s: Annotated[float, _doc("longest life of an answer", "s", gt=0)] = 300.0
+    idle_s: Annotated[float, _doc("time without use after which an answer goes", "s", gt=0)] = 60.0
+    embedding_entries: Annotated[int, _doc("embedded texts kept, a worker", "texts", ge=0)] = 1000
+    embedding_ttl_s: Annotated[float, _doc("longest life of an embedded text", "s", gt=0)] = 600.0
+
+
+class IndexConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Users whose memories are searched in the workers' memory."""
+
+    memory_mb: Annotated[int, _doc("warm users, all workers", "MiB", ge=0, le=1024 * 1024)] = 512
+    flat_limit: Annotated[
+        int, _doc("memories of a user up to which every one is compared; above, hnswlib chooses", "memories", ge=100)
+    ] = 20_000
+    admit_window_s: Annotated[
+        float, _doc("time within which a second search of a user loads its memories", "s", gt=0)
+    ] = 600.0
+
+
 class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The largest of everything a client may send."""
 
@@ -161,18 +186,38 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     server: ServerConfig = ServerConfig()
     postgres: PostgresConfig = PostgresConfig()
     embedding: EmbeddingConfig = EmbeddingConfig()
+    cache: CacheConfig = CacheConfig()
+    index: IndexConfig = IndexConfig()
     limits: LimitsConfig = LimitsConfig()
     log: LogConfig = LogConfig()
 
 
 PROFILES: dict[str, dict[str, Any]] = {
     "balanced": {},
-    "high-traffic": {"postgres.pool_min": 20, "postgres.pool_max": 64, "server.backlog": 4096},
+    "high-traffic": {
+        "postgres.pool_min": 20,
+        "postgres.pool_max": 64,
+        "server.backlog": 4096,
+        "cache.memory_mb": 1024,
+        "cache.entries": 50_000,
+        "cache.ttl_s": 600.0,
+        "cache.idle_s": 120.0,
+        "cache.embedding_entries": 5000,
+        "cache.embedding_ttl_s": 1200.0,
+        "index.memory_mb": 1024,
+    },
     "memory-constrained": {
         "postgres.pool_min": 1,
         "postgres.pool_max": 3,
         "embedding.batch_size": 25,
         "server.body_max_bytes": 4 * 1024 * 1024,
+        "cache.memory_mb": 64,
+        "cache.entries": 1000,
+        "cache.ttl_s": 60.0,
+        "cache.idle_s": 30.0,
+        "cache.embedding_entries": 100,
+        "cache.embedding_ttl_s": 300.0,
+        "index.memory_mb": 128,
     },
     "throughput": {"postgres.pool_min": 10, "postgres.pool_max": 10, "embedding.batch_size": 256},
     "latency": {

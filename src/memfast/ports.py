@@ -27,7 +27,7 @@ from memfast.model import (
     UserPage,
 )
 
-__all__ = ["Clock", "Embedder", "KeyStore", "MemoryStore"]
+__all__ = ["Clock", "Embedder", "KeyStore", "Ledger", "MemoryStore"]
 
 
 class Clock(Protocol):
@@ -128,12 +128,16 @@ class MemoryStore(Protocol):
         ...
 
 
-class KeyStore(Protocol):
-    """API keys and what the whole database says of itself."""
+class Ledger(Protocol):
+    """What the whole database says of itself."""
 
-    async def facts(self) -> DatabaseFacts:
-        """Lineage, schema number and the generation of the keys, in one statement."""
+    async def versions(self, scope_ids: Sequence[UUID]) -> tuple[DatabaseFacts, list[tuple[UUID, int]]]:
+        """The database's facts and the versions of scopes, of one snapshot; scopes without a row are left out."""
         ...
+
+
+class KeyStore(Protocol):
+    """API keys."""
 
     async def find(self, digest: bytes) -> KeyRecord | None:
         """The live key with this SHA-256 digest."""

@@ -20,6 +20,7 @@ from memfast.http.exchange import Exchange, Reply
 from memfast.http.openapi import build_document, build_page
 from memfast.http.problems import INTERNAL_ERROR, problem_reply
 from memfast.http.routing import Route
+from memfast.resilience.clock import SystemClock
 
 __all__ = ["ROUTES", "build_app"]
 
@@ -40,9 +41,8 @@ def build_app(site: Ground) -> Edge:
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
-        async with open_services(site) as services:
+        async with open_services(site) as services, holder[0].serving(services):
             app.state.services = services
-            holder[0].open(services)
             yield
 
     application = Litestar(
@@ -52,7 +52,7 @@ def build_app(site: Ground) -> Edge:
         openapi_config=None,
         logging_config=None,
     )
-    holder.append(Edge(application, site.config.server))
+    holder.append(Edge(application, site.config.server, SystemClock()))
     return holder[0]
 
 

@@ -11,15 +11,21 @@ import itertools
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import asynccontextmanager
+from hashlib import blake2b
 from typing import Any
 
 from memfast.bootstrap import Services
 from memfast.config import ServerConfig
 from memfast.errors import DeadlineExceeded, InvalidRequest, MemfastError, PayloadTooLarge, RequestTimeout
-from memfast.http.exchange import Exchange
+from memfast.http.codec import response_form
+from memfast.http.exchange import Exchange, finished_reply, standard_headers
 from memfast.http.problems import INTERNAL_ERROR, problem_reply
+from memfast.ports import Clock
+from memfast.resilience.deadlines import Deadlines
 from memfast.service.access import Principal
+from memfast.service.answers import KEY_BYTES
 
 __all__ = ["EXCHANGE", "Edge"]
 
@@ -29,6 +35,11 @@ EXCHANGE = "memfast.exchange"
 """Where a route finds its `Exchange` in the ASGI scope."""
 
 _PUBLIC = ("/v1/health",)
+_KEPT = ("/v1/search", "/v1/memories")
+_REPEATABLE = frozenset({"GET", "POST"})
+_DIGESTED_BYTES = 64 * 1024
+"""Largest body that is looked up whole; a larger one is a batch, and none is asked twice."""
+
 _NOBODY = Principal("", "", "user")
 AsgiScope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
@@ -46,86 +57,100 @@ class Edge:
 
     Args:
         application: the Litestar application.
-        services: the live services; None until the lifespan has opened them.
-        config: bounds on body, time and concurrency.
+        config: bounds on body and time.
+        clock: time for the bounds.
     """
 
-    def __init__(self, application: Any, config: ServerConfig) -> None:
+    def __init__(self, application: Any, config: ServerConfig, clock: Clock) -> None:
         self._application = application
         self._config = config
         self._services: Services | None = None
+        self._bodies = Deadlines(config.body_timeout_s, clock)
         self._request_prefix = secrets.token_hex(5)
         self._request_number = itertools.count(1)
 
-    def open(self, services: Services) -> None:
-        """Begin to serve."""
+    @asynccontextmanager
+    async def serving(self, services: Services) -> AsyncIterator[None]:
+        """Serve while the context is open."""
+        sweeper = asyncio.create_task(self._bodies.run())
         self._services = services
+        try:
+            yield
+        finally:
+            sweeper.cancel()
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] != "http" or self._services is None:
+        services = self._services
+        if scope["type"] != "http" or services is None:
             await self._application(scope, receive, send)
             return
         started = time.perf_counter()
         headers = dict(scope["headers"])
-        exchange = Exchange(
-            scope,
-            headers,
-            principal=_NOBODY,
-            access=self._services.access,
-            body=b"",
-            request_id=self._request_id(headers),
-            started=started,
-        )
+        request_id = self._request_id(headers)
         try:
+            principal = _NOBODY
+            if not scope["path"].startswith(_PUBLIC):
+                credential = headers.get(b"authorization")
+                principal = services.access.recognise(credential) or await services.access.authenticate(credential)
+            body = b"" if scope["method"] in _BODILESS else await self._read_body(headers, receive)
+            request = _digest(scope, headers, principal, body)
+            known = None if request is None else services.answers.recognise(request)
+            if known is not None:
+                form = response_form(headers.get(b"accept", b""))
+                standard = standard_headers(headers, request_id, started)
+                await finished_reply(*known, form, standard)(scope, receive, send)
+                return
+            exchange = Exchange(
+                scope,
+                headers,
+                principal=principal,
+                access=services.access,
+                body=body,
+                request_id=request_id,
+                started=started,
+            )
+            scope[EXCHANGE] = exchange
             async with asyncio.timeout(self._config.request_timeout_s):
-                await self._admit(exchange, scope, receive)
-                scope[EXCHANGE] = exchange
                 await self._application(scope, receive, send)
+            if request is not None and exchange.target is not None:
+                services.answers.note(request, exchange.target)
         except _GoneError:
             return
-        except TimeoutError:
-            late = DeadlineExceeded(f"the request took longer than {self._config.request_timeout_s:g} s")
-            await self._refuse(late, exchange, scope, receive, send)
-        except MemfastError as error:
-            await self._refuse(error, exchange, scope, receive, send)
-        except Exception:  # noqa: BLE001 - the face's edge: the client gets a problem, the log the trace
-            _log.exception("request %s failed", exchange.request_id)
-            await self._refuse(INTERNAL_ERROR, exchange, scope, receive, send)
+        except Exception as error:  # noqa: BLE001 - the face's edge: the client gets a problem, the log the trace
+            problem = self._problem(error, request_id)
+            reply = problem_reply(problem, standard_headers(headers, request_id, started), instance=scope["path"])
+            await reply(scope, receive, send)
 
-    async def _admit(self, exchange: Exchange, scope: AsgiScope, receive: Receive) -> None:
-        assert self._services is not None
-        if not scope["path"].startswith(_PUBLIC):
-            exchange.principal = await self._services.access.authenticate(_credential(exchange.headers))
-        if scope["method"] not in _BODILESS:
-            exchange.body = await self._read_body(exchange.headers, receive)
+    def _problem(self, error: Exception, request_id: str) -> MemfastError:
+        if isinstance(error, MemfastError):
+            return error
+        if isinstance(error, TimeoutError):
+            return DeadlineExceeded(f"the request took longer than {self._config.request_timeout_s:g} s")
+        _log.error("request %s failed", request_id, exc_info=error)
+        return INTERNAL_ERROR
 
     async def _read_body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
         declared = _content_length(headers)
-        if declared == 0 and b"transfer-encoding" not in headers:
+        if declared == 0:
             return b""
         most = self._config.body_max_bytes
         if declared is not None and declared > most:
             raise PayloadTooLarge(f"the body has {declared} bytes; at most {most} are taken")
-        parts: list[bytes] = []
-        size = 0
+        task = asyncio.current_task()
+        assert task is not None
+        self._bodies.enter(task)
         try:
-            async with asyncio.timeout(self._config.body_timeout_s):
-                while True:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise _GoneError
-                    part = message.get("body", b"")
-                    parts.append(part)
-                    size += len(part)
-                    if size > most:
-                        raise PayloadTooLarge(f"the body is larger than {most} bytes")
-                    if size == declared or not message.get("more_body", False):
-                        return parts[0] if len(parts) == 1 else b"".join(parts)
-        except TimeoutError as error:
-            raise RequestTimeout(
-                f"the body did not arrive within {self._config.body_timeout_s:g} s ({size} bytes came)"
-            ) from error
+            body = await _receive_body(receive, declared, most)
+        except asyncio.CancelledError:
+            if self._bodies.leave(task):
+                raise RequestTimeout(f"the body did not arrive within {self._config.body_timeout_s:g} s") from None
+            raise
+        except BaseException:
+            self._bodies.leave(task)
+            raise
+        self._bodies.leave(task)
+        return body
 
     def _request_id(self, headers: dict[bytes, bytes]) -> str:
         sent = headers.get(b"x-request-id", b"")
@@ -133,15 +158,41 @@ class Edge:
             return sent.decode()
         return f"{self._request_prefix}-{next(self._request_number):x}"
 
-    async def _refuse(
-        self, error: MemfastError, exchange: Exchange, scope: AsgiScope, receive: Receive, send: Send
-    ) -> None:
-        await problem_reply(error, exchange.standard_headers(), instance=scope["path"])(scope, receive, send)
+
+def _digest(scope: AsgiScope, headers: dict[bytes, bytes], principal: Principal, body: bytes) -> bytes | None:
+    """What a request says and whom it speaks for, as 192 bits; None for a request that is never answered from before."""
+    repeatable = scope["method"] in _REPEATABLE and scope["path"].startswith(_KEPT)
+    if not repeatable or len(body) > _DIGESTED_BYTES:
+        return None
+    digest = blake2b(principal.tag, digest_size=KEY_BYTES)
+    for part in (
+        scope["method"].encode(),
+        scope["path"].encode(),
+        scope["query_string"],
+        headers.get(b"content-type", b""),
+        headers.get(b"accept", b""),
+    ):
+        digest.update(b"%d:" % len(part))
+        digest.update(part)
+    digest.update(body)
+    return digest.digest()
 
 
-def _credential(headers: dict[bytes, bytes]) -> str | None:
-    scheme, _, credential = headers.get(b"authorization", b"").partition(b" ")
-    return credential.strip().decode("latin-1") if scheme.lower() == b"bearer" else None
+async def _receive_body(receive: Receive, declared: int | None, most: int) -> bytes:
+    """The body, read up to its declared length: one event less than waiting for the last, empty one."""
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise _GoneError
+        part = message.get("body", b"")
+        parts.append(part)
+        size += len(part)
+        if size > most:
+            raise PayloadTooLarge(f"the body is larger than {most} bytes")
+        if size == declared or not message.get("more_body", False):
+            return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _content_length(headers: dict[bytes, bytes]) -> int | None:

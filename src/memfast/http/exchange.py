@@ -11,14 +11,16 @@ from uuid import UUID
 import msgspec
 
 from memfast.errors import InvalidRequest
-from memfast.http.codec import BodyDecoder, Format, encode, request_format, response_format
+from memfast.http.codec import BodyDecoder, encode, request_form, response_form
 from memfast.model import Scope
+from memfast.search.encode import Form
 from memfast.service.access import Access, Principal
+from memfast.service.answers import Answer, Kind, Target
 
-__all__ = ["Exchange", "Reply"]
+__all__ = ["Exchange", "Reply", "finished_reply", "standard_headers"]
 
 _T = TypeVar("_T")
-_CONTENT_TYPES: dict[Format, bytes] = {"json": b"application/json", "msgpack": b"application/msgpack"}
+_CONTENT_TYPES: dict[Form, bytes] = {"json": b"application/json", "msgpack": b"application/msgpack"}
 
 
 class Reply:
@@ -40,7 +42,7 @@ class Reply:
 class Exchange:
     """A request whose key was checked and whose body has arrived."""
 
-    __slots__ = ("_access", "_started", "body", "headers", "path", "principal", "query", "request_id")
+    __slots__ = ("_access", "_started", "body", "headers", "path", "principal", "query", "request_id", "target")
 
     def __init__(
         self,
@@ -59,17 +61,18 @@ class Exchange:
         self.principal = principal
         self.body = body
         self.request_id = request_id
+        self.target: Target | None = None
         self._access = access
         self._started = started
 
     @property
-    def format(self) -> Format:
+    def form(self) -> Form:
         """How the body is encoded."""
-        return request_format(self.headers.get(b"content-type", b""))
+        return request_form(self.headers.get(b"content-type", b""))
 
     def read(self, decoder: BodyDecoder[_T]) -> _T:
         """The body, decoded and checked."""
-        return decoder.decode(self.body, self.format)
+        return decoder.decode(self.body, self.form)
 
     def parameters(self, kind: type[_T]) -> _T:
         """The query string, checked: unknown and repeated parameters are refused.
@@ -130,6 +133,16 @@ class Exchange:
         """The user's scope, as far as the key reaches."""
         return self._access.scope(self.principal, user_id)
 
+    @property
+    def answer_form(self) -> Form:
+        """How the answer is to be encoded."""
+        return response_form(self.headers.get(b"accept", b""))
+
+    def answered(self, answer: Answer, target: Target) -> Reply:
+        """A finished answer; the same request may be answered from `target` from now on."""
+        self.target = target
+        return finished_reply(answer, target.kind, self.answer_form, self.standard_headers())
+
     def reply(
         self,
         value: Any = None,
@@ -142,9 +155,9 @@ class Exchange:
         headers = list(extra)
         body = b""
         if value is not None:
-            answer_format = response_format(self.headers.get(b"accept", b""))
-            body = encode(value, answer_format)
-            headers.append((b"content-type", _CONTENT_TYPES[answer_format]))
+            form = self.answer_form
+            body = encode(value, form)
+            headers.append((b"content-type", _CONTENT_TYPES[form]))
         if status != 204:
             headers.append((b"content-length", b"%d" % len(body)))
         if version is not None:
@@ -160,12 +173,35 @@ class Exchange:
 
     def standard_headers(self) -> list[tuple[bytes, bytes]]:
         """Headers of every answer: the request's id, its trace, and the time spent."""
-        elapsed_s = time.perf_counter() - self._started
-        headers = [
-            (b"x-request-id", self.request_id.encode("latin-1")),
-            (b"x-process-time", b"%.6f" % elapsed_s),
-            (b"server-timing", b"total;dur=%.3f" % (elapsed_s * 1000)),
-        ]
-        if b"traceparent" in self.headers:
-            headers.append((b"traceparent", self.headers[b"traceparent"]))
-        return headers
+        return standard_headers(self.headers, self.request_id, self._started)
+
+
+def standard_headers(headers: Mapping[bytes, bytes], request_id: str, started: float) -> list[tuple[bytes, bytes]]:
+    """See `Exchange.standard_headers`; `started` is in seconds of `time.perf_counter`."""
+    elapsed_s = time.perf_counter() - started
+    standard = [
+        (b"x-request-id", request_id.encode("latin-1")),
+        (b"x-process-time", b"%.6f" % elapsed_s),
+        (b"server-timing", b"total;dur=%.3f" % (elapsed_s * 1000)),
+    ]
+    if b"traceparent" in headers:
+        standard.append((b"traceparent", headers[b"traceparent"]))
+    return standard
+
+
+_TIERS: dict[str, tuple[bytes, bytes]] = {tier: (b"memfast-tier", tier.encode()) for tier in ("hot", "warm", "cold")}
+
+
+def finished_reply(answer: Answer, kind: Kind, form: Form, standard: list[tuple[bytes, bytes]]) -> Reply:
+    """A finished answer as it is sent."""
+    version = b"%d" % answer.version
+    headers = [
+        (b"content-type", _CONTENT_TYPES[form]),
+        (b"content-length", b"%d" % len(answer.body)),
+        _TIERS[answer.tier],
+        (b"memfast-version", version),
+        *standard,
+    ]
+    if kind == "get":
+        headers.append((b"etag", b'"%b"' % version))
+    return Reply(200, headers, answer.body)

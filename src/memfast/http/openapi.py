@@ -12,7 +12,7 @@ import msgspec
 from memfast import __version__
 from memfast.config import LimitsConfig
 from memfast.http.codec import JSON, MSGPACK
-from memfast.http.routing import Answer, Route
+from memfast.http.routing import Route, Success
 from memfast.http.wire import BatchItem, NoParameters, PatchRequest, Problem
 
 __all__ = ["build_document", "build_page"]
@@ -134,7 +134,7 @@ def _query_schema(schema: dict[str, Any]) -> dict[str, Any]:
     return options[0] if len(options) == 1 else {key: value for key, value in schema.items() if value is not None}
 
 
-def _response(answer: Answer) -> dict[str, Any]:
+def _response(answer: Success) -> dict[str, Any]:
     headers = {
         "X-Request-ID": {"schema": {"type": "string"}},
         "X-Process-Time": {"schema": {"type": "string"}},

@@ -7,7 +7,7 @@ import os
 from memfast import __version__, kernels
 from memfast.bootstrap import Services
 from memfast.http.exchange import Exchange, Reply
-from memfast.http.routing import Answer, Route
+from memfast.http.routing import Route, Success
 from memfast.http.wire import (
     EmbedderHealth,
     HealthAnswer,
@@ -93,7 +93,7 @@ ROUTES = (
         summary="List users",
         group="users",
         parameters=UsersParameters,
-        answers={200: Answer(UsersAnswer, "a page, in byte order of the ids")},
+        answers={200: Success(UsersAnswer, "a page, in byte order of the ids")},
         problems=(404,),
     ),
     Route(
@@ -102,7 +102,7 @@ ROUTES = (
         endpoint=get_user,
         summary="Get a user",
         group="users",
-        answers={200: Answer(User, "counts, version and times")},
+        answers={200: Success(User, "counts, version and times")},
         problems=(404,),
     ),
     Route(
@@ -111,7 +111,7 @@ ROUTES = (
         endpoint=forget_user,
         summary="Forget a user",
         group="users",
-        answers={200: Answer(Receipt, "what was erased, and what is left where", written=True)},
+        answers={200: Success(Receipt, "what was erased, and what is left where", written=True)},
         problems=(404,),
     ),
     Route(
@@ -120,7 +120,7 @@ ROUTES = (
         endpoint=live,
         summary="Whether the process answers",
         group="health",
-        answers={200: Answer(Live, "it does")},
+        answers={200: Success(Live, "it does")},
         public=True,
     ),
     Route(
@@ -129,7 +129,7 @@ ROUTES = (
         endpoint=ready,
         summary="Whether a write could be committed now",
         group="health",
-        answers={200: Answer(Ready, "ready"), 503: Answer(Ready, "not ready")},
+        answers={200: Success(Ready, "ready"), 503: Success(Ready, "not ready")},
         public=True,
     ),
     Route(
@@ -138,7 +138,7 @@ ROUTES = (
         endpoint=health,
         summary="Every dependency",
         group="health",
-        answers={200: Answer(HealthAnswer, "ready"), 503: Answer(HealthAnswer, "not ready")},
+        answers={200: Success(HealthAnswer, "ready"), 503: Success(HealthAnswer, "not ready")},
         public=True,
     ),
 )

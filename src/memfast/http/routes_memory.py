@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -9,10 +10,10 @@ from msgspec import Raw
 
 from memfast.bootstrap import Services
 from memfast.errors import InvalidRequest, Rejected
-from memfast.http.codec import BodyDecoder, Format
+from memfast.http.codec import BodyDecoder, encode
 from memfast.http.exchange import Exchange, Reply
 from memfast.http.problems import problem
-from memfast.http.routing import Answer, Route
+from memfast.http.routing import Route, Success
 from memfast.http.wire import (
     BatchItem,
     BatchRequest,
@@ -28,6 +29,9 @@ from memfast.http.wire import (
     UserParameters,
 )
 from memfast.model import Memory, Outcome, Scope
+from memfast.search.encode import Form
+from memfast.service.answers import Answer, Kind, Target, derive_key
+from memfast.service.coherence import Epochs
 from memfast.service.recall import ListQuery
 from memfast.service.remember import Changes, Draft
 
@@ -54,9 +58,9 @@ async def create_batch(exchange: Exchange, services: Services) -> Reply:
     """Store many memories in one transaction; an item that cannot be stored fails alone."""
     request = exchange.read(_batch_body)
     services.limits.items(len(request.memories), "$.memories")
-    body_format = exchange.format
+    form = exchange.form
     drafts = [
-        _batch_draft(exchange, services, raw, position, request.user_id, body_format)
+        _batch_draft(exchange, services, raw, position, request.user_id, form)
         for position, raw in enumerate(request.memories)
     ]
     outcomes = await services.remember.create_many(drafts)
@@ -68,15 +72,28 @@ async def get_many(exchange: Exchange, services: Services) -> Reply:
     """Memories by id."""
     request = exchange.read(_get_many_body)
     scope = exchange.scope(services.limits.user_id(request.user_id, "$.user_id"))
-    found = await services.recall.get_many(scope, request.ids)
-    return exchange.reply(MemoriesFound(found.memories, found.missing), version=found.version)
+    form = exchange.answer_form
+
+    async def compute(_epochs: Epochs) -> Answer:
+        found = await services.recall.get_many(scope, request.ids)
+        body = encode(MemoriesFound(found.memories, found.missing), form)
+        return Answer(body, found.version, "cold", found.expires_at)
+
+    key = derive_key(scope.id, b"many", form.encode(), b"".join(wanted.bytes for wanted in request.ids))
+    return await _kept(exchange, services, "list", key, scope, compute)
 
 
 async def get(exchange: Exchange, services: Services, memory_id: str) -> Reply:
     """One memory."""
     scope = _scope(exchange, services, exchange.parameters(UserParameters))
-    memory = await services.recall.get(scope, exchange.path_id(memory_id))
-    return exchange.reply(memory, version=memory.version, extra=_etag(memory))
+    wanted, form = exchange.path_id(memory_id), exchange.answer_form
+
+    async def compute(_epochs: Epochs) -> Answer:
+        memory, version = await services.recall.get(scope, wanted)
+        return Answer(encode(memory, form), memory.version, "cold", memory.expires_at, version)
+
+    key = derive_key(scope.id, b"get", form.encode(), wanted.bytes)
+    return await _kept(exchange, services, "get", key, scope, compute)
 
 
 async def update(exchange: Exchange, services: Services, memory_id: str) -> Reply:
@@ -110,9 +127,28 @@ async def list_memories(exchange: Exchange, services: Services) -> Reply:
         run_id=parameters.run_id,
         ascending=parameters.order == "created_asc",
     )
-    page = await services.recall.list(scope, query)
-    answer = MemoriesPage(page.memories, page.next_cursor, page.next_cursor is not None)
-    return exchange.reply(answer, version=page.version)
+    form = exchange.answer_form
+
+    async def compute(_epochs: Epochs) -> Answer:
+        page = await services.recall.list(scope, query)
+        answer = MemoriesPage(page.memories, page.next_cursor, page.next_cursor is not None)
+        return Answer(encode(answer, form), page.version, "cold", page.expires_at)
+
+    key = derive_key(scope.id, b"list", form.encode(), msgspec.msgpack.encode(query))
+    return await _kept(exchange, services, "list", key, scope, compute)
+
+
+async def _kept(
+    exchange: Exchange,
+    services: Services,
+    kind: Kind,
+    key: bytes,
+    scope: Scope,
+    compute: Callable[[Epochs], Awaitable[Answer]],
+) -> Reply:
+    answer = await services.answers.answer(kind, key, scope.id, compute)
+    slot = services.coherence.epochs(scope.id).slot
+    return exchange.answered(answer, Target(kind, key, scope.id, slot))
 
 
 def _scope(exchange: Exchange, services: Services, parameters: UserParameters) -> Scope:
@@ -124,11 +160,11 @@ def _draft(fields: MemoryFields, path: str) -> Draft:
 
 
 def _batch_draft(
-    exchange: Exchange, services: Services, raw: Raw, position: int, user_id: str | None, body_format: Format
+    exchange: Exchange, services: Services, raw: Raw, position: int, user_id: str | None, form: Form
 ) -> tuple[Scope, Draft] | Rejected:
     path = f"$.memories[{position}]"
     try:
-        item = _batch_item.decode(raw, body_format, root=path)
+        item = _batch_item.decode(raw, form, root=path)
         owner = item.user_id if item.user_id is not None else user_id
         if owner is None:
             raise InvalidRequest(f"{path}: needs a user_id, here or beside memories", path=f"{path}.user_id")
@@ -167,8 +203,8 @@ ROUTES = (
         group="memories",
         body=CreateRequest,
         answers={
-            201: Answer(Memory, "stored", written=True),
-            200: Answer(Memory, "the id was there: updated or left as it is, as on_conflict says", written=True),
+            201: Success(Memory, "stored", written=True),
+            200: Success(Memory, "the id was there: updated or left as it is, as on_conflict says", written=True),
         },
         problems=(409, 422),
     ),
@@ -179,7 +215,7 @@ ROUTES = (
         summary="Store many memories in one transaction",
         group="memories",
         body=BatchRequest,
-        answers={200: Answer(BatchResults, "one result per item, in order", written=True)},
+        answers={200: Success(BatchResults, "one result per item, in order", written=True)},
         problems=(422,),
     ),
     Route(
@@ -189,7 +225,7 @@ ROUTES = (
         summary="Get memories by id",
         group="memories",
         body=GetManyRequest,
-        answers={200: Answer(MemoriesFound, "those that are there, and those that are not")},
+        answers={200: Success(MemoriesFound, "those that are there, and those that are not")},
     ),
     Route(
         method="GET",
@@ -198,7 +234,7 @@ ROUTES = (
         summary="List a user's memories",
         group="memories",
         parameters=ListParameters,
-        answers={200: Answer(MemoriesPage, "a page")},
+        answers={200: Success(MemoriesPage, "a page")},
     ),
     Route(
         method="GET",
@@ -207,7 +243,7 @@ ROUTES = (
         summary="Get a memory",
         group="memories",
         parameters=UserParameters,
-        answers={200: Answer(Memory, "the memory")},
+        answers={200: Success(Memory, "the memory")},
         problems=(404,),
     ),
     Route(
@@ -218,7 +254,7 @@ ROUTES = (
         group="memories",
         parameters=UserParameters,
         body=PatchRequest,
-        answers={200: Answer(Memory, "the memory as it is now", written=True)},
+        answers={200: Success(Memory, "the memory as it is now", written=True)},
         problems=(404, 412, 422),
     ),
     Route(
@@ -228,7 +264,7 @@ ROUTES = (
         summary="Delete a memory",
         group="memories",
         parameters=UserParameters,
-        answers={204: Answer(None, "deleted, now or before", written=True)},
+        answers={204: Success(None, "deleted, now or before", written=True)},
         problems=(404, 412),
     ),
 )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from memfast.bootstrap import Services
 from memfast.http.codec import BodyDecoder
 from memfast.http.exchange import Exchange, Reply
-from memfast.http.routing import Answer, Route
-from memfast.http.wire import SearchAnswer, SearchRequest, search_hit
+from memfast.http.routing import Route, Success
+from memfast.http.wire import SearchAnswer, SearchRequest
 from memfast.service.recall import Query
 
 __all__ = ["ROUTES"]
@@ -19,10 +19,8 @@ async def search(exchange: Exchange, services: Services) -> Reply:
     request = exchange.read(_search_body)
     scope = exchange.scope(services.limits.user_id(request.user_id, "$.user_id"))
     query = Query(text=request.query, embedding=request.embedding, limit=request.limit, min_score=request.min_score)
-    result = await services.recall.search(scope, query)
-    answer = SearchAnswer([search_hit(hit.memory, hit.score) for hit in result.hits], result.version, [])
-    tier = ((b"memfast-tier", result.tier.encode()),)
-    return exchange.reply(answer, version=result.version, extra=tier)
+    answer, target = await services.recall.search(scope, query, exchange.answer_form)
+    return exchange.answered(answer, target)
 
 
 ROUTES = (
@@ -33,7 +31,7 @@ ROUTES = (
         summary="Search a user's memories",
         group="search",
         body=SearchRequest,
-        answers={200: Answer(SearchAnswer, "hits by falling score")},
+        answers={200: Success(SearchAnswer, "hits by falling score")},
         problems=(422,),
     ),
 )

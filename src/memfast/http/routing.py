@@ -7,16 +7,15 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from memfast.bootstrap import Services
-from memfast.http.exchange import Exchange, Reply
+from memfast.http.exchange import Reply
 from memfast.http.wire import NoParameters
 
-__all__ = ["Answer", "Route"]
+__all__ = ["Route", "Success"]
 
 Endpoint = Callable[..., Awaitable[Reply]]
 
 
-class Answer(Struct, frozen=True):
+class Success(Struct, frozen=True):
     """One successful answer: its body's type (None = empty) and what it means. `written` = it carries a token."""
 
     kind: Any
@@ -37,13 +36,8 @@ class Route(Struct, frozen=True, kw_only=True):
     endpoint: Endpoint
     summary: str
     group: str
-    answers: Mapping[int, Answer]
+    answers: Mapping[int, Success]
     parameters: type[Struct] = NoParameters
     body: type[Struct] | None = None
     problems: tuple[int, ...] = ()
     public: bool = False
-
-
-async def call(route: Route, exchange: Exchange, services: Services, path_parameters: dict[str, str]) -> Reply:
-    """Serve a request by its route."""
-    return await route.endpoint(exchange, services, **path_parameters)

@@ -6,7 +6,6 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from memfast.model import Memory, OnConflict, StoreHealth, User
@@ -272,12 +271,3 @@ class HealthAnswer(Struct, kw_only=True):
     store: StoreHealth | None
     embedder: EmbedderHealth
     detail: str | None
-
-
-def search_hit(memory: Memory, score: float) -> SearchHit:
-    """A hit with the memory's fields."""
-    fields = {name: getattr(memory, name) for name in _MEMORY_FIELDS}
-    return SearchHit(**fields, score=score)
-
-
-_MEMORY_FIELDS = tuple(field.name for field in msgspec.structs.fields(Memory))

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import secrets
-from collections import OrderedDict
 from hashlib import sha256
 from typing import Literal
 from uuid import UUID
 
 from msgspec import Struct
 
-from memfast.errors import Forbidden, MemfastError, Unauthorized
+from memfast.errors import Forbidden, Unauthorized
 from memfast.model import DatabaseFacts, KeyRecord, NewKey, Scope, derive_scope_id
 from memfast.ports import Clock, KeyStore
 
 __all__ = ["Access", "Issued", "Keyring", "Principal"]
-
-_log = logging.getLogger("memfast.access")
 
 DEFAULT_NAMESPACE = "default"
 _REMEMBERED_KEYS = 10_000
@@ -31,6 +26,11 @@ class Principal(Struct, frozen=True):
     namespace: str
     user_id: str | None
     role: Literal["user", "admin"]
+
+    @property
+    def tag(self) -> bytes:
+        """What tells principals apart, for keys of answers."""
+        return repr((self.namespace, self.user_id, self.role)).encode()
 
     def reach(self, user_id: str) -> str:
         """The user id itself.
@@ -55,7 +55,7 @@ class Access:
     """Turns credentials into principals and principals into scopes, without a statement on the hot path.
 
     While no key was ever made, any credential means namespace `default`. Keys are looked up once and remembered until
-    `watch` sees that the keys changed, which it looks for every `interval_s`.
+    `learned` hears that any key changed. Unknown ones are never remembered: guessing costs the guesser a look-up each.
 
     Args:
         keys: where keys lie.
@@ -67,26 +67,36 @@ class Access:
         self._keys = keys
         self._secret = secret
         self.facts = facts
-        self._remembered: OrderedDict[bytes, Principal | None] = OrderedDict()
+        self._remembered: dict[bytes, Principal] = {}
         self._scope_ids: dict[tuple[str, str], UUID] = {}
 
-    async def authenticate(self, credential: str | None) -> Principal:
-        """The principal of a bearer credential.
-
-        Raises:
-            Unauthorized: none was sent, or it is unknown or revoked.
-        """
+    def recognise(self, authorization: bytes | None) -> Principal | None:
+        """The principal of an `Authorization` header that was authenticated before, or None."""
         if self.facts.keys_generation == 0:
             return _ANYBODY
-        if not credential:
+        return None if authorization is None else self._remembered.get(authorization)
+
+    async def authenticate(self, authorization: bytes | None) -> Principal:
+        """The principal of an `Authorization` header.
+
+        Raises:
+            Unauthorized: there is none, or its key is unknown or revoked.
+        """
+        known = self.recognise(authorization)
+        if known is not None:
+            return known
+        scheme, _, credential = (authorization or b"").partition(b" ")
+        if scheme.lower() != b"bearer" or not credential.strip():
             raise Unauthorized("send the API key as `Authorization: Bearer <key>`")
-        digest = sha256(credential.encode("utf-8", "surrogateescape")).digest()
-        try:
-            principal = self._remembered[digest]
-        except KeyError:
-            principal = await self._look_up(digest)
-        if principal is None:
+        generation = self.facts.keys_generation
+        record = await self._keys.find(sha256(credential.strip()).digest())
+        if record is None:
             raise Unauthorized("the API key is unknown or was revoked")
+        principal = Principal(record.namespace, record.user_id, record.role)
+        if generation == self.facts.keys_generation:  # else it may have been revoked since: ask again next time
+            while len(self._remembered) >= _REMEMBERED_KEYS:
+                del self._remembered[next(iter(self._remembered))]
+            self._remembered[authorization or b""] = principal
         return principal
 
     def scope(self, principal: Principal, user_id: str) -> Scope:
@@ -103,35 +113,11 @@ class Access:
             scope_id = self._scope_ids[name] = derive_scope_id(self._secret, *name)
         return Scope(scope_id, *name)
 
-    async def refresh(self) -> None:
-        """Read the database's facts; forget remembered keys when any key changed."""
-        facts = await self._keys.facts()
+    def learned(self, facts: DatabaseFacts) -> None:
+        """The database's facts as they are now; remembered keys are forgotten when any key changed."""
         if facts.keys_generation != self.facts.keys_generation:
             self._remembered.clear()
-        if facts.lineage != self.facts.lineage:
-            _log.warning("the database has begun a new life: it was restored or replaced")
         self.facts = facts
-
-    async def watch(self, interval_s: float) -> None:
-        """Refresh for ever; an unreachable database leaves what is known."""
-        while True:
-            await asyncio.sleep(interval_s)
-            try:
-                await self.refresh()
-            except MemfastError as error:
-                _log.debug("the database's facts could not be read: %s", error)
-            except Exception:  # noqa: BLE001 - a task's edge: the watch must outlive whatever it meets
-                _log.exception("the watch over the database failed")
-
-    async def _look_up(self, digest: bytes) -> Principal | None:
-        generation = self.facts.keys_generation
-        record = await self._keys.find(digest)
-        principal = None if record is None else Principal(record.namespace, record.user_id, record.role)
-        if generation == self.facts.keys_generation:  # else it may have been revoked since: ask again next time
-            while len(self._remembered) >= _REMEMBERED_KEYS:
-                self._remembered.popitem(last=False)
-            self._remembered[digest] = principal
-        return principal
 
 
 class Issued(Struct, frozen=True):

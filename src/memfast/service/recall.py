@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
+from datetime import datetime
 from hashlib import blake2b
 from uuid import UUID
 
 import msgspec
+import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from memfast.errors import InvalidRequest, NotFound
-from memfast.model import Listing, Memory, Position, Scope, SearchResult
-from memfast.ports import Clock, Embedder, MemoryStore
+from memfast.model import Listing, Memory, Position, Scope
+from memfast.ports import Clock, MemoryStore
+from memfast.search.encode import Form, encode_fragment, encode_search, recode
 from memfast.search.rank import SLACK, rank
+from memfast.service.answers import Answer, Answers, Target, derive_key
+from memfast.service.coherence import Coherence, Epochs
 from memfast.service.cursors import Cursors
+from memfast.service.embeddings import CachedEmbedder
 from memfast.service.limits import Limits
 
 __all__ = ["Found", "ListQuery", "Page", "Query", "Recall"]
@@ -26,6 +34,21 @@ class Query(Struct, kw_only=True):
     embedding: bytes | Sequence[float] | None = None
     limit: int = 10
     min_score: float = 0.0
+
+
+class _Checked(Struct, frozen=True):
+    """A search whose parts are valid: by text, or by vector."""
+
+    text: str | None
+    vector: NDArray[np.float32] | None
+    limit: int
+    min_score: float
+
+    def digest(self) -> bytes:
+        """What the answer depends on, besides the scope and the form."""
+        by_text = self.text is not None
+        asked = self.text.encode() if self.text is not None else b"" if self.vector is None else self.vector.tobytes()
+        return struct.pack("<Id?", self.limit, self.min_score, by_text) + asked
 
 
 class ListQuery(Struct, kw_only=True):
@@ -46,52 +69,90 @@ class Found(Struct, frozen=True):
     memories: list[Memory]
     missing: list[UUID]
     version: int
+    expires_at: datetime | None
 
 
 class Page(Struct, frozen=True):
-    """A page of memories, the cursor of the next one (None on the last), and the scope's version."""
+    """A page of memories, the cursor of the next one (None on the last), and the scope's version.
+
+    `expires_at` is when the page stops being true by itself.
+    """
 
     memories: list[Memory]
     next_cursor: str | None
     version: int
+    expires_at: datetime | None
 
 
 class Recall:
     """Reads of one scope."""
 
-    def __init__(self, store: MemoryStore, embedder: Embedder, limits: Limits, cursors: Cursors, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: MemoryStore,
+        embedder: CachedEmbedder,
+        answers: Answers,
+        coherence: Coherence,
+        limits: Limits,
+        cursors: Cursors,
+        clock: Clock,
+    ) -> None:
         self._store = store
         self._embedder = embedder
+        self._answers = answers
+        self._coherence = coherence
         self._limits = limits
         self._cursors = cursors
         self._clock = clock
 
-    async def search(self, scope: Scope, query: Query) -> SearchResult:
-        """The memories nearest to a text or a vector, exact.
+    async def search(self, scope: Scope, query: Query, form: Form) -> tuple[Answer, Target]:
+        """The finished answer of a search by text or vector, exact, and what it was kept under.
 
         Raises:
             InvalidRequest: neither or both of text and vector, or one of them is not valid.
         """
+        asked = self._checked(query)
+        key = derive_key(scope.id, b"search", form.encode(), asked.digest())
+        epochs = self._coherence.epochs(scope.id)
+        target = Target("search", key, scope.id, epochs.slot)
+
+        async def compute(_epochs: Epochs) -> Answer:
+            return await self._cold(scope, await self._vector(asked), asked, form)
+
+        return await self._answers.answer("search", key, scope.id, compute), target
+
+    async def _vector(self, asked: _Checked) -> NDArray[np.float32]:
+        if asked.vector is not None:
+            return asked.vector
+        return np.asarray((await self._embedder.embed([asked.text or ""]))[0])
+
+    async def _cold(self, scope: Scope, vector: NDArray[np.float32], asked: _Checked, form: Form) -> Answer:
+        candidates = await self._store.nearest(scope, vector, asked.limit + SLACK, now=self._clock.now())
+        hits = rank(candidates, vector, asked.limit, asked.min_score)
+        body = encode_search(
+            [encode_fragment(hit.memory) for hit in hits], [hit.score for hit in hits], candidates.version
+        )
+        return Answer(recode(body, form), candidates.version, "cold", _earliest([hit.memory for hit in hits]))
+
+    def _checked(self, query: Query) -> _Checked:
         limit = self._limits.page(query.limit, "$.limit")
         min_score = self._limits.importance(query.min_score, "$.min_score")
         if (query.text is None) == (query.embedding is None):
             raise InvalidRequest("$: must have exactly one of query and embedding", path="$")
         if query.embedding is not None:
-            vector = self._limits.vector(query.embedding, "$.embedding")
-        else:
-            vector = (await self._embedder.embed([self._limits.text(query.text or "", "$.query")]))[0]
-        candidates = await self._store.nearest(scope, vector, limit + SLACK, now=self._clock.now())
-        return SearchResult(rank(candidates, vector, limit, min_score), candidates.version, "cold")
+            return _Checked(None, self._limits.vector(query.embedding, "$.embedding"), limit, min_score)
+        text = self._limits.text(query.text or "", "$.query")
+        return _Checked(text, None, limit, min_score)
 
-    async def get(self, scope: Scope, target: UUID) -> Memory:
-        """One memory.
+    async def get(self, scope: Scope, target: UUID) -> tuple[Memory, int]:
+        """One memory, and the scope's version.
 
         Raises:
             NotFound: the scope has none of that id; another scope's is the same as none.
         """
-        found = await self._store.get(scope, [target], now=self._clock.now())
+        memories, version = await self._store.get(scope, [target], now=self._clock.now())
         try:
-            return found[0][target]
+            return memories[target], version
         except KeyError:
             raise NotFound(f"the user has no memory with the id {target}") from None
 
@@ -101,7 +162,8 @@ class Recall:
         wanted = list(dict.fromkeys(ids))
         memories, version = await self._store.get(scope, wanted, now=self._clock.now())
         present = [memories[target] for target in wanted if target in memories]
-        return Found(present, [target for target in wanted if target not in memories], version)
+        missing = [target for target in wanted if target not in memories]
+        return Found(present, missing, version, _earliest(present))
 
     async def list(self, scope: Scope, query: ListQuery) -> Page:
         """One page of a scope, by (created_at, id).
@@ -127,7 +189,11 @@ class Recall:
         if page.has_more:
             last = page.memories[-1]
             cursor = self._cursors.seal(Position(last.created_at, last.id), binding=binding)
-        return Page(page.memories, cursor, page.version)
+        return Page(page.memories, cursor, page.version, _earliest(page.memories))
+
+
+def _earliest(memories: Sequence[Memory]) -> datetime | None:
+    return min((memory.expires_at for memory in memories if memory.expires_at is not None), default=None)
 
 
 def _binding(scope: Scope, query: ListQuery) -> bytes:

@@ -78,7 +78,7 @@ async def _stamp(connection: Any, model: str, dimensions: int) -> None:
 
 async def _describe(connection: Any, facts: ServerFacts, schema: int) -> Prepared:
     embedder = await connection.fetchrow(ADMIN.current_embedder)
-    row = await connection.fetchrow(ADMIN.database_facts)
+    row = await connection.fetchrow(ADMIN.database_facts, [])
     secret = await connection.fetchval(ADMIN.database_secret)
     return Prepared(
         schema=schema,

@@ -1,11 +1,11 @@
-"""API keys and the database's own facts in PostgreSQL: `ports.KeyStore`."""
+"""API keys in PostgreSQL: `ports.KeyStore`."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Any
 
-from memfast.model import DatabaseFacts, KeyRecord, NewKey
+from memfast.model import KeyRecord, NewKey
 from memfast.store.pool import Pool
 from memfast.store.queries import ADMIN
 
@@ -17,12 +17,6 @@ class PostgresKeys:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-
-    async def facts(self) -> DatabaseFacts:
-        """See `ports.KeyStore.facts`."""
-        async with self._pool.connection() as connection:
-            row = await connection.fetchrow(ADMIN.database_facts)
-        return DatabaseFacts(lineage=row["lineage"], schema=row["schema"], keys_generation=row["keys_generation"])
 
     async def find(self, digest: bytes) -> KeyRecord | None:
         """See `ports.KeyStore.find`."""

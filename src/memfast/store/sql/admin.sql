@@ -22,8 +22,11 @@ SELECT to_regclass('schema_migrations') IS NOT NULL;
 INSERT INTO schema_migrations (number, name, checksum) VALUES ($1, $2, $3);
 
 -- name: database_facts
--- Read by every worker twice a second: the life, the schema and whether the keys changed.
-SELECT lineage, keys_generation, (SELECT max(number) FROM schema_migrations) AS schema FROM database;
+-- Read by every worker twice a second: the life, the schema, whether the keys changed, and the versions of scopes.
+SELECT d.lineage, d.keys_generation, (SELECT max(number) FROM schema_migrations) AS schema, s.scope_ids, s.versions
+FROM database d, (
+    SELECT array_agg(scope_id) AS scope_ids, array_agg(version) AS versions FROM scopes WHERE scope_id = ANY ($1)
+) s;
 
 -- name: database_secret
 SELECT secret FROM database;

@@ -1,0 +1,41 @@
+"""Finished answers from pre-encoded parts: the bytes of a search's answer, the same from every tier."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+import msgspec
+
+from memfast.model import Memory
+
+__all__ = ["Form", "encode_fragment", "encode_search", "recode"]
+
+Form = Literal["json", "msgpack"]
+
+_encode = msgspec.json.Encoder().encode
+_encode_msgpack = msgspec.msgpack.Encoder().encode
+
+
+def encode_fragment(memory: Memory) -> bytes:
+    """A memory as it stands in an answer, without the closing brace: a score may follow."""
+    return _encode(memory)[:-1]
+
+
+def encode_search(fragments: Iterable[bytes], scores: Iterable[float], version: int) -> bytes:
+    """The JSON of a search's answer.
+
+    Args:
+        fragments: hits as `encode_fragment` gives them, by falling score.
+        scores: their scores.
+        version: the scope's version in the snapshot.
+    """
+    hits = b",".join(
+        [b'%b,"score":%b}' % (fragment, _encode(score)) for fragment, score in zip(fragments, scores, strict=True)]
+    )
+    return b'{"results":[%b],"version":%d,"degraded":[]}' % (hits, version)
+
+
+def recode(body: bytes, form: Form) -> bytes:
+    """A JSON body in the form that the client accepts."""
+    return body if form == "json" else _encode_msgpack(msgspec.json.decode(body))

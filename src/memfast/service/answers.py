@@ -1,0 +1,175 @@
+"""Finished answers: the hot tier. An answer is one look-up and one send; a thousand equal misses are one search."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
+from hashlib import blake2b
+from typing import Literal, NamedTuple
+from uuid import UUID
+
+from memfast.kernels import ByteCache, CacheStats
+from memfast.ports import Clock
+from memfast.service.coherence import Coherence, Epochs
+
+__all__ = ["KEY_BYTES", "Answer", "Answers", "Kind", "Target", "Tier", "derive_key"]
+
+Kind = Literal["search", "list", "get"]
+Tier = Literal["hot", "warm", "cold"]
+
+KEY_BYTES = 24
+"""Length of a key: 192 bits of BLAKE2b."""
+
+_FLIGHTS_MAX = 10_000
+_NEVER_NS = 2**62
+
+
+class Answer(NamedTuple):
+    """The bytes of an answer, the version in its headers, where it came from and until when it holds.
+
+    `scope_version` is the scope's, where `version` is that of one memory.
+    """
+
+    body: bytes
+    version: int
+    tier: Tier
+    expires_at: datetime | None = None
+    scope_version: int | None = None
+
+
+class Target(NamedTuple):
+    """What a request asks for: the cache, the key, whose, and the slot of that scope."""
+
+    kind: Kind
+    key: bytes
+    scope_id: UUID
+    slot: int
+
+
+def derive_key(scope_id: UUID, *parts: bytes) -> bytes:
+    """The key of an answer: every input that changes its bytes, each with its length before it."""
+    digest = blake2b(scope_id.bytes, digest_size=KEY_BYTES)
+    for part in parts:
+        digest.update(len(part).to_bytes(4, "big"))
+        digest.update(part)
+    return digest.digest()
+
+
+class Answers:
+    """Answers by key, each valid for the epoch that was read before its snapshot.
+
+    Args:
+        caches: one cache a kind, each with its own share of memory.
+        requests: what requests asked for, by their digest.
+        coherence: the epochs.
+        clock: monotonic time for deadlines, wall time to turn `expires_at` into one.
+    """
+
+    def __init__(
+        self, caches: Mapping[Kind, ByteCache], requests: ByteCache, coherence: Coherence, clock: Clock
+    ) -> None:
+        self._caches = caches
+        self._requests = requests
+        self._coherence = coherence
+        self._clock = clock
+        self._flights: dict[tuple[bytes, Epochs], asyncio.Task[Answer]] = {}
+
+    def recognise(self, request: bytes) -> tuple[Answer, Kind] | None:
+        """The finished answer of a request that is equal to the byte to an earlier one.
+
+        `request` is a digest of everything that the request says, and of whom it speaks for.
+        """
+        noted = self._requests.get(request, 0, 0, int(self._clock.monotonic() * 1e9))
+        if noted is None:
+            return None
+        target = _unpack(noted)
+        answer = self.look(*target)
+        return None if answer is None else (answer, target.kind)
+
+    def note(self, request: bytes, target: Target) -> None:
+        """Remember what a request asked for."""
+        now_ns = int(self._clock.monotonic() * 1e9)
+        self._requests.put(request, _pack(target), 0, 0, 0, 0, _NEVER_NS, now_ns)
+
+    def look(self, kind: Kind, key: bytes, scope_id: UUID, slot: int) -> Answer | None:
+        """A finished answer that is still good, or None."""
+        scope_epoch, global_epoch = self._coherence.current(slot)
+        now_ns = int(self._clock.monotonic() * 1e9)
+        found = self._caches[kind].get_entry(key, scope_epoch, global_epoch, now_ns)
+        if found is None:
+            return None
+        self._coherence.served(scope_id)
+        return Answer(found[0], found[1], "hot")
+
+    def keep(self, kind: Kind, key: bytes, scope_id: UUID, epochs: Epochs, answer: Answer) -> None:
+        """Keep an answer whose snapshot was taken after `epochs` were read."""
+        now_ns = int(self._clock.monotonic() * 1e9)
+        deadline_ns = _NEVER_NS
+        if answer.expires_at is not None:
+            left_s = (answer.expires_at - self._clock.now()).total_seconds()
+            deadline_ns = now_ns + int(left_s * 1e9)
+        self._coherence.learned(scope_id, answer.version if answer.scope_version is None else answer.scope_version)
+        if deadline_ns > now_ns:
+            self._caches[kind].put(
+                key, answer.body, epochs.slot, epochs.scope, epochs.every, answer.version, deadline_ns, now_ns
+            )
+
+    async def answer(
+        self, kind: Kind, key: bytes, scope_id: UUID, compute: Callable[[Epochs], Awaitable[Answer]]
+    ) -> Answer:
+        """The kept answer, or the one that `compute` gives; equal questions of one epoch are computed once.
+
+        `compute` gets the epochs that were read before anything else, and must take its snapshot after that.
+        """
+        epochs = self._coherence.epochs(scope_id)
+        found = self.look(kind, key, scope_id, epochs.slot)
+        if found is not None:
+            return found
+        flight = self._flights.get((key, epochs))
+        if flight is None:
+            flight = asyncio.create_task(self._compute(kind, key, scope_id, epochs, compute))
+            flight.add_done_callback(_seen)
+            if len(self._flights) < _FLIGHTS_MAX:
+                self._flights[key, epochs] = flight
+                flight.add_done_callback(lambda _task: self._flights.pop((key, epochs), None))
+        return await asyncio.shield(flight)
+
+    async def _compute(
+        self,
+        kind: Kind,
+        key: bytes,
+        scope_id: UUID,
+        epochs: Epochs,
+        compute: Callable[[Epochs], Awaitable[Answer]],
+    ) -> Answer:
+        answer = await compute(epochs)
+        self.keep(kind, key, scope_id, epochs, answer)
+        return answer
+
+    def stats(self) -> dict[str, CacheStats]:
+        """Counters of each cache."""
+        return {**{kind: cache.stats() for kind, cache in self._caches.items()}, "requests": self._requests.stats()}
+
+    def clear(self) -> None:
+        """Drop every answer of this worker."""
+        for cache in (*self._caches.values(), self._requests):
+            cache.clear()
+
+
+def _seen(flight: asyncio.Task[Answer]) -> None:
+    """Every asker may have gone: a failure that nobody waits for is nobody's."""
+    if not flight.cancelled():
+        flight.exception()
+
+
+_KINDS: tuple[Kind, ...] = ("search", "list", "get")
+
+
+def _pack(target: Target) -> bytes:
+    kind = _KINDS.index(target.kind)
+    return b"%c%b%b%b" % (kind, target.slot.to_bytes(4, "big"), target.scope_id.bytes, target.key)
+
+
+def _unpack(noted: bytes) -> Target:
+    return Target(_KINDS[noted[0]], noted[21:], UUID(bytes=noted[5:21]), int.from_bytes(noted[1:5], "big"))

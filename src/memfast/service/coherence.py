@@ -1,0 +1,155 @@
+"""When a copy of a user's memories may still be believed.
+
+Every scope has a slot in memory that all workers of the host share: a counter, its **epoch**, raised once after each
+commit and before the acknowledgement. A copy remembers the epoch that was read before its snapshot, and is good while
+the slot still shows it. What slots cannot see (a dead worker's late commit, another host, a person with psql) the
+**trust** check finds: twice a second it compares the versions of the scopes that were served from copies with the
+database's, and raises the slot of each that moved on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, Protocol
+from uuid import UUID
+
+from memfast.errors import MemfastError
+from memfast.model import DatabaseFacts
+from memfast.ports import Clock, Ledger
+
+__all__ = ["Coherence", "Epochs", "Slots"]
+
+_log = logging.getLogger("memfast.coherence")
+
+TRUST_S = 1.0
+"""How long after the start of a matching check copies are believed, in seconds."""
+
+SERVED_MAX = 50_000
+"""Scopes that one check covers. Of any beyond, the copies are dropped instead of checked."""
+
+KNOWN_MAX = 200_000
+"""Scopes whose version is remembered."""
+
+
+class Slots(Protocol):
+    """The shared counters: `kernels.SlotTable`. Slot 0 is the global epoch."""
+
+    def epoch(self, index: int) -> int:
+        """The counter now."""
+        ...
+
+    def bump(self, index: int) -> int:
+        """Raise the counter by one, atomically; returns the new value."""
+        ...
+
+    def index_of(self, scope_id: bytes) -> int:
+        """The slot of a scope: never 0. Scopes may share one; that costs a needless miss and nothing else."""
+        ...
+
+
+class Epochs(NamedTuple):
+    """What a copy must remember, read before its snapshot."""
+
+    slot: int
+    scope: int
+    every: int
+
+
+class Coherence:
+    """The slots, the versions this worker knows, and the trust in both."""
+
+    def __init__(
+        self, slots: Slots, ledger: Ledger, facts: DatabaseFacts, clock: Clock, listen: Callable[[DatabaseFacts], None]
+    ) -> None:
+        self._slots = slots
+        self._ledger = ledger
+        self._clock = clock
+        self._known: dict[UUID, int] = {}
+        self._served: set[UUID] = set()
+        self._trusted_until = clock.monotonic() + TRUST_S
+        self._listen = listen
+        self.facts = facts
+
+    def epochs(self, scope_id: UUID) -> Epochs:
+        """The epochs of a scope now. Read them before the snapshot whose copy they are to guard."""
+        slot = self._slots.index_of(scope_id.bytes)
+        return Epochs(slot, self._slots.epoch(slot), self._slots.epoch(0))
+
+    def current(self, slot: int) -> tuple[int, int]:
+        """The epoch of a slot and the global one."""
+        return self._slots.epoch(slot), self._slots.epoch(0)
+
+    def holds(self, epochs: Epochs) -> bool:
+        """Whether nothing was written since these epochs were read."""
+        return self._slots.epoch(epochs.slot) == epochs.scope and self._slots.epoch(0) == epochs.every
+
+    def wrote(self, scope_id: UUID, version: int) -> Epochs:
+        """A write to the scope was committed (or may have been): every copy made before is void from now on."""
+        slot = self._slots.index_of(scope_id.bytes)
+        self.learned(scope_id, version)
+        return Epochs(slot, self._slots.bump(slot), self._slots.epoch(0))
+
+    def learned(self, scope_id: UUID, version: int) -> None:
+        """A snapshot or a commit showed the scope's version."""
+        known = self._known
+        if version > known.get(scope_id, -1):
+            if len(known) >= KNOWN_MAX and scope_id not in known:
+                del known[next(iter(known))]
+            known[scope_id] = version
+
+    def served(self, scope_id: UUID) -> None:
+        """The scope was answered from a copy: the next check covers it."""
+        self._served.add(scope_id)
+
+    def drop_everything(self) -> None:
+        """Void every copy in every worker of the host."""
+        self._slots.bump(0)
+        self._known.clear()
+
+    def stale_for_s(self) -> float:
+        """Seconds since copies stopped being confirmed; 0 while they are."""
+        return max(0.0, self._clock.monotonic() - self._trusted_until)
+
+    async def check(self) -> None:
+        """Compare what was served with the database, once.
+
+        Raises:
+            Unavailable: the database did not answer; trust is not renewed.
+        """
+        started = self._clock.monotonic()
+        served, self._served = self._served, set()
+        try:
+            facts, versions = await self._ledger.versions(list(served)[:SERVED_MAX])
+        except MemfastError:
+            self._served |= served
+            raise
+        self._compare(versions)
+        self._void(list(served)[SERVED_MAX:])
+        if facts.lineage != self.facts.lineage:
+            _log.warning("the database has begun a new life (it was restored or replaced): every copy is dropped")
+            self.drop_everything()
+        self.facts = facts
+        self._listen(facts)
+        self._trusted_until = started + TRUST_S
+
+    async def watch(self, interval_s: float) -> None:
+        """Check for ever."""
+        while True:
+            await asyncio.sleep(interval_s)
+            try:
+                await self.check()
+            except MemfastError as error:
+                _log.debug("copies could not be confirmed: %s", error)
+            except Exception:  # noqa: BLE001 - a task's edge: the watch must outlive whatever it meets
+                _log.exception("the watch over the database failed")
+
+    def _compare(self, versions: Iterable[tuple[UUID, int]]) -> None:
+        for scope_id, version in versions:
+            if version > self._known.get(scope_id, -1):
+                self.wrote(scope_id, version)
+
+    def _void(self, scope_ids: Sequence[UUID]) -> None:
+        for scope_id in scope_ids:
+            self._slots.bump(self._slots.index_of(scope_id.bytes))

@@ -1,0 +1,88 @@
+"""Text to vectors, with those that were embedded lately kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import blake2b
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memfast.kernels import ByteCache, CacheStats
+from memfast.ports import Clock, Embedder
+
+__all__ = ["CachedEmbedder"]
+
+_NEVER_NS = 2**62
+
+
+class CachedEmbedder:
+    """An embedder that asks another only for the texts it does not hold: `ports.Embedder`.
+
+    The key is a digest of model, dimensions and text, the value the vector's bytes. Failures are not kept.
+    """
+
+    def __init__(self, embedder: Embedder, cache: ByteCache, clock: Clock) -> None:
+        self._embedder = embedder
+        self._cache = cache
+        self._clock = clock
+        self._seed = blake2b(f"{embedder.model}\0{embedder.dimensions}\0".encode(), digest_size=24)
+
+    @property
+    def model(self) -> str:
+        """See `ports.Embedder.model`."""
+        return self._embedder.model
+
+    @property
+    def dimensions(self) -> int:
+        """See `ports.Embedder.dimensions`."""
+        return self._embedder.dimensions
+
+    def held(self, text: str) -> NDArray[np.float32] | None:
+        """The vector of a text embedded lately, float32 (dimensions,), read-only; None when it is not held."""
+        value = self._cache.get(self._key(text), 0, 0, self._now_ns())
+        return None if value is None else np.frombuffer(value, dtype=np.float32)
+
+    async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """See `ports.Embedder.embed`."""
+        vectors = np.empty((len(texts), self.dimensions), dtype=np.float32)
+        missing = []
+        for position, text in enumerate(texts):
+            held = self.held(text)
+            if held is None:
+                missing.append(position)
+            else:
+                vectors[position] = held
+        if missing:
+            made = await self._embedder.embed([texts[position] for position in missing])
+            vectors[missing] = made
+            for position, vector in zip(missing, made, strict=True):
+                self._keep(texts[position], vector)
+        return vectors
+
+    async def check(self) -> None:
+        """See `ports.Embedder.check`."""
+        await self._embedder.check()
+
+    async def close(self) -> None:
+        """See `ports.Embedder.close`."""
+        await self._embedder.close()
+
+    def stats(self) -> CacheStats:
+        """Counters of the cache."""
+        return self._cache.stats()
+
+    def clear(self) -> None:
+        """Drop every vector that is held."""
+        self._cache.clear()
+
+    def _keep(self, text: str, vector: NDArray[np.float32]) -> None:
+        self._cache.put(self._key(text), vector.tobytes(), 0, 0, 0, 0, _NEVER_NS, self._now_ns())
+
+    def _key(self, text: str) -> bytes:
+        digest = self._seed.copy()
+        digest.update(text.encode("utf-8", "surrogatepass"))
+        return digest.digest()
+
+    def _now_ns(self) -> int:
+        return int(self._clock.monotonic() * 1e9)

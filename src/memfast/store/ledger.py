@@ -1,0 +1,26 @@
+"""What the database says of itself: `ports.Ledger`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from memfast.model import DatabaseFacts
+from memfast.store.pool import Pool
+from memfast.store.queries import ADMIN
+
+__all__ = ["PostgresLedger"]
+
+
+class PostgresLedger:
+    """Facts and versions, read in one statement."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def versions(self, scope_ids: Sequence[UUID]) -> tuple[DatabaseFacts, list[tuple[UUID, int]]]:
+        """See `ports.Ledger.versions`."""
+        async with self._pool.connection() as connection:
+            row = await connection.fetchrow(ADMIN.database_facts, scope_ids)
+        facts = DatabaseFacts(lineage=row["lineage"], schema=row["schema"], keys_generation=row["keys_generation"])
+        return facts, list(zip(row["scope_ids"] or (), row["versions"] or (), strict=True))
