@@ -12,6 +12,7 @@ import logging
 import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from hashlib import blake2b
 from pathlib import Path
@@ -24,6 +25,7 @@ from memfast.embedding.none import NoEmbedder
 from memfast.embedding.openai import OpenAIEmbedder
 from memfast.embedding.wordllama import WordLlamaEmbedder
 from memfast.errors import CommandFailed, DatabaseRefused, MemfastError
+from memfast.index.pool import ShardPool
 from memfast.kernels import ByteCache, SlotTable
 from memfast.ports import Clock, Embedder
 from memfast.resilience.clock import SystemClock
@@ -39,6 +41,7 @@ from memfast.service.limits import Limits
 from memfast.service.recall import Recall
 from memfast.service.remember import Remember
 from memfast.service.users import Directory
+from memfast.service.warm import Warm
 from memfast.service.writer import Writer
 from memfast.store.database import Prepared, new_lineage, prepare, read_prepared
 from memfast.store.embedded import Cluster, DataDirLock, available_majors, backup, restore, upgrade
@@ -72,6 +75,9 @@ _RESERVED_CONNECTIONS = 3
 
 SLOTS = 2**20
 """Epochs that the workers share, 8 MiB. More users than slots cost needless misses and nothing else."""
+
+WARM_THREADS = 2
+"""Threads of a worker for searches and builds that would hold its event loop up."""
 
 _CACHE_SHARES: dict[Kind, float] = {"search": 0.65, "list": 0.15, "get": 0.1}
 _REQUESTS_SHARE = 0.1
@@ -245,7 +251,8 @@ async def open_services(site: Ground) -> AsyncIterator[Services]:
         answers = _answers(config, coherence, clock)
         limits = Limits(config.limits, prepared.dimensions)
         cursors = Cursors(prepared.secret, prepared.lineage.bytes)
-        writer = Writer(store, coherence)
+        warm = _warm(config, prepared, store, coherence, clock, stack)
+        writer = Writer(store, coherence, warm, prepared.dimensions)
         stack.push_async_callback(writer.drain, config.server.stop_timeout_s)
         for task in (coherence.watch(config.postgres.watch_interval_s), _load(embedder)):
             stack.push_async_callback(_cancel, asyncio.create_task(task))
@@ -254,7 +261,7 @@ async def open_services(site: Ground) -> AsyncIterator[Services]:
             answers=answers,
             coherence=coherence,
             remember=Remember(writer, embedder, limits, Identifiers(clock, secrets.randbits), clock),
-            recall=Recall(store, embedder, answers, coherence, limits, cursors, clock),
+            recall=Recall(store, embedder, answers, warm, coherence, limits, cursors, clock),
             forget=Forget(writer, clock),
             directory=Directory(store, limits, cursors),
             health=Health(store, embedder, clock),
@@ -289,6 +296,25 @@ def _answers(config: Config, coherence: Coherence, clock: Clock) -> Answers:
 
     kinds: dict[Kind, ByteCache] = {kind: share(part) for kind, part in _CACHE_SHARES.items()}
     return Answers(kinds, share(_REQUESTS_SHARE), coherence, clock)
+
+
+def _warm(
+    config: Config,
+    prepared: Prepared,
+    store: PostgresStore,
+    coherence: Coherence,
+    clock: Clock,
+    stack: AsyncExitStack,
+) -> Warm:
+    executor = stack.enter_context(ThreadPoolExecutor(WARM_THREADS, thread_name_prefix="memfast-warm"))
+    shards = ShardPool(
+        config.index.memory_mb * 1024 * 1024 // config.server.workers,
+        lineage=prepared.lineage,
+        generation=prepared.generation,
+        dimensions=prepared.dimensions,
+        admit_window_s=config.index.admit_window_s,
+    )
+    return Warm(shards, store, coherence, executor, prepared.dimensions, clock)
 
 
 async def _open_pool(config: Config, address: dict[str, Any], size: PoolSize) -> Pool:

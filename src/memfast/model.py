@@ -21,6 +21,7 @@ __all__ = [
     "Create",
     "DatabaseFacts",
     "Delete",
+    "Delta",
     "ForgetReceipt",
     "Hit",
     "KeyRecord",
@@ -34,7 +35,7 @@ __all__ = [
     "Patch",
     "Position",
     "Scope",
-    "SearchResult",
+    "Snapshot",
     "Status",
     "StoreHealth",
     "User",
@@ -153,11 +154,15 @@ Change = Create | Patch | Delete
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
-    """What became of one change: `refused` says why it was not made, else `status` and `version` tell."""
+    """What became of one change: `refused` says why it was not made, else `status` and `version` tell.
+
+    `version` is the memory's, `scope_version` the scope's after all changes of the transaction.
+    """
 
     id: UUID
     status: Status | None = None
     version: int = 0
+    scope_version: int = 0
     memory: Memory | None = None
     refused: Rejected | None = None
 
@@ -197,19 +202,40 @@ class NearestRows(Struct, frozen=True):
     version: int
 
 
+class Snapshot(Struct, frozen=True, kw_only=True):
+    """All live memories of a scope at a version, in order of id; `vectors` is float32 (len(memories), dimensions)."""
+
+    memories: list[Memory]
+    vectors: NDArray[np.float32]
+    version: int
+    purged_to: int
+
+
+class Delta(Struct, frozen=True, kw_only=True):
+    """All that happened in a scope from `since`, excluded, to `version`, included, read in one snapshot.
+
+    Attributes:
+        since: the version that the delta continues.
+        version: the scope's version in the snapshot.
+        purged_to: the scope's tombstones up to this version are gone.
+        memories: those that were stored or changed and live, each once.
+        vectors: float32 (len(memories), dimensions), norm 1.
+        deleted: ids of tombstones with the versions of the deletes.
+    """
+
+    since: int
+    version: int
+    purged_to: int
+    memories: Sequence[Memory]
+    vectors: NDArray[np.float32]
+    deleted: Sequence[tuple[UUID, int]] = ()
+
+
 class Hit(Struct, frozen=True):
     """A memory that a search found, with its score 0..1."""
 
     memory: Memory
     score: float
-
-
-class SearchResult(Struct, frozen=True):
-    """The answer of a search and the version of the snapshot it was read from."""
-
-    hits: Sequence[Hit]
-    version: int
-    tier: str
 
 
 class User(Struct, frozen=True, kw_only=True):

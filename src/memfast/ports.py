@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from memfast.model import (
     Change,
     DatabaseFacts,
+    Delta,
     ForgetReceipt,
     KeyRecord,
     Listing,
@@ -22,12 +23,13 @@ from memfast.model import (
     NewKey,
     Outcome,
     Scope,
+    Snapshot,
     StoreHealth,
     User,
     UserPage,
 )
 
-__all__ = ["Clock", "Embedder", "KeyStore", "Ledger", "MemoryStore"]
+__all__ = ["Clock", "Embedder", "Hits", "KeyStore", "Ledger", "MemoryStore", "Shard", "Shards"]
 
 
 class Clock(Protocol):
@@ -111,6 +113,14 @@ class MemoryStore(Protocol):
         """
         ...
 
+    async def load(self, scope: Scope) -> Snapshot:
+        """Everything that lives in a scope (expired memories that were not removed yet included), of one snapshot."""
+        ...
+
+    async def changes_since(self, scope: Scope, version: int) -> Delta | None:
+        """What happened in a scope after a version; None when the scope has no row."""
+        ...
+
     async def users(self, namespace: str, after: str | None, limit: int) -> UserPage:
         """Users of a namespace in byte order of their ids."""
         ...
@@ -153,4 +163,82 @@ class KeyStore(Protocol):
 
     async def revoke(self, key_id: str, *, now: datetime) -> bool:
         """Revoke a key; False when there is no live key of that id."""
+        ...
+
+
+class Hits(Protocol):
+    """What a shard found, by (score descending, id ascending)."""
+
+    @property
+    def fragments(self) -> Sequence[bytes | memoryview]:
+        """The memories, as `search.encode.encode_fragment` makes them."""
+        ...
+
+    @property
+    def scores(self) -> Sequence[float]:
+        """Their scores."""
+        ...
+
+
+class Shard(Protocol):
+    """One scope's memories in memory at one version: a value, never changed. See `index.shard`."""
+
+    @property
+    def version(self) -> int:
+        """The scope's version."""
+        ...
+
+    @property
+    def purged_to(self) -> int:
+        """Tombstones up to this version are gone from the store."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory."""
+        ...
+
+    @property
+    def next_expiry_us(self) -> int:
+        """No memory expires before; microseconds since 1970."""
+        ...
+
+    def __len__(self) -> int:
+        """Rows."""
+        ...
+
+    def search(self, vector: NDArray[np.float32], k: int, *, now_us: int, min_score: float = 0.0) -> Hits:
+        """The nearest live memories, exactly what `search.rank` finds among all of them."""
+        ...
+
+    def get(self, target: UUID, *, now_us: int) -> bytes | None:
+        """The fragment of a live memory, or None."""
+        ...
+
+    def apply(self, delta: Delta) -> Shard | None:
+        """The shard at the delta's version, or None where it must be loaded anew."""
+        ...
+
+
+class Shards(Protocol):
+    """The shards that a worker holds, bounded in bytes; the coldest leave first. See `index.pool`."""
+
+    def build(self, scope: Scope, snapshot: Snapshot) -> Shard:
+        """Make a shard of a snapshot. Takes long for a large scope: run it beside the event loop."""
+        ...
+
+    def get(self, scope_id: UUID) -> Shard | None:
+        """The shard of a scope, which is now the warmest."""
+        ...
+
+    def put(self, scope_id: UUID, shard: Shard) -> bool:
+        """Hold a shard instead of the scope's older one; False when it is larger than all the room."""
+        ...
+
+    def drop(self, scope_id: UUID) -> None:
+        """Hold the scope's shard no longer."""
+        ...
+
+    def note_miss(self, scope_id: UUID, now_s: float) -> bool:
+        """A search found the scope cold; True when it is searched often enough to be loaded."""
         ...

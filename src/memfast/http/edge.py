@@ -160,7 +160,7 @@ class Edge:
 
 
 def _digest(scope: AsgiScope, headers: dict[bytes, bytes], principal: Principal, body: bytes) -> bytes | None:
-    """What a request says and whom it speaks for, as 192 bits; None for a request that is never answered from before."""
+    """What a request says and whom it speaks for, as 192 bits; None where no answer is kept."""
     repeatable = scope["method"] in _REPEATABLE and scope["path"].startswith(_KEPT)
     if not repeatable or len(body) > _DIGESTED_BYTES:
         return None

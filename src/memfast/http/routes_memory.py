@@ -30,7 +30,7 @@ from memfast.http.wire import (
 )
 from memfast.model import Memory, Outcome, Scope
 from memfast.search.encode import Form
-from memfast.service.answers import Answer, Kind, Target, derive_key
+from memfast.service.answers import Answer, Target, derive_key
 from memfast.service.coherence import Epochs
 from memfast.service.recall import ListQuery
 from memfast.service.remember import Changes, Draft
@@ -64,7 +64,7 @@ async def create_batch(exchange: Exchange, services: Services) -> Reply:
         for position, raw in enumerate(request.memories)
     ]
     outcomes = await services.remember.create_many(drafts)
-    version = max((outcome.version for outcome in outcomes if outcome.refused is None), default=0)
+    version = max((outcome.scope_version for outcome in outcomes), default=0)
     return exchange.written(BatchResults([_result(outcome) for outcome in outcomes]), version=version)
 
 
@@ -80,20 +80,14 @@ async def get_many(exchange: Exchange, services: Services) -> Reply:
         return Answer(body, found.version, "cold", found.expires_at)
 
     key = derive_key(scope.id, b"many", form.encode(), b"".join(wanted.bytes for wanted in request.ids))
-    return await _kept(exchange, services, "list", key, scope, compute)
+    return await _kept(exchange, services, key, scope, compute)
 
 
 async def get(exchange: Exchange, services: Services, memory_id: str) -> Reply:
     """One memory."""
     scope = _scope(exchange, services, exchange.parameters(UserParameters))
-    wanted, form = exchange.path_id(memory_id), exchange.answer_form
-
-    async def compute(_epochs: Epochs) -> Answer:
-        memory, version = await services.recall.get(scope, wanted)
-        return Answer(encode(memory, form), memory.version, "cold", memory.expires_at, version)
-
-    key = derive_key(scope.id, b"get", form.encode(), wanted.bytes)
-    return await _kept(exchange, services, "get", key, scope, compute)
+    answer, target = await services.recall.get(scope, exchange.path_id(memory_id), exchange.answer_form)
+    return exchange.answered(answer, target)
 
 
 async def update(exchange: Exchange, services: Services, memory_id: str) -> Reply:
@@ -111,7 +105,7 @@ async def delete(exchange: Exchange, services: Services, memory_id: str) -> Repl
     """Delete a memory."""
     scope = _scope(exchange, services, exchange.parameters(UserParameters))
     outcome = await services.forget.delete(scope, exchange.path_id(memory_id), expected_version=exchange.if_match())
-    return exchange.written(status=204, version=outcome.version)
+    return exchange.written(status=204, version=outcome.scope_version)
 
 
 async def list_memories(exchange: Exchange, services: Services) -> Reply:
@@ -135,20 +129,19 @@ async def list_memories(exchange: Exchange, services: Services) -> Reply:
         return Answer(encode(answer, form), page.version, "cold", page.expires_at)
 
     key = derive_key(scope.id, b"list", form.encode(), msgspec.msgpack.encode(query))
-    return await _kept(exchange, services, "list", key, scope, compute)
+    return await _kept(exchange, services, key, scope, compute)
 
 
 async def _kept(
     exchange: Exchange,
     services: Services,
-    kind: Kind,
     key: bytes,
     scope: Scope,
     compute: Callable[[Epochs], Awaitable[Answer]],
 ) -> Reply:
-    answer = await services.answers.answer(kind, key, scope.id, compute)
+    answer = await services.answers.answer("list", key, scope.id, compute)
     slot = services.coherence.epochs(scope.id).slot
-    return exchange.answered(answer, Target(kind, key, scope.id, slot))
+    return exchange.answered(answer, Target("list", key, scope.id, slot))
 
 
 def _scope(exchange: Exchange, services: Services, parameters: UserParameters) -> Scope:
@@ -191,7 +184,7 @@ def _written(exchange: Exchange, outcome: Outcome, *, status: int) -> Reply:
     extra = _etag(memory)
     if status == 201:
         extra += ((b"location", f"/v1/memories/{memory.id}".encode()),)
-    return exchange.written(memory, status=status, version=outcome.version, extra=extra)
+    return exchange.written(memory, status=status, version=outcome.scope_version, extra=extra)
 
 
 ROUTES = (

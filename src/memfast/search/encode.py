@@ -9,7 +9,7 @@ import msgspec
 
 from memfast.model import Memory
 
-__all__ = ["Form", "encode_fragment", "encode_search", "recode"]
+__all__ = ["Form", "encode_fragment", "encode_search", "fragment_version", "recode"]
 
 Form = Literal["json", "msgpack"]
 
@@ -22,7 +22,12 @@ def encode_fragment(memory: Memory) -> bytes:
     return _encode(memory)[:-1]
 
 
-def encode_search(fragments: Iterable[bytes], scores: Iterable[float], version: int) -> bytes:
+def fragment_version(fragment: bytes) -> int:
+    """The version of the memory in a fragment: its last field."""
+    return int(fragment[fragment.rindex(b":") + 1 :])
+
+
+def encode_search(fragments: Iterable[bytes | memoryview], scores: Iterable[float], version: int) -> bytes:
     """The JSON of a search's answer.
 
     Args:
@@ -30,9 +35,10 @@ def encode_search(fragments: Iterable[bytes], scores: Iterable[float], version: 
         scores: their scores.
         version: the scope's version in the snapshot.
     """
-    hits = b",".join(
-        [b'%b,"score":%b}' % (fragment, _encode(score)) for fragment, score in zip(fragments, scores, strict=True)]
-    )
+    pieces: list[bytes | memoryview] = []
+    for fragment, score in zip(fragments, scores, strict=True):
+        pieces += (fragment, b',"score":', _encode(score), b"},")
+    hits = b"".join(pieces)[:-1]
     return b'{"results":[%b],"version":%d,"degraded":[]}' % (hits, version)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from hashlib import blake2b
 from uuid import UUID
 
@@ -15,14 +15,15 @@ from numpy.typing import NDArray
 
 from memfast.errors import InvalidRequest, NotFound
 from memfast.model import Listing, Memory, Position, Scope
-from memfast.ports import Clock, MemoryStore
-from memfast.search.encode import Form, encode_fragment, encode_search, recode
+from memfast.ports import Clock, MemoryStore, Shard
+from memfast.search.encode import Form, encode_fragment, encode_search, fragment_version, recode
 from memfast.search.rank import SLACK, rank
 from memfast.service.answers import Answer, Answers, Target, derive_key
 from memfast.service.coherence import Coherence, Epochs
 from memfast.service.cursors import Cursors
 from memfast.service.embeddings import CachedEmbedder
 from memfast.service.limits import Limits
+from memfast.service.warm import Warm
 
 __all__ = ["Found", "ListQuery", "Page", "Query", "Recall"]
 
@@ -92,6 +93,7 @@ class Recall:
         store: MemoryStore,
         embedder: CachedEmbedder,
         answers: Answers,
+        warm: Warm,
         coherence: Coherence,
         limits: Limits,
         cursors: Cursors,
@@ -100,6 +102,7 @@ class Recall:
         self._store = store
         self._embedder = embedder
         self._answers = answers
+        self._warm = warm
         self._coherence = coherence
         self._limits = limits
         self._cursors = cursors
@@ -115,18 +118,38 @@ class Recall:
         key = derive_key(scope.id, b"search", form.encode(), asked.digest())
         epochs = self._coherence.epochs(scope.id)
         target = Target("search", key, scope.id, epochs.slot)
+        answer = self._answers.look(*target)
+        if answer is None:
+            shard = await self._warm.shard(scope, epochs)
+            if shard is not None:
+                answer = await self._search_shard(shard, await self._vector(asked), asked, form)
+                self._answers.keep("search", key, scope.id, epochs, answer)
+        if answer is None:
+            self._warm.missed(scope)
 
-        async def compute(_epochs: Epochs) -> Answer:
-            return await self._cold(scope, await self._vector(asked), asked, form)
+            async def compute(_epochs: Epochs) -> Answer:
+                return await self._search_store(scope, await self._vector(asked), asked, form)
 
-        return await self._answers.answer("search", key, scope.id, compute), target
+            answer = await self._answers.answer("search", key, scope.id, compute)
+        return answer, target
 
     async def _vector(self, asked: _Checked) -> NDArray[np.float32]:
         if asked.vector is not None:
             return asked.vector
         return np.asarray((await self._embedder.embed([asked.text or ""]))[0])
 
-    async def _cold(self, scope: Scope, vector: NDArray[np.float32], asked: _Checked, form: Form) -> Answer:
+    async def _search_shard(self, shard: Shard, vector: NDArray[np.float32], asked: _Checked, form: Form) -> Answer:
+        now = self._clock.now()
+        now_us = int(now.timestamp() * 1e6)
+
+        def work() -> bytes:
+            hits = shard.search(vector, asked.limit, now_us=now_us, min_score=asked.min_score)
+            return encode_search(hits.fragments, hits.scores, shard.version)
+
+        body = await self._warm.run(shard, work)
+        return Answer(recode(body, form), shard.version, "warm", _expiry(shard, now))
+
+    async def _search_store(self, scope: Scope, vector: NDArray[np.float32], asked: _Checked, form: Form) -> Answer:
         candidates = await self._store.nearest(scope, vector, asked.limit + SLACK, now=self._clock.now())
         hits = rank(candidates, vector, asked.limit, asked.min_score)
         body = encode_search(
@@ -144,12 +167,32 @@ class Recall:
         text = self._limits.text(query.text or "", "$.query")
         return _Checked(text, None, limit, min_score)
 
-    async def get(self, scope: Scope, target: UUID) -> tuple[Memory, int]:
-        """One memory, and the scope's version.
+    async def get(self, scope: Scope, target: UUID, form: Form) -> tuple[Answer, Target]:
+        """One memory as a finished answer, whose version is the memory's, and what it was kept under.
 
         Raises:
             NotFound: the scope has none of that id; another scope's is the same as none.
         """
+        key = derive_key(scope.id, b"get", form.encode(), target.bytes)
+        epochs = self._coherence.epochs(scope.id)
+        shard = self._warm.current(scope.id, epochs)
+        if shard is not None:
+            fragment = shard.get(target, now_us=int(self._clock.now().timestamp() * 1e6))
+            if fragment is None:
+                raise NotFound(f"the user has no memory with the id {target}")
+            body = recode(fragment + b"}", form)
+            answer = Answer(body, fragment_version(fragment), "warm", None, shard.version)
+        else:
+
+            async def compute(_epochs: Epochs) -> Answer:
+                memory, version = await self._stored(scope, target)
+                body = recode(encode_fragment(memory) + b"}", form)
+                return Answer(body, memory.version, "cold", memory.expires_at, version)
+
+            answer = await self._answers.answer("get", key, scope.id, compute)
+        return answer, Target("get", key, scope.id, epochs.slot)
+
+    async def _stored(self, scope: Scope, target: UUID) -> tuple[Memory, int]:
         memories, version = await self._store.get(scope, [target], now=self._clock.now())
         try:
             return memories[target], version
@@ -190,6 +233,16 @@ class Recall:
             last = page.memories[-1]
             cursor = self._cursors.seal(Position(last.created_at, last.id), binding=binding)
         return Page(page.memories, cursor, page.version, _earliest(page.memories))
+
+
+def _expiry(shard: Shard, now: datetime) -> datetime | None:
+    """No answer of the shard changes by itself before."""
+    left_us = shard.next_expiry_us - int(now.timestamp() * 1e6)
+    return None if left_us > _FAR_US else now + timedelta(microseconds=max(0, left_us))
+
+
+_FAR_US = 86_400_000_000
+"""A day: no answer is kept that long anyway."""
 
 
 def _earliest(memories: Sequence[Memory]) -> datetime | None:

@@ -6,11 +6,16 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
+from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
 
 from memfast.errors import OutcomeUnknown, StoreUnavailable
-from memfast.model import Change, ForgetReceipt, Outcome, Scope
+from memfast.model import Change, Create, Delta, ForgetReceipt, Memory, Outcome, Patch, Scope
 from memfast.ports import MemoryStore
 from memfast.service.coherence import Coherence
+from memfast.service.warm import Warm
 
 __all__ = ["Writer"]
 
@@ -25,12 +30,18 @@ class Writer:
     Args:
         store: the store of record.
         coherence: the epochs.
+        warm: shards, of which this worker's own follow its commits.
+        dimensions: length of a vector.
         pending_max: writes that may be under way at once; one more is refused.
     """
 
-    def __init__(self, store: MemoryStore, coherence: Coherence, *, pending_max: int = 1024) -> None:
+    def __init__(
+        self, store: MemoryStore, coherence: Coherence, warm: Warm, dimensions: int, *, pending_max: int = 1024
+    ) -> None:
         self._store = store
         self._coherence = coherence
+        self._warm = warm
+        self._dimensions = dimensions
         self._pending_max = pending_max
         self._pending: set[asyncio.Task[Any]] = set()
         self._stopped = False
@@ -50,24 +61,22 @@ class Writer:
             await asyncio.wait(self._pending, timeout=timeout_s)
 
     async def _commit(self, changes: Sequence[Change], now: datetime) -> list[Outcome]:
-        versions = dict.fromkeys((change.scope.id for change in changes), 0)
+        deltas: dict[UUID, Delta | None] = dict.fromkeys((change.scope.id for change in changes), None)
         try:
             outcomes = await self._store.apply(changes, now=now)
-            for change, outcome in zip(changes, outcomes, strict=True):
-                versions[change.scope.id] = max(versions[change.scope.id], outcome.version)
+            deltas = {scope_id: _delta(scope_id, changes, outcomes, self._dimensions) for scope_id in deltas}
             return outcomes
         finally:
-            for scope_id, version in versions.items():
-                self._coherence.wrote(scope_id, version)
+            for scope_id, delta in deltas.items():
+                epochs = self._coherence.wrote(scope_id, 0 if delta is None else delta.version)
+                self._warm.wrote(scope_id, delta, epochs)
 
     async def _forget(self, scope: Scope, now: datetime) -> ForgetReceipt | None:
-        version = 0
         try:
-            receipt = await self._store.forget(scope, now=now)
-            version = receipt.version if receipt else 0
-            return receipt
+            return await self._store.forget(scope, now=now)
         finally:
-            self._coherence.wrote(scope.id, version)
+            self._coherence.wrote(scope.id, 0)
+            self._warm.drop(scope.id)
 
     async def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
         if self._stopped or len(self._pending) >= self._pending_max:
@@ -91,3 +100,34 @@ class Writer:
         self._pending.discard(task)
         if not task.cancelled():
             task.exception()  # seen: the caller may have gone
+
+
+def _delta(scope_id: UUID, changes: Sequence[Change], outcomes: Sequence[Outcome], dimensions: int) -> Delta | None:
+    """What a commit did to one scope, or None where a row's vector is not known here."""
+    own = [pair for pair in zip(changes, outcomes, strict=True) if pair[0].scope.id == scope_id]
+    version = own[0][1].scope_version
+    live: dict[UUID, tuple[Memory, NDArray[np.float32]]] = {}
+    deleted: dict[UUID, int] = {}
+    for change, outcome in own:
+        if outcome.status == "deleted":
+            live.pop(outcome.id, None)
+            deleted[outcome.id] = outcome.version
+        elif outcome.status in {"created", "updated"} and outcome.memory is not None:
+            vector = change.vector if isinstance(change, Create | Patch) else None
+            if vector is None:
+                return None
+            deleted.pop(outcome.id, None)
+            live[outcome.id] = (outcome.memory, vector)
+    if not live and not deleted:
+        return None
+    vectors = np.empty((len(live), dimensions), dtype=np.float32)
+    for row, (_, vector) in enumerate(live.values()):
+        vectors[row] = vector
+    return Delta(
+        since=version - len(own),
+        version=version,
+        purged_to=0,
+        memories=[memory for memory, _ in live.values()],
+        vectors=vectors,
+        deleted=list(deleted.items()),
+    )

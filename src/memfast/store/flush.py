@@ -59,7 +59,7 @@ def plan(changes: Sequence[Change], existing: Mapping[UUID, Row], *, first_versi
         target = change.memory.id if isinstance(change, Create) else change.id
         row = rows.get(target, existing.get(target))
         outcome, after = _apply(change, row, version=version, now=now)
-        outcomes.append(outcome)
+        outcomes.append(msgspec.structs.replace(outcome, scope_version=first_version + len(changes) - 1))
         if after is not None:
             rows[target] = after
     delta = sum(

@@ -18,6 +18,7 @@ from memfast.model import (
     Change,
     Create,
     Delete,
+    Delta,
     ForgetReceipt,
     Listing,
     Memory,
@@ -25,6 +26,7 @@ from memfast.model import (
     NearestRows,
     Outcome,
     Scope,
+    Snapshot,
     StoreHealth,
     User,
     UserPage,
@@ -37,6 +39,9 @@ __all__ = ["PostgresStore"]
 
 _COPY_FROM_ROWS = 8
 """From this many new rows on, COPY is faster than one INSERT a row."""
+
+_LOAD_ROWS = 1000
+"""Rows of a load that are decoded at once: the event loop runs between."""
 
 _STATUS_POLL_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0, 2.0, 3.0)
 """Waits between questions for a transaction's fate after a broken COMMIT, in seconds."""
@@ -221,6 +226,40 @@ class PostgresStore:
         memories = [_memory(scope.user_id, record, 2) for record in found]
         vectors = decode_vectors([record[1] for record in found], self._dimensions)
         return NearestRows(memories, vectors, records[0][0] or 0)
+
+    async def load(self, scope: Scope) -> Snapshot:
+        """See `ports.MemoryStore.load`."""
+        memories: list[Memory] = []
+        parts: list[NDArray[np.float32]] = []
+        async with (
+            self._pool.connection() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            state = await connection.fetchrow(READ.scope_state, scope.id)
+            cursor = await connection.cursor(READ.load_scope, scope.id, self._generation)
+            while records := await cursor.fetch(_LOAD_ROWS):
+                memories.extend(_memory(scope.user_id, record, 1) for record in records)
+                parts.append(decode_vectors([record[0] for record in records], self._dimensions))
+        vectors = np.concatenate(parts) if parts else np.empty((0, self._dimensions), dtype=np.float32)
+        version, purged_to = (0, 0) if state is None else state
+        return Snapshot(memories=memories, vectors=vectors, version=version, purged_to=purged_to)
+
+    async def changes_since(self, scope: Scope, version: int) -> Delta | None:
+        """See `ports.MemoryStore.changes_since`."""
+        async with self._pool.connection() as connection:
+            records = await connection.fetch(READ.changes_since, scope.id, version, self._generation)
+        if not records:
+            return None
+        live = [record for record in records if record[2] is not None]
+        deleted = [(record[3], record[16]) for record in records if record[3] is not None and record[2] is None]
+        return Delta(
+            since=version,
+            version=records[0][0],
+            purged_to=records[0][1],
+            memories=[_memory(scope.user_id, record, 3) for record in live],
+            vectors=decode_vectors([record[2] for record in live], self._dimensions),
+            deleted=deleted,
+        )
 
     async def users(self, namespace: str, after: str | None, limit: int) -> UserPage:
         """See `ports.MemoryStore.users`."""

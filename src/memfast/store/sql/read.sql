@@ -64,3 +64,25 @@ ORDER BY user_id LIMIT $3;
 -- name: user
 SELECT user_id, memories, version, created_at, updated_at FROM scopes
 WHERE scope_id = $1 AND user_id IS NOT NULL;
+
+-- name: scope_state
+-- The version and the purge mark of a scope, for a load in the same snapshot.
+SELECT version, purged_to FROM scopes WHERE scope_id = $1;
+
+-- name: load_scope
+-- Every live memory with its vector, in order of id.
+-- Plan: memories by primary key beside memory_vectors by primary key.
+SELECT v.embedding, m.id, m.text, m.kind, m.tags, m.entities, m.importance, m.metadata, m.agent_id, m.run_id, m.source,
+       m.created_at, m.updated_at, m.expires_at, m.version
+FROM memories m JOIN memory_vectors v ON v.scope_id = m.scope_id AND v.generation = $2 AND v.id = m.id
+WHERE m.scope_id = $1 AND m.deleted_at IS NULL
+ORDER BY m.id;
+
+-- name: changes_since
+-- What happened after a version, tombstones included (they have no text).
+-- Plan: memories_by_version, memory_vectors by primary key.
+SELECT s.version AS scope_version, s.purged_to, v.embedding, m.id, m.text, m.kind, m.tags, m.entities, m.importance,
+       m.metadata, m.agent_id, m.run_id, m.source, m.created_at, m.updated_at, m.expires_at, m.version
+FROM (SELECT version, purged_to FROM scopes WHERE scope_id = $1) s
+LEFT JOIN memories m ON m.scope_id = $1 AND m.version > $2
+LEFT JOIN memory_vectors v ON v.scope_id = m.scope_id AND v.generation = $3 AND v.id = m.id;

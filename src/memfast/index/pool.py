@@ -1,0 +1,109 @@
+"""The shards that a worker holds, bounded in bytes: `ports.Shards`."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from uuid import UUID
+
+from msgspec import Struct
+
+from memfast.index.shard import Shard as FlatShard
+from memfast.index.shard import ShardIdentity
+from memfast.model import Scope, Snapshot
+from memfast.ports import Shard
+
+__all__ = ["PoolStats", "ShardPool"]
+
+ADMISSIONS_MAX = 10_000
+"""Scopes whose last miss is remembered."""
+
+
+class PoolStats(Struct, frozen=True):
+    """What a pool holds and did."""
+
+    shards: int
+    rows: int
+    bytes: int
+    evictions: int
+
+
+class ShardPool:
+    """Shards by scope; the coldest leave first.
+
+    Args:
+        capacity_bytes: what all shards may take together.
+        lineage: the database's life.
+        generation: the embedder's generation.
+        dimensions: length of a vector.
+        admit_window_s: a scope that misses twice within it is worth loading.
+    """
+
+    def __init__(
+        self, capacity_bytes: int, *, lineage: UUID, generation: int, dimensions: int, admit_window_s: float
+    ) -> None:
+        self._capacity_bytes = capacity_bytes
+        self._lineage = lineage
+        self._generation = generation
+        self._dimensions = dimensions
+        self._admit_window_s = admit_window_s
+        self._held: OrderedDict[UUID, tuple[Shard, int]] = OrderedDict()
+        self._missed_s: OrderedDict[UUID, float] = OrderedDict()
+        self._bytes = 0
+        self._evictions = 0
+
+    def build(self, scope: Scope, snapshot: Snapshot) -> Shard:
+        """See `ports.Shards.build`."""
+        identity = ShardIdentity(scope.id, self._lineage, self._generation, self._dimensions)
+        return FlatShard.build(
+            snapshot.memories,
+            snapshot.vectors,
+            identity=identity,
+            version=snapshot.version,
+            purged_to=snapshot.purged_to,
+        )
+
+    def get(self, scope_id: UUID) -> Shard | None:
+        """See `ports.Shards.get`."""
+        held = self._held.get(scope_id)
+        if held is None:
+            return None
+        self._held.move_to_end(scope_id)
+        return held[0]
+
+    def put(self, scope_id: UUID, shard: Shard) -> bool:
+        """See `ports.Shards.put`."""
+        self.drop(scope_id)
+        size = shard.nbytes
+        if size > self._capacity_bytes:
+            return False
+        self.shrink_to(self._capacity_bytes - size)
+        self._held[scope_id] = (shard, size)
+        self._bytes += size
+        self._missed_s.pop(scope_id, None)
+        return True
+
+    def drop(self, scope_id: UUID) -> None:
+        """See `ports.Shards.drop`."""
+        held = self._held.pop(scope_id, None)
+        if held is not None:
+            self._bytes -= held[1]
+
+    def shrink_to(self, wanted_bytes: int) -> None:
+        """Let the coldest shards go until the rest takes no more than this."""
+        while self._bytes > wanted_bytes and self._held:
+            _, (_, size) = self._held.popitem(last=False)
+            self._bytes -= size
+            self._evictions += 1
+
+    def note_miss(self, scope_id: UUID, now_s: float) -> bool:
+        """See `ports.Shards.note_miss`."""
+        last_s = self._missed_s.pop(scope_id, None)
+        while len(self._missed_s) >= ADMISSIONS_MAX:
+            self._missed_s.popitem(last=False)
+        self._missed_s[scope_id] = now_s
+        return last_s is not None and now_s - last_s <= self._admit_window_s
+
+    def stats(self) -> PoolStats:
+        """What is held now."""
+        rows = sum(len(shard) for shard, _ in self._held.values())
+        return PoolStats(len(self._held), rows, self._bytes, self._evictions)

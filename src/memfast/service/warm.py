@@ -1,0 +1,183 @@
+"""The warm tier: scopes held in memory, kept at the database's state by deltas."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import TypeVar
+from uuid import UUID
+
+import msgspec
+
+from memfast.errors import MemfastError
+from memfast.model import Delta, Scope
+from memfast.ports import Clock, MemoryStore, Shard, Shards
+from memfast.service.coherence import Coherence, Epochs
+
+__all__ = ["Warm"]
+
+_log = logging.getLogger("memfast.warm")
+
+_T = TypeVar("_T")
+
+INLINE_CELLS = 2_500_000
+"""Rows times dimensions up to which a search runs on the event loop: about 300 µs. A larger one takes a thread."""
+
+LOADS_MAX = 2
+"""Loads that run at once in a worker."""
+
+WAITING_LOADS_MAX = 1000
+"""Loads that may wait; one more is left to a later search."""
+
+
+class Warm:
+    """Shards by scope, each complete for the epochs that are noted with it.
+
+    Args:
+        shards: what is held.
+        store: where shards come from.
+        coherence: the epochs.
+        executor: for what would hold the event loop up.
+        dimensions: length of a vector.
+        clock: monotonic seconds, for admission.
+    """
+
+    def __init__(
+        self,
+        shards: Shards,
+        store: MemoryStore,
+        coherence: Coherence,
+        executor: Executor,
+        dimensions: int,
+        clock: Clock,
+    ) -> None:
+        self._shards = shards
+        self._store = store
+        self._coherence = coherence
+        self._executor = executor
+        self._dimensions = dimensions
+        self._clock = clock
+        self._complete: dict[UUID, Epochs] = {}
+        self._updates: dict[tuple[UUID, Epochs], asyncio.Task[Shard | None]] = {}
+        self._loads: dict[UUID, asyncio.Task[bool]] = {}
+        self._loading = asyncio.Semaphore(LOADS_MAX)
+
+    def current(self, scope_id: UUID, epochs: Epochs) -> Shard | None:
+        """The scope's shard if it is complete for these epochs."""
+        shard = self._shards.get(scope_id)
+        if shard is None or self._complete.get(scope_id) != epochs:
+            return None
+        self._coherence.served(scope_id)
+        return shard
+
+    async def shard(self, scope: Scope, epochs: Epochs) -> Shard | None:
+        """The scope's shard, brought up to these epochs by one delta query if need be; None when it is not held.
+
+        Raises:
+            Unavailable: the database did not answer.
+        """
+        shard = self.current(scope.id, epochs)
+        if shard is not None:
+            return shard
+        if self._shards.get(scope.id) is None:
+            return None
+        update = self._updates.get((scope.id, epochs))
+        if update is None:
+            update = self._updates[scope.id, epochs] = asyncio.create_task(self._catch_up(scope, epochs))
+            update.add_done_callback(lambda task: self._updated(scope.id, epochs, task))
+        return await asyncio.shield(update)
+
+    async def run(self, shard: Shard, work: Callable[[], _T]) -> _T:
+        """Run a search of a shard: on the event loop when it is short, else in a thread."""
+        if len(shard) * self._dimensions <= INLINE_CELLS:
+            return work()
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+    def missed(self, scope: Scope) -> None:
+        """A search found the scope cold: load it when it is searched often enough."""
+        if scope.id not in self._loads and self._shards.note_miss(scope.id, self._clock.monotonic()):
+            self.load(scope)
+
+    def load(self, scope: Scope) -> asyncio.Task[bool]:
+        """Load a scope in the background; the task says whether it is held then."""
+        running = self._loads.get(scope.id)
+        if running is not None:
+            return running
+        task = asyncio.create_task(self._load(scope))
+        if len(self._loads) >= WAITING_LOADS_MAX:
+            task.cancel()
+            return task
+        self._loads[scope.id] = task
+        task.add_done_callback(lambda _task: self._loads.pop(scope.id, None))
+        return task
+
+    def wrote(self, scope_id: UUID, delta: Delta | None, after: Epochs) -> None:
+        """This worker committed a change: its own shard follows without a query, if it was complete before.
+
+        `after` are the epochs of the bump that told of the commit; `delta` is None when rows are not known in full.
+        """
+        before = after._replace(scope=after.scope - 1)
+        shard = self._shards.get(scope_id)
+        if shard is None or delta is None or self._complete.get(scope_id) != before or delta.since != shard.version:
+            return
+        try:
+            own = msgspec.structs.replace(delta, purged_to=shard.purged_to)
+            self._hold(scope_id, shard.apply(own), after)
+        except Exception:  # noqa: BLE001 - the write is committed: a copy that cannot follow goes, the answer stands
+            _log.exception("a shard could not follow a write and was dropped")
+            self.drop(scope_id)
+
+    def drop(self, scope_id: UUID) -> None:
+        """Hold a scope no longer."""
+        self._shards.drop(scope_id)
+        self._complete.pop(scope_id, None)
+
+    async def _catch_up(self, scope: Scope, epochs: Epochs) -> Shard | None:
+        shard = self._shards.get(scope.id)
+        if shard is None:
+            return None
+        delta = await self._store.changes_since(scope, shard.version)
+        advanced = None if delta is None else shard.apply(delta)
+        if advanced is None:
+            self.drop(scope.id)
+            self.load(scope)
+            return None
+        self._coherence.learned(scope.id, advanced.version)
+        self._hold(scope.id, advanced, epochs)
+        return advanced
+
+    async def _load(self, scope: Scope) -> bool:
+        async with self._loading:
+            epochs = self._coherence.epochs(scope.id)
+            try:
+                snapshot = await self._store.load(scope)
+                build = asyncio.get_running_loop().run_in_executor(self._executor, self._shards.build, scope, snapshot)
+                shard = await build
+            except MemfastError as error:
+                _log.info("a scope could not be loaded: %s", error)
+                return False
+            self._coherence.learned(scope.id, snapshot.version)
+            return self._hold(scope.id, shard, epochs)
+
+    def _hold(self, scope_id: UUID, shard: Shard | None, epochs: Epochs) -> bool:
+        """Hold a shard that is complete for these epochs, unless a newer one came first."""
+        if shard is None:
+            self.drop(scope_id)
+            return False
+        held, complete = self._shards.get(scope_id), self._complete.get(scope_id)
+        if held is not None and complete is not None:
+            newer = (complete.every, complete.scope) > (epochs.every, epochs.scope)
+            if newer or (complete == epochs and held.version > shard.version):
+                return True
+        if not self._shards.put(scope_id, shard):
+            self._complete.pop(scope_id, None)
+            return False
+        self._complete[scope_id] = epochs
+        return True
+
+    def _updated(self, scope_id: UUID, epochs: Epochs, task: asyncio.Task[Shard | None]) -> None:
+        self._updates.pop((scope_id, epochs), None)
+        if not task.cancelled():
+            task.exception()  # seen: every asker may have gone
