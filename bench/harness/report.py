@@ -50,8 +50,8 @@ class Report:
 
 
 def number(value: float) -> str:
-    """Three digits that matter, without an exponent."""
-    if abs(value) >= 100:
+    """Three digits that matter, or all of a whole number."""
+    if abs(value) >= 100 or isinstance(value, int):
         return f"{value:,.0f}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
@@ -65,12 +65,15 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     print(flush=True)
 
 
-def options(description: str, add: Callable[[argparse.ArgumentParser], None] | None = None) -> argparse.Namespace:
-    """The command line of one benchmark."""
+def options(
+    description: str, add: Callable[[argparse.ArgumentParser], None] | None = None, *, timed: bool = True
+) -> argparse.Namespace:
+    """The command line of one benchmark; `timed` ones have rounds and a planted slow-down."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures and what is behind them")
-    parser.add_argument("--quick", action="store_true", help="fewer rounds: for a look, not for a verdict")
-    parser.add_argument("--planted", action="store_true", help="with a planted slow-down: the gates must fail")
+    if timed:
+        parser.add_argument("--quick", action="store_true", help="fewer rounds: for a look, not for a verdict")
+        parser.add_argument("--planted", action="store_true", help="with a planted slow-down: the gates must fail")
     if add is not None:
         add(parser)
     return parser.parse_args()
