@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from memfast import __version__
+from memfast.cli.signals import Stopped, StopRequest
 from memfast.config import Effective, load
 from memfast.errors import CommandFailed, MemfastError, StartError
 
@@ -23,6 +24,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code."""
     parser = _parser()
     arguments = parser.parse_args(argv)
+    with StopRequest() as arguments.stop:
+        return _run(arguments)
+
+
+def _run(arguments: argparse.Namespace) -> int:
     try:
         effective = load(os.environ, flags=_flags(arguments), file=arguments.config)
         _set_up_logging(effective)
@@ -35,8 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 1
-    except KeyboardInterrupt:
-        return 130
+    except Stopped:
+        stop: StopRequest = arguments.stop
+        return 0 if arguments.ends_by_signal else stop.exit_code
     except Exception as error:
         logging.getLogger("memfast").debug("the command failed", exc_info=True)
         hint = "run it again with MEMFAST_LOG_LEVEL=debug for the details, and please report it"
@@ -53,13 +60,15 @@ def _parser() -> argparse.ArgumentParser:
         prog="memfast",
         description="A memory service for AI agents.",
         epilog="Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 port taken, 4 data directory in use, "
-        "5 database refused, 6 other embedding model, 130 interrupted.",
+        "5 database refused, 6 other embedding model, 130 Ctrl-C, 143 SIGTERM "
+        "(0 for `serve`, which is meant to be stopped).",
     )
     parser.add_argument("--version", action="version", version=f"memfast {__version__}")
     commands = parser.add_subparsers(metavar="command", required=True)
     shared = _shared_options()
 
     serve = _command(commands, shared, "serve", "run the service", _lazily("serve", "serve"))
+    serve.set_defaults(ends_by_signal=True)
     serve.add_argument("--host", dest="server.host", help="address to listen on (127.0.0.1)")
     serve.add_argument("--port", dest="server.port", help="TCP port (8077)")
     serve.add_argument("--workers", dest="server.workers", help="worker processes (1)")
@@ -136,7 +145,7 @@ def _command(
     commands: Any, shared: argparse.ArgumentParser, name: str, text: str, run: Command
 ) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text, parents=[shared])
-    parser.set_defaults(command=run)
+    parser.set_defaults(command=run, ends_by_signal=False)
     return parser
 
 
