@@ -95,6 +95,20 @@ class ShardPool:
             self._bytes -= size
             self._evictions += 1
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that all shards take."""
+        return self._bytes
+
+    def sweep(self) -> None:
+        """Nothing expires here: an expired memory is one row of a shard that lives on."""
+
+    def release(self, wanted_bytes: int) -> int:
+        """Let the coldest shards go; returns the bytes that went, which may be more than wanted."""
+        before = self._bytes
+        self.shrink_to(max(0, before - wanted_bytes))
+        return before - self._bytes
+
     def note_miss(self, scope_id: UUID, now_s: float) -> bool:
         """See `ports.Shards.note_miss`."""
         last_s = self._missed_s.pop(scope_id, None)

@@ -1,0 +1,428 @@
+"""One scope's memories in memory, searched exactly.
+
+A shard is a value: the state of its scope at `version`, no more and no less. A write makes a new shard that shares
+what is large with the old one, so searches that run in other threads go on undisturbed. It has two blocks:
+
+* the base: rows in ascending order of id, never written, maybe mapped from a file;
+* the tail: rows that came later, in the order in which they came, with spare room behind them.
+
+A change of a row leaves the old one masked and puts the new one into the tail. Every id has one live row at most.
+What is shared and still grows is the spare room of the tail, of which no shard reads more than its own rows, and
+the table of terms, to which terms are only added. One thread at a time applies deltas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Self
+from uuid import UUID
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from memfast import kernels
+from memfast.index.block import (
+    EXPIRES,
+    NEVER_US,
+    VERSION,
+    Arena,
+    Block,
+    Encode,
+    Ids,
+    Mask,
+    Rows,
+    Terms,
+    encode_fragment,
+    ids_of,
+)
+from memfast.index.filters import Filter, passing
+from memfast.model import Delta, Memory
+
+__all__ = ["Delta", "Hits", "Shard", "ShardIdentity", "encode_answer"]
+
+QUANTISED_FROM_ROWS = 512
+"""From this many rows on the base has an int8 image: a quarter more memory, a third of the time."""
+WORN_ROWS_MIN = 256
+"""So many rows in the tail or dead in the base never ask for a rebuild."""
+WORN_SHARE = 8
+"""A base of n rows is worn when n // WORN_SHARE rows came later or died."""
+WORN_OUT_FACTOR = 4
+"""This many times worn, `apply` rebuilds at once."""
+
+_scores_encoder = msgspec.json.Encoder()
+_NO_ROWS = np.empty(0, np.int64)
+_NO_SCORES = np.empty(0, np.float64)
+
+
+class ShardIdentity(msgspec.Struct, frozen=True):
+    """Whose memories, of which life of the database, embedded by which generation of the embedder."""
+
+    scope_id: UUID
+    lineage: UUID
+    generation: int
+    dimensions: int
+
+
+class Hits(msgspec.Struct, frozen=True):
+    """Rows of a shard by (score descending, id ascending). Row numbers have a meaning in this shard alone."""
+
+    shard: Shard
+    rows: list[int]
+    scores: list[float]
+
+    @property
+    def ids(self) -> list[UUID]:
+        """The memories' ids."""
+        return [UUID(bytes=self.shard.id_bytes(row)) for row in self.rows]
+
+    @property
+    def fragments(self) -> list[memoryview]:
+        """The memories' fragments."""
+        if not len(self.shard.tail):
+            return self.shard.base.fragments_of(self.rows)
+        return list(map(self.shard.fragment, self.rows))
+
+
+def encode_answer(hits: Hits, version: int) -> bytes:
+    """The finished JSON answer: `{"results":[…],"version":N,"degraded":[]}`, as `http` encodes the same hits."""
+    end = b'],"version":%d,"degraded":[]}' % version
+    if not hits.rows:
+        return b'{"results":[' + end
+    scores = _scores_encoder.encode(hits.scores)[1:-1]
+    pieces: list[bytes | memoryview] = [b""] * (2 * len(hits.rows))
+    pieces[0::2] = hits.fragments
+    pieces[1::2] = (b',"score":%b}' % scores.replace(b",", b'},\n,"score":')).split(b"\n")
+    return b"".join((b'{"results":[', *pieces, end))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shard:
+    """One scope at one version; made by `build`, advanced by `apply`.
+
+    Attributes:
+        identity: whose it is.
+        version: the scope's version.
+        purged_to: as in `Delta`, at that version.
+        base: rows in ascending order of id.
+        base_live: bool (len(base),), None while all are.
+        base_dead: rows of the base that are not.
+        tail: rows that came later.
+        tail_live: bool (len(tail),).
+        terms: the codes of kinds, agents, runs, tags and entities.
+        encode: makes a memory's fragment. Filters on metadata read the field `metadata` of its JSON.
+        next_expiry_us: no live row expires before; microseconds since 1970.
+    """
+
+    identity: ShardIdentity
+    version: int
+    purged_to: int
+    base: Block
+    base_live: Mask | None
+    base_dead: int
+    tail: Block
+    tail_live: Mask
+    terms: Terms
+    encode: Encode
+    next_expiry_us: int
+    vector_arena: Arena = field(repr=False)
+    fragment_arena: Arena = field(repr=False)
+
+    @classmethod
+    def build(
+        cls,
+        memories: Sequence[Memory],
+        vectors: NDArray[np.float32],
+        *,
+        identity: ShardIdentity,
+        version: int,
+        purged_to: int = 0,
+        encode: Encode = encode_fragment,
+    ) -> Self:
+        """A shard of all live memories of a scope, read in one snapshot.
+
+        Args:
+            memories: in any order; reading them in order of id saves a sort.
+            vectors: float32 (len(memories), dimensions), norm 1; kept where they are in order and own their
+                memory, so they must not change any more.
+            identity: whose it is.
+            version: the scope's version in the snapshot.
+            purged_to: the scope's tombstones up to this version are gone.
+            encode: makes a memory's fragment.
+
+        Raises:
+            ValueError: vectors of another shape, dtype or norm, an id twice, or a memory newer than the version.
+        """
+        vectors = _checked(vectors, len(memories), identity)
+        order = np.argsort(ids_of([memory.id.bytes for memory in memories]), kind="stable")
+        if (order != np.arange(len(order))).any():
+            memories, vectors = [memories[position] for position in order.tolist()], vectors[order]
+        elif vectors.base is not None:  # a part of something larger would keep all of it alive
+            vectors = vectors.copy()
+        terms = Terms()
+        base = Block.of(memories, vectors, terms, encode)
+        if (base.ids[1:] == base.ids[:-1]).any():
+            raise ValueError("two memories have the same id; a shard is built from each live memory once")
+        if base.wide[VERSION].max(initial=0) > version:
+            raise ValueError(f"a memory is newer than the version {version} of its scope; read both in one snapshot")
+        return cls.of_base(
+            _quantised(base), terms, identity=identity, version=version, purged_to=purged_to, encode=encode
+        )
+
+    @classmethod
+    def of_base(
+        cls, base: Block, terms: Terms, *, identity: ShardIdentity, version: int, purged_to: int, encode: Encode
+    ) -> Self:
+        """A shard of finished rows in ascending order of id."""
+        tail = Block.empty(identity.dimensions)
+        return cls(
+            identity=identity,
+            version=version,
+            purged_to=purged_to,
+            base=base,
+            base_live=None,
+            base_dead=0,
+            tail=tail,
+            tail_live=np.empty(0, np.bool_),
+            terms=terms,
+            encode=encode,
+            next_expiry_us=int(base.wide[EXPIRES].min(initial=NEVER_US)),
+            vector_arena=Arena(tail.vectors, 0),
+            fragment_arena=Arena(tail.fragments, 0),
+        )
+
+    def __len__(self) -> int:
+        """Live rows, expired ones included."""
+        return len(self.base) - self.base_dead + int(np.count_nonzero(self.tail_live))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory, spare room and mapped files included."""
+        tail_vectors, tail_fragments = self.vector_arena.buffer, self.fragment_arena.buffer
+        tail = self.tail.nbytes - self.tail.vectors.nbytes - self.tail.fragments.nbytes
+        live = self.tail_live.nbytes + (0 if self.base_live is None else self.base_live.nbytes)
+        return self.base.nbytes + tail + live + tail_vectors.nbytes + tail_fragments.nbytes + self.terms.nbytes
+
+    @property
+    def worn(self) -> int:
+        """Rows that came into the tail or died in the base since it was made."""
+        return len(self.tail) + self.base_dead
+
+    @property
+    def worn_limit(self) -> int:
+        """So many worn rows ask for a rebuild."""
+        return max(WORN_ROWS_MIN, len(self.base) // WORN_SHARE)
+
+    def search(
+        self,
+        vector: NDArray[np.float32],
+        k: int,
+        *,
+        now_us: int,
+        where: Filter | None = None,
+        min_score: float = 0.0,
+    ) -> Hits:
+        """The live memories nearest to a vector: exactly what `search.rank` finds among all of them.
+
+        Args:
+            vector: float32 (dimensions,), C-contiguous, norm 1.
+            k: hits at most.
+            now_us: wall time, microseconds since 1970; what expires then or before is not found.
+            where: only memories that pass.
+            min_score: the lowest score that is kept.
+
+        Raises:
+            ValueError: a vector of another shape, dtype or layout, or `k` is negative.
+        """
+        if where is None and now_us < self.next_expiry_us:
+            base_mask, tail_mask = self.base_live, self.tail_live
+        else:
+            base_mask = self._mask(self.base, self.base_live, now_us, where)
+            tail_mask = self._mask(self.tail, self.tail_live, now_us, where)
+        rows, scores = self._search_base(vector, k, base_mask)
+        if len(self.tail):
+            rows, scores = self._merged_hits(rows, scores, *_search_unordered(self.tail, vector, k, tail_mask), k)
+        kept: list[float] = scores.tolist()
+        if min_score > 0.0:
+            kept = [score for score in kept if score >= min_score]
+        return Hits(self, rows[: len(kept)].tolist(), kept)
+
+    def get(self, target: UUID, *, now_us: int) -> bytes | None:
+        """The fragment of a live memory, or None."""
+        wanted = ids_of([target.bytes])
+        row = int(self._base_rows(wanted)[0])
+        block = self.base
+        if row < 0:
+            block, row = self.tail, int(self._tail_rows(wanted)[0])
+        if row < 0 or block.wide[EXPIRES, row] <= now_us:
+            return None
+        return bytes(block.fragment(row))
+
+    def fragment(self, row: int) -> memoryview:
+        """The fragment of a row that a search gave."""
+        size = len(self.base)
+        return self.base.fragment(row) if row < size else self.tail.fragment(row - size)
+
+    def id_bytes(self, row: int) -> bytes:
+        """The id of a row that a search gave, 16 bytes."""
+        size = len(self.base)
+        return self.base.id_bytes(row) if row < size else self.tail.id_bytes(row - size)
+
+    def apply(self, delta: Delta) -> Self | None:
+        """The shard at the delta's version, or None where the delta does not reach down to this one: load anew.
+
+        A delta that this shard knows changes nothing, and of one that it knows in part only the rest counts.
+        Takes tens of microseconds and about 2 a row, besides the encoding; a shard that is worn out is rebuilt,
+        which takes about 2 microseconds for each of its rows.
+
+        Raises:
+            ValueError: vectors of another shape, dtype or norm, or a row newer than the delta.
+        """
+        if delta.since > self.version or delta.purged_to > self.version:
+            return None
+        if delta.version <= self.version:
+            return self
+        gone = {target.bytes: version for target, version in delta.deleted if version > self.version}
+        news = [
+            position
+            for position, memory in enumerate(delta.memories)
+            if memory.version > max(self.version, gone.get(memory.id.bytes, 0))
+        ]
+        memories = [delta.memories[position] for position in news]
+        newest = max([memory.version for memory in memories] + list(gone.values()), default=0)
+        if newest > delta.version:
+            raise ValueError(f"a delta to version {delta.version} holds version {newest}; read both in one snapshot")
+        vectors = _checked(delta.vectors, len(delta.memories), self.identity)[news]
+        kernels.quantise(vectors)  # refuses what is longer than the bounds of a search hold for
+        block = Block.of(memories, vectors, self.terms, self.encode)
+        if len(set(block.ids.tolist())) < len(memories):
+            raise ValueError("a delta holds two live rows of one memory; read it in one snapshot")
+        killed = ids_of([*{*gone, *(memory.id.bytes for memory in memories)}])
+        shard = self._advanced(block, killed, delta)
+        return shard.rebuilt() if shard.worn > WORN_OUT_FACTOR * shard.worn_limit else shard
+
+    def rebuilt(self) -> Self:
+        """The same state with all live rows in the base and no room wasted."""
+        order, both = self._live_rows(), self._both()
+        terms = Terms()
+        base = both.take(order).recoded(self.terms, terms)
+        return type(self).of_base(
+            _quantised(base),
+            terms,
+            identity=self.identity,
+            version=self.version,
+            purged_to=self.purged_to,
+            encode=self.encode,
+        )
+
+    def _search_base(self, vector: NDArray[np.float32], k: int, mask: Mask | None) -> tuple[Rows, NDArray[np.float64]]:
+        return kernels.search_rows(self.base.vectors, vector, k, mask=mask, quantised=self.base.quantised)
+
+    def _mask(self, block: Block, live: Mask | None, now_us: int, where: Filter | None) -> Mask:
+        mask: Mask = block.wide[EXPIRES] > now_us
+        if live is not None:
+            mask &= live
+        return mask if where is None else passing(where, block, self.terms, mask)
+
+    def _merged_hits(
+        self, rows: Rows, scores: NDArray[np.float64], tail_rows: Rows, tail_scores: NDArray[np.float64], k: int
+    ) -> tuple[Rows, NDArray[np.float64]]:
+        ids = np.concatenate((self.base.ids[rows], self.tail.ids[tail_rows]))
+        both = np.concatenate((scores, tail_scores))
+        order = np.lexsort((ids, -both))[:k]
+        return np.concatenate((rows, tail_rows + len(self.base)))[order], both[order]
+
+    def _base_rows(self, wanted: Ids) -> Rows:
+        """The live rows of the base with these ids, -1 where there is none."""
+        size = len(self.base)
+        if not size:
+            return np.full(len(wanted), -1)
+        rows = np.minimum(np.searchsorted(self.base.ids, wanted), size - 1)
+        found = self.base.ids[rows] == wanted
+        if self.base_live is not None:
+            found &= self.base_live[rows]
+        return np.where(found, rows, -1)
+
+    def _tail_rows(self, wanted: Ids) -> Rows:
+        """The live rows of the tail with these ids, -1 where there is none."""
+        live = np.flatnonzero(self.tail_live)
+        if not len(live):
+            return np.full(len(wanted), -1)
+        if len(wanted) == 1:  # the common write: a comparison is cheaper than a sort
+            place = np.flatnonzero(self.tail.ids[live] == wanted)
+            return live[place] if len(place) else np.full(1, -1)
+        ids = self.tail.ids[live]
+        order = np.argsort(ids)
+        places = order[np.minimum(np.searchsorted(ids, wanted, sorter=order), len(live) - 1)]
+        return np.where(ids[places] == wanted, live[places], -1)
+
+    def _advanced(self, block: Block, killed: Ids, delta: Delta) -> Self:
+        base_rows, tail_rows = self._base_rows(killed), self._tail_rows(killed)
+        base_rows, tail_rows = base_rows[base_rows >= 0], tail_rows[tail_rows >= 0]
+        base_live = self.base_live
+        if len(base_rows):
+            base_live = np.ones(len(self.base), np.bool_) if base_live is None else base_live.copy()
+            base_live[base_rows] = False
+        tail_live = np.concatenate((self.tail_live, np.ones(len(block), np.bool_)))
+        tail_live[tail_rows] = False
+        size, end = len(self.tail), len(self.tail.fragments)
+        vectors = self.vector_arena.extended(size, block.vectors)
+        fragments = self.fragment_arena.extended(end, block.fragments)
+        tail = self.tail.followed_by(
+            block, vectors.buffer[: size + len(block)], fragments.buffer[: end + len(block.fragments)], end
+        )
+        return type(self)(
+            identity=self.identity,
+            version=delta.version,
+            purged_to=delta.purged_to,
+            base=self.base,
+            base_live=base_live,
+            base_dead=self.base_dead + len(base_rows),
+            tail=tail,
+            tail_live=tail_live,
+            terms=self.terms,
+            encode=self.encode,
+            next_expiry_us=min(self.next_expiry_us, int(block.wide[EXPIRES].min(initial=NEVER_US))),
+            vector_arena=vectors,
+            fragment_arena=fragments,
+        )
+
+    def _both(self) -> Block:
+        vectors = np.concatenate((self.base.vectors, self.tail.vectors))
+        fragments = np.concatenate((self.base.fragments, self.tail.fragments))
+        return self.base.followed_by(self.tail, vectors, fragments, len(self.base.fragments))
+
+    def _live_rows(self) -> Rows:
+        """The live rows of both blocks in ascending order of id."""
+        base = np.arange(len(self.base)) if self.base_live is None else np.flatnonzero(self.base_live)
+        tail = np.flatnonzero(self.tail_live)
+        rows = np.concatenate((base, tail + len(self.base)))
+        return rows[np.argsort(np.concatenate((self.base.ids[base], self.tail.ids[tail])), kind="stable")]
+
+
+def _checked(vectors: NDArray[np.float32], rows: int, identity: ShardIdentity) -> NDArray[np.float32]:
+    if vectors.dtype != np.float32 or vectors.shape != (rows, identity.dimensions):
+        raise ValueError(
+            f"the vectors are {vectors.dtype} {vectors.shape}; wanted is float32 {(rows, identity.dimensions)}"
+        )
+    return np.ascontiguousarray(vectors)
+
+
+def _quantised(base: Block) -> Block:
+    image = kernels.quantise(base.vectors)  # also where it is not kept: it refuses vectors that are too long
+    return replace(base, quantised=image if len(base) >= QUANTISED_FROM_ROWS else None)
+
+
+def _search_unordered(
+    block: Block, vector: NDArray[np.float32], k: int, mask: Mask
+) -> tuple[Rows, NDArray[np.float64]]:
+    """The best k rows, and more where rows tie with the k-th: the kernel breaks ties by row, not by id."""
+    if k < 1:
+        return _NO_ROWS, _NO_SCORES
+    wanted = k + 1
+    while True:
+        rows, scores = kernels.search_rows(block.vectors, vector, wanted, mask=mask)
+        if len(rows) < wanted or scores[-1] < scores[k - 1]:
+            return rows, scores
+        wanted *= 4
