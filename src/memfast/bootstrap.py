@@ -26,9 +26,10 @@ from memfast.embedding.openai import OpenAIEmbedder
 from memfast.embedding.wordllama import WordLlamaEmbedder
 from memfast.errors import CommandFailed, DatabaseRefused, MemfastError
 from memfast.index.pool import ShardPool
-from memfast.kernels import ByteCache, SlotTable
+from memfast.kernels import ByteCache, CacheStats, SlotTable
 from memfast.ports import Clock, Embedder
 from memfast.resilience.clock import SystemClock
+from memfast.resilience.memory import give_back, resident_bytes
 from memfast.service.access import Access, Keyring
 from memfast.service.answers import Answers, Kind
 from memfast.service.coherence import Coherence
@@ -38,6 +39,7 @@ from memfast.service.forget import Forget
 from memfast.service.health import Health
 from memfast.service.identifiers import Identifiers
 from memfast.service.limits import Limits
+from memfast.service.pressure import Pressure
 from memfast.service.recall import Recall
 from memfast.service.remember import Remember
 from memfast.service.users import Directory
@@ -47,6 +49,7 @@ from memfast.store.database import Prepared, new_lineage, prepare, read_prepared
 from memfast.store.embedded import Cluster, DataDirLock, available_majors, backup, restore, upgrade
 from memfast.store.keys import PostgresKeys
 from memfast.store.ledger import PostgresLedger
+from memfast.store.life import ServerLife, last_life, note_life, server_life
 from memfast.store.pool import Pool, PoolSize, ServerFacts, connect, inspect_server, pool_size
 from memfast.store.postgres import PostgresStore
 
@@ -76,6 +79,9 @@ _RESERVED_CONNECTIONS = 3
 SLOTS = 2**20
 """Epochs that the workers share, 8 MiB. More users than slots cost needless misses and nothing else."""
 
+LIFE_NOTE_S = 5.0
+"""Time between notes of how far the database has come, in seconds."""
+
 WARM_THREADS = 2
 """Threads of a worker for searches and builds that would hold its event loop up."""
 
@@ -91,6 +97,10 @@ class Services(Struct, frozen=True, kw_only=True):
     access: Access
     answers: Answers
     coherence: Coherence
+    embedder: CachedEmbedder
+    warm: Warm
+    shards: ShardPool
+    pressure: Pressure
     remember: Remember
     recall: Recall
     forget: Forget
@@ -99,6 +109,10 @@ class Services(Struct, frozen=True, kw_only=True):
     limits: Limits
     clock: Clock
 
+    def caches(self) -> dict[str, CacheStats]:
+        """Counters of every cache of this worker, by name."""
+        return {**self.answers.stats(), "embeddings": self.embedder.stats()}
+
 
 class Ground(Struct, frozen=True, kw_only=True):
     """What the parent made ready for its workers. Plain data, so that it can be handed to another process."""
@@ -106,6 +120,7 @@ class Ground(Struct, frozen=True, kw_only=True):
     config: Config
     address: dict[str, Any]
     prepared: Prepared
+    life: ServerLife
     pool: PoolSize
     slots: str
 
@@ -187,13 +202,14 @@ async def _prepare(config: Config, address: dict[str, Any], slots: str, report: 
     embedder = build_embedder(config.embedding)
     connection = await _connect(config, address)
     try:
-        await _note_restore(config, connection)
+        await _continue_life(config, connection)
         prepared = await prepare(connection, model=embedder.model, dimensions=embedder.dimensions, report=report)
+        life = await server_life(connection)
     finally:
         await connection.close()
         await embedder.close()
     pool = _pool_size(config, prepared.facts)
-    return Ground(config=config, address=address, prepared=prepared, pool=pool, slots=slots)
+    return Ground(config=config, address=address, prepared=prepared, life=life, pool=pool, slots=slots)
 
 
 async def _connect(config: Config, address: dict[str, Any]) -> Any:
@@ -204,11 +220,26 @@ async def _connect(config: Config, address: dict[str, Any]) -> Any:
     )
 
 
-async def _note_restore(config: Config, connection: Any) -> None:
-    marker = Path(config.data_dir) / "restored"
-    if not config.postgres.dsn and marker.exists() and await read_prepared(connection) is not None:
-        await new_lineage(connection)
-        marker.unlink()
+async def _continue_life(config: Config, connection: Any) -> None:
+    """Begin a new life of the database if it is not the one, at least as far on, that was seen here last."""
+    data_dir = Path(config.data_dir)
+    marker, note = data_dir / "restored", data_dir / "life"
+    if await read_prepared(connection) is not None:
+        life, last = await server_life(connection), last_life(note)
+        if marker.exists() or (last is not None and not life.continues(last)):
+            _log.warning("the database was restored or replaced: cursors, tokens and copies of before are refused")
+            await new_lineage(connection)
+    marker.unlink(missing_ok=True)
+    note_life(note, await server_life(connection))
+
+
+async def _keep_life(site: Ground, coherence: Coherence) -> None:
+    """Note how far the database has come, every few seconds."""
+    note = Path(site.config.data_dir) / "life"
+    while True:
+        await asyncio.sleep(LIFE_NOTE_S)
+        life = ServerLife(site.life.system, site.life.timeline, coherence.facts.wal)
+        await asyncio.to_thread(note_life, note, life)
 
 
 def _pool_size(config: Config, facts: ServerFacts) -> PoolSize:
@@ -250,16 +281,28 @@ async def open_services(site: Ground) -> AsyncIterator[Services]:
         coherence = Coherence(SlotTable.open(site.slots), ledger, facts, clock, access.learned)
         answers = _answers(config, coherence, clock)
         limits = Limits(config.limits, prepared.dimensions)
-        cursors = Cursors(prepared.secret, prepared.lineage.bytes)
-        warm = _warm(config, prepared, store, coherence, clock, stack)
+        cursors = Cursors(prepared.secret, lambda: coherence.facts.lineage)
+        shards = _shards(config, prepared)
+        executor = stack.enter_context(ThreadPoolExecutor(WARM_THREADS, thread_name_prefix="memfast-warm"))
+        warm = Warm(shards, store, coherence, executor, prepared.dimensions, clock)
+        pressure = _pressure(config, answers, shards)
         writer = Writer(store, coherence, warm, prepared.dimensions)
         stack.push_async_callback(writer.drain, config.server.stop_timeout_s)
-        for task in (coherence.watch(config.postgres.watch_interval_s), _load(embedder)):
+        for task in (
+            coherence.watch(config.postgres.watch_interval_s),
+            pressure.watch(config.memory.watch_interval_s),
+            _keep_life(site, coherence),
+            _load(embedder),
+        ):
             stack.push_async_callback(_cancel, asyncio.create_task(task))
         yield Services(
             access=access,
             answers=answers,
             coherence=coherence,
+            embedder=embedder,
+            warm=warm,
+            shards=shards,
+            pressure=pressure,
             remember=Remember(writer, embedder, limits, Identifiers(clock, secrets.randbits), clock),
             recall=Recall(store, embedder, answers, warm, coherence, limits, cursors, clock),
             forget=Forget(writer, clock),
@@ -298,23 +341,19 @@ def _answers(config: Config, coherence: Coherence, clock: Clock) -> Answers:
     return Answers(kinds, share(_REQUESTS_SHARE), coherence, clock)
 
 
-def _warm(
-    config: Config,
-    prepared: Prepared,
-    store: PostgresStore,
-    coherence: Coherence,
-    clock: Clock,
-    stack: AsyncExitStack,
-) -> Warm:
-    executor = stack.enter_context(ThreadPoolExecutor(WARM_THREADS, thread_name_prefix="memfast-warm"))
-    shards = ShardPool(
+def _shards(config: Config, prepared: Prepared) -> ShardPool:
+    return ShardPool(
         config.index.memory_mb * 1024 * 1024 // config.server.workers,
         lineage=prepared.lineage,
         generation=prepared.generation,
         dimensions=prepared.dimensions,
         admit_window_s=config.index.admit_window_s,
     )
-    return Warm(shards, store, coherence, executor, prepared.dimensions, clock)
+
+
+def _pressure(config: Config, answers: Answers, shards: ShardPool) -> Pressure:
+    budget_bytes = config.memory.budget_mb * 1024 * 1024 // config.server.workers
+    return Pressure(budget_bytes, resident_bytes, (answers, shards), give_back)
 
 
 async def _open_pool(config: Config, address: dict[str, Any], size: PoolSize) -> Pool:

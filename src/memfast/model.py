@@ -263,11 +263,16 @@ class ForgetReceipt(Struct, frozen=True, kw_only=True):
 
 
 class DatabaseFacts(Struct, frozen=True, kw_only=True):
-    """What the database says of itself. `keys_generation` is 0 until the first key and rises with each change."""
+    """What the database says of itself.
+
+    `keys_generation` is 0 until the first key and rises with each change. `wal` is the position in the server's log, in
+    bytes: it only grows while the database lives one life.
+    """
 
     lineage: UUID
     schema: int
     keys_generation: int
+    wal: int
 
 
 class KeyRecord(Struct, frozen=True, kw_only=True):

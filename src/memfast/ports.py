@@ -145,6 +145,10 @@ class Ledger(Protocol):
         """The database's facts and the versions of scopes, of one snapshot; scopes without a row are left out."""
         ...
 
+    async def begin_life(self, old: UUID) -> None:
+        """Draw a new lineage unless somebody has: the database is not the one that lived under the old one."""
+        ...
+
 
 class KeyStore(Protocol):
     """API keys."""

@@ -98,7 +98,7 @@ class Edge:
             known = None if request is None else services.answers.recognise(request)
             if known is not None:
                 form = response_form(headers.get(b"accept", b""))
-                standard = standard_headers(headers, request_id, started)
+                standard = standard_headers(headers, request_id, started, services.coherence.stale_for_s())
                 await finished_reply(*known, form, standard)(scope, receive, send)
                 return
             exchange = Exchange(
@@ -109,6 +109,7 @@ class Edge:
                 body=body,
                 request_id=request_id,
                 started=started,
+                stale_for_s=services.coherence.stale_for_s(),
             )
             scope[EXCHANGE] = exchange
             async with asyncio.timeout(self._config.request_timeout_s):

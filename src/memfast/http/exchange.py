@@ -42,7 +42,18 @@ class Reply:
 class Exchange:
     """A request whose key was checked and whose body has arrived."""
 
-    __slots__ = ("_access", "_started", "body", "headers", "path", "principal", "query", "request_id", "target")
+    __slots__ = (
+        "_access",
+        "_stale_for_s",
+        "_started",
+        "body",
+        "headers",
+        "path",
+        "principal",
+        "query",
+        "request_id",
+        "target",
+    )
 
     def __init__(
         self,
@@ -54,6 +65,7 @@ class Exchange:
         body: bytes,
         request_id: str,
         started: float,
+        stale_for_s: float = 0.0,
     ) -> None:
         self.path: str = scope["path"]
         self.query: bytes = scope["query_string"]
@@ -64,6 +76,7 @@ class Exchange:
         self.target: Target | None = None
         self._access = access
         self._started = started
+        self._stale_for_s = stale_for_s
 
     @property
     def form(self) -> Form:
@@ -173,17 +186,28 @@ class Exchange:
 
     def standard_headers(self) -> list[tuple[bytes, bytes]]:
         """Headers of every answer: the request's id, its trace, and the time spent."""
-        return standard_headers(self.headers, self.request_id, self._started)
+        return standard_headers(self.headers, self.request_id, self._started, self._stale_for_s)
 
 
-def standard_headers(headers: Mapping[bytes, bytes], request_id: str, started: float) -> list[tuple[bytes, bytes]]:
-    """See `Exchange.standard_headers`; `started` is in seconds of `time.perf_counter`."""
+def standard_headers(
+    headers: Mapping[bytes, bytes], request_id: str, started: float, stale_for_s: float = 0.0
+) -> list[tuple[bytes, bytes]]:
+    """See `Exchange.standard_headers`.
+
+    Args:
+        headers: the request's.
+        request_id: its id.
+        started: seconds of `time.perf_counter`.
+        stale_for_s: since when copies could not be confirmed; 0 while they are.
+    """
     elapsed_s = time.perf_counter() - started
     standard = [
         (b"x-request-id", request_id.encode("latin-1")),
         (b"x-process-time", b"%.6f" % elapsed_s),
         (b"server-timing", b"total;dur=%.3f" % (elapsed_s * 1000)),
     ]
+    if stale_for_s:
+        standard += ((b"memfast-mode", b"cache_only"), (b"age", b"%d" % (stale_for_s + 1)))
     if b"traceparent" in headers:
         standard.append((b"traceparent", headers[b"traceparent"]))
     return standard

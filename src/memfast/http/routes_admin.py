@@ -6,20 +6,30 @@ import os
 
 from memfast import __version__, kernels
 from memfast.bootstrap import Services
+from memfast.http.codec import BodyDecoder
 from memfast.http.exchange import Exchange, Reply
 from memfast.http.routing import Route, Success
 from memfast.http.wire import (
+    CacheAnswer,
+    CacheLayer,
+    Cleared,
     EmbedderHealth,
     HealthAnswer,
+    InvalidateRequest,
     Live,
+    PressureCounters,
     Ready,
     Receipt,
     UsersAnswer,
     UsersParameters,
+    WarmLayer,
 )
+from memfast.kernels import CacheStats
 from memfast.model import User
 
 __all__ = ["ROUTES"]
+
+_invalidate_body = BodyDecoder(InvalidateRequest)
 
 _REMAINS = [
     "the database's files until VACUUM and its WAL until it is recycled",
@@ -85,7 +95,85 @@ async def health(exchange: Exchange, services: Services) -> Reply:
     return exchange.reply(answer, status=200 if report.status == "ready" else 503)
 
 
+async def show_cache(exchange: Exchange, services: Services) -> Reply:
+    """What the layers of the answering worker hold and did."""
+    exchange.principal.require_admin()
+    layers = {name: _layer(stats) for name, stats in services.caches().items()}
+    shards = services.shards.stats()
+    warm = WarmLayer(users=shards.shards, memories=shards.rows, bytes=shards.bytes, evictions=shards.evictions)
+    counts = services.pressure.counts
+    return exchange.reply(
+        CacheAnswer(
+            pid=os.getpid(),
+            layers=layers,
+            warm=warm,
+            pressure=PressureCounters(
+                clean_ups=counts.clean_ups, emergencies=counts.emergencies, resident_bytes=counts.resident_bytes
+            ),
+        )
+    )
+
+
+async def clear_cache(exchange: Exchange, services: Services) -> Reply:
+    """Drop every copy in every worker of the host."""
+    exchange.principal.require_admin()
+    services.coherence.drop_everything()
+    services.embedder.clear()
+    return exchange.reply(Cleared(cleared="everything"))
+
+
+async def invalidate_cache(exchange: Exchange, services: Services) -> Reply:
+    """Drop the copies of one user, or of a whole namespace, in every worker of the host."""
+    exchange.principal.require_admin()
+    request = exchange.read(_invalidate_body)
+    if request.user_id is None:
+        services.coherence.drop_everything()  # slots know scopes, not namespaces: dropping more is always right
+        return exchange.reply(Cleared(cleared="namespace"))
+    scope = exchange.scope(services.limits.user_id(request.user_id, "$.user_id"))
+    services.coherence.wrote(scope.id, 0)
+    return exchange.reply(Cleared(cleared="user" if request.memory_id is None else "memory"))
+
+
+def _layer(stats: CacheStats) -> CacheLayer:
+    asked = stats.hits + stats.misses
+    return CacheLayer(
+        entries=stats.entries,
+        bytes=stats.bytes,
+        hits=stats.hits,
+        misses=stats.misses,
+        hit_rate=round(stats.hits / asked, 4) if asked else 0.0,
+        evictions=stats.evictions,
+        expirations=stats.expirations,
+        invalidations=stats.invalidations,
+    )
+
+
 ROUTES = (
+    Route(
+        method="GET",
+        path="/v1/cache",
+        endpoint=show_cache,
+        summary="What the caches of the answering worker hold",
+        group="cache",
+        answers={200: Success(CacheAnswer, "counters by layer")},
+    ),
+    Route(
+        method="POST",
+        path="/v1/cache/clear",
+        endpoint=clear_cache,
+        summary="Drop every copy, in every worker",
+        group="cache",
+        answers={200: Success(Cleared, "dropped")},
+    ),
+    Route(
+        method="POST",
+        path="/v1/cache/invalidate",
+        endpoint=invalidate_cache,
+        summary="Drop the copies of a memory, a user or the namespace, in every worker",
+        group="cache",
+        body=InvalidateRequest,
+        answers={200: Success(Cleared, "dropped")},
+    ),
     Route(
         method="GET",
         path="/v1/users",

@@ -15,14 +15,19 @@ __all__ = [
     "BatchRequest",
     "BatchResult",
     "BatchResults",
+    "CacheAnswer",
+    "CacheLayer",
+    "Cleared",
     "CreateRequest",
     "GetManyRequest",
     "HealthAnswer",
+    "InvalidateRequest",
     "ListParameters",
     "Live",
     "MemoriesFound",
     "MemoriesPage",
     "PatchRequest",
+    "PressureCounters",
     "Problem",
     "Ready",
     "Receipt",
@@ -32,6 +37,7 @@ __all__ = [
     "UserParameters",
     "UsersAnswer",
     "UsersParameters",
+    "WarmLayer",
 ]
 
 UserId = Annotated[str, Meta(min_length=1, description="whose memories; compared exactly")]
@@ -271,3 +277,55 @@ class HealthAnswer(Struct, kw_only=True):
     store: StoreHealth | None
     embedder: EmbedderHealth
     detail: str | None
+
+
+class InvalidateRequest(Incoming, kw_only=True):
+    """What to drop: a memory (its user's answers with it), a user, or with neither the namespace."""
+
+    user_id: UserId | None = None
+    memory_id: UUID | None = None
+
+
+class Cleared(Struct):
+    """What was dropped."""
+
+    cleared: Literal["everything", "namespace", "user", "memory"]
+
+
+class CacheLayer(Struct, kw_only=True):
+    """Counters since the worker started, and what is held now."""
+
+    entries: int
+    bytes: int
+    hits: int
+    misses: int
+    hit_rate: float
+    evictions: int
+    expirations: int
+    invalidations: int
+
+
+class WarmLayer(Struct, kw_only=True):
+    """Users that are held in memory."""
+
+    users: int
+    memories: int
+    bytes: int
+    evictions: int
+
+
+class PressureCounters(Struct, kw_only=True):
+    """How often memory ran short."""
+
+    clean_ups: int
+    emergencies: int
+    resident_bytes: int
+
+
+class CacheAnswer(Struct, kw_only=True):
+    """The layers of the worker that answers: search, list, get, requests and embeddings, and the warm users."""
+
+    pid: int
+    layers: dict[str, CacheLayer]
+    warm: WarmLayer
+    pressure: PressureCounters

@@ -23,6 +23,9 @@ KEY_BYTES = 24
 
 _FLIGHTS_MAX = 10_000
 _NEVER_NS = 2**62
+_SWEEP_STEPS = 500
+_RELEASE_STEPS = 2000
+"""Entries that one release looks at: about a millisecond."""
 
 
 class Answer(NamedTuple):
@@ -151,9 +154,33 @@ class Answers:
         """Counters of each cache."""
         return {**{kind: cache.stats() for kind, cache in self._caches.items()}, "requests": self._requests.stats()}
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that all caches hold."""
+        return sum(cache.stats().bytes for cache in self._all())
+
+    def release(self, wanted_bytes: int) -> int:
+        """Let expired, then cold answers go; a bounded number at a call. Returns the bytes that went."""
+        now_ns = int(self._clock.monotonic() * 1e9)
+        released = 0
+        for cache in sorted(self._all(), key=lambda cache: cache.stats().bytes, reverse=True):
+            if released < wanted_bytes:
+                keep = max(0, cache.stats().bytes - (wanted_bytes - released))
+                released += cache.shrink_to(keep, now_ns, _RELEASE_STEPS)
+        return released
+
+    def sweep(self) -> None:
+        """Drop some of what has expired; a bounded number at a call."""
+        now_ns = int(self._clock.monotonic() * 1e9)
+        for cache in self._all():
+            cache.sweep(now_ns, _SWEEP_STEPS)
+
+    def _all(self) -> tuple[ByteCache, ...]:
+        return (*self._caches.values(), self._requests)
+
     def clear(self) -> None:
         """Drop every answer of this worker."""
-        for cache in (*self._caches.values(), self._requests):
+        for cache in self._all():
             cache.clear()
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
@@ -119,20 +119,31 @@ class Coherence:
             Unavailable: the database did not answer; trust is not renewed.
         """
         started = self._clock.monotonic()
-        served, self._served = self._served, set()
+        served, self._served = list(self._served), set()
+        known = {scope_id: self._known.get(scope_id, -1) for scope_id in served[:SERVED_MAX]}
         try:
-            facts, versions = await self._ledger.versions(list(served)[:SERVED_MAX])
+            facts, versions = await self._ledger.versions(list(known))
         except MemfastError:
-            self._served |= served
+            self._served.update(served)
             raise
-        self._compare(versions)
-        self._void(list(served)[SERVED_MAX:])
-        if facts.lineage != self.facts.lineage:
-            _log.warning("the database has begun a new life (it was restored or replaced): every copy is dropped")
+        if facts.wal < self.facts.wal or any(version < known[scope_id] for scope_id, version in versions):
+            facts = await self._went_back(facts)
+        elif facts.lineage != self.facts.lineage:
+            _log.warning("the database has begun a new life: every copy is dropped")
             self.drop_everything()
+        self._compare(versions)
+        for scope_id in served[SERVED_MAX:]:
+            self._slots.bump(self._slots.index_of(scope_id.bytes))
         self.facts = facts
         self._listen(facts)
         self._trusted_until = started + TRUST_S
+
+    async def _went_back(self, facts: DatabaseFacts) -> DatabaseFacts:
+        """The database shows an older state than was seen: it was restored under the running service."""
+        _log.warning("the database has gone back in time (it was restored or replaced): every copy is dropped")
+        self.drop_everything()
+        await self._ledger.begin_life(facts.lineage)
+        return (await self._ledger.versions([]))[0]
 
     async def watch(self, interval_s: float) -> None:
         """Check for ever."""
@@ -149,7 +160,3 @@ class Coherence:
         for scope_id, version in versions:
             if version > self._known.get(scope_id, -1):
                 self.wrote(scope_id, version)
-
-    def _void(self, scope_ids: Sequence[UUID]) -> None:
-        for scope_id in scope_ids:
-            self._slots.bump(self._slots.index_of(scope_id.bytes))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import binascii
 import hmac
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable
 from hashlib import blake2b
 from typing import TypeVar
+from uuid import UUID
 
 import msgspec
 
@@ -19,9 +21,9 @@ _T = TypeVar("_T")
 
 
 class Cursors:
-    """Seals positions under the database's secret. `life` (the lineage) makes those of an older life invalid."""
+    """Seals positions under the database's secret. `life` gives the lineage now: those of an older one are invalid."""
 
-    def __init__(self, secret: bytes, life: bytes) -> None:
+    def __init__(self, secret: bytes, life: Callable[[], UUID]) -> None:
         self._secret = secret
         self._life = life
 
@@ -51,7 +53,7 @@ class Cursors:
 
     def _tag(self, body: bytes, binding: bytes) -> bytes:
         digest = blake2b(key=self._secret, digest_size=_TAG_BYTES, person=b"cursor")
-        for part in (self._life, binding, body):
+        for part in (self._life().bytes, binding, body):
             digest.update(len(part).to_bytes(4, "big"))
             digest.update(part)
         return digest.digest()

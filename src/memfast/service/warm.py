@@ -25,6 +25,9 @@ _T = TypeVar("_T")
 INLINE_CELLS = 2_500_000
 """Rows times dimensions up to which a search runs on the event loop: about 300 µs. A larger one takes a thread."""
 
+COMPLETE_MAX = 100_000
+"""Shards whose epochs are remembered."""
+
 LOADS_MAX = 2
 """Loads that run at once in a worker."""
 
@@ -174,6 +177,9 @@ class Warm:
         if not self._shards.put(scope_id, shard):
             self._complete.pop(scope_id, None)
             return False
+        self._complete.pop(scope_id, None)
+        if len(self._complete) >= COMPLETE_MAX:  # of a shard that is still held: one delta query too many
+            del self._complete[next(iter(self._complete))]
         self._complete[scope_id] = epochs
         return True
 

@@ -22,5 +22,15 @@ class PostgresLedger:
         """See `ports.Ledger.versions`."""
         async with self._pool.connection() as connection:
             row = await connection.fetchrow(ADMIN.database_facts, scope_ids)
-        facts = DatabaseFacts(lineage=row["lineage"], schema=row["schema"], keys_generation=row["keys_generation"])
+        facts = DatabaseFacts(
+            lineage=row["lineage"],
+            schema=row["schema"],
+            keys_generation=row["keys_generation"],
+            wal=row["wal"],
+        )
         return facts, list(zip(row["scope_ids"] or (), row["versions"] or (), strict=True))
+
+    async def begin_life(self, old: UUID) -> None:
+        """See `ports.Ledger.begin_life`."""
+        async with self._pool.connection() as connection:
+            await connection.execute(ADMIN.begin_life, old)

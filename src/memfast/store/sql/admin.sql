@@ -23,7 +23,8 @@ INSERT INTO schema_migrations (number, name, checksum) VALUES ($1, $2, $3);
 
 -- name: database_facts
 -- Read by every worker twice a second: the life, the schema, whether the keys changed, and the versions of scopes.
-SELECT d.lineage, d.keys_generation, (SELECT max(number) FROM schema_migrations) AS schema, s.scope_ids, s.versions
+SELECT d.lineage, d.keys_generation, (SELECT max(number) FROM schema_migrations) AS schema,
+       (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint AS wal, s.scope_ids, s.versions
 FROM database d, (
     SELECT array_agg(scope_id) AS scope_ids, array_agg(version) AS versions FROM scopes WHERE scope_id = ANY ($1)
 ) s;
@@ -33,6 +34,16 @@ SELECT secret FROM database;
 
 -- name: new_lineage
 UPDATE database SET lineage = gen_random_uuid();
+
+-- name: begin_life
+-- The same, once, however many workers notice that the old life ($1) is over.
+UPDATE database SET lineage = gen_random_uuid() WHERE lineage = $1;
+
+-- name: server_life
+-- A restored or replaced server has another system id, another timeline, or an older log.
+SELECT s.system_identifier::text AS system, c.timeline_id AS timeline,
+       (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint AS wal
+FROM pg_control_system() s, pg_control_checkpoint() c;
 
 -- name: current_embedder
 SELECT generation, model, dimensions FROM embedders ORDER BY generation DESC LIMIT 1;
