@@ -5,10 +5,12 @@ Two switches, read from the environment:
 * `MEMFAST_BUILD=none`: no extension. The pure twins in `memfast/_native/*_reference.py` serve.
 * `MEMFAST_BUILD=debug`: -O0 -g, with bounds checks and assertions.
 
-Unset, or `release`: -O3. Never -march=native: kernels choose their instructions when they run.
+Unset, or `release`: -O3. Never -march=native: kernels choose their instructions when they run. Changing the
+switch for a build in place needs `build_ext --inplace --force`.
 """
 
 import os
+import sys
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -30,7 +32,7 @@ def native_extensions() -> list[Extension]:
             f"memfast._native.{path.stem}",
             [str(path)],
             include_dirs=[str(NATIVE), np.get_include()],
-            depends=included,
+            depends=[*included, str(path)],  # what the source distribution has to carry beside the C file
             define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
             extra_compile_args=flags,
         )
@@ -44,7 +46,7 @@ def native_extensions() -> list[Extension]:
         "initializedcheck": debug,
         "cdivision": True,
     }
-    return cythonize(extensions, compiler_directives=directives, force=debug)
+    return cythonize(extensions, compiler_directives=directives, force=debug or "--force" in sys.argv)
 
 
 if BUILD not in {"none", "debug", "release"}:

@@ -21,8 +21,8 @@ import msgspec  # noqa: E402 - BLAS reads its number of threads when it is loade
 import numpy as np  # noqa: E402 - the same
 
 from memfast import kernels  # noqa: E402 - the same
-from memfast.index.shard import Delta, Shard, ShardIdentity, encode_answer  # noqa: E402 - the same
-from memfast.model import Memory  # noqa: E402 - the same
+from memfast.index.shard import Shard, ShardIdentity, encode_answer  # noqa: E402 - the same
+from memfast.model import Delta, Memory  # noqa: E402 - the same
 
 LIMIT_US = 10.0
 """What search and encoding may add to a kernel for ten hits."""

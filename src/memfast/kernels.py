@@ -44,7 +44,7 @@ if not TYPE_CHECKING and WANTED != "py":
     except ImportError as error:
         FALLBACK_REASON = (
             f"the compiled kernels cannot be imported ({error}); the pure twins serve and are much slower. "
-            "Build them with: python setup.py build_ext --inplace"
+            "Build them with `pip install .` or, in a source tree, `python setup.py build_ext --inplace`"
         )
         if WANTED == "c":
             raise ImportError(f"MEMFAST_NATIVE=c, but {FALLBACK_REASON}") from error

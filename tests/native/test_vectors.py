@@ -7,18 +7,21 @@ from hypothesis import strategies as st
 
 from memfast._native import _vectors, _vectors_reference
 
-KINDS = ["gauss", "repeated", "grid", "close"]
+KINDS = ["gauss", "repeated", "grid", "close", "closest", "uneven"]
 
 
 def unit_rows(kind: str, count: int, width: int, seed: int) -> np.ndarray:
-    """Make unit vectors: random ones, few distinct ones, ones on a coarse grid, or ones close together."""
+    """Make unit vectors: random, few distinct, on a coarse grid, close together, or positive with few large parts."""
     rng = np.random.default_rng(seed)
     if kind == "repeated":
         rows = rng.standard_normal((3, width))[rng.integers(0, 3, count)]
     elif kind == "grid":
         rows = rng.integers(-1, 2, (count, width)).astype(float)
-    elif kind == "close":
-        rows = rng.standard_normal(width) + 1e-4 * rng.standard_normal((count, width))
+    elif kind in {"close", "closest"}:
+        apart = 1e-4 if kind == "close" else 2e-6
+        rows = np.random.default_rng(seed // 2).standard_normal(width) + apart * rng.standard_normal((count, width))
+    elif kind == "uneven":
+        rows = np.abs(rng.standard_normal((count, width))) ** 5
     else:
         rows = rng.standard_normal((count, width))
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
@@ -214,15 +217,65 @@ def test_search_is_the_exact_ranking_with_every_instruction_set(simd, case, mask
 
 
 def check_search(vectors, case, mask, quick):
-    """Compare a search with the reference's full ranking."""
-    matrix, query, k = case
+    """Compare a search with the reference's full ranking, also for queries that are no unit vectors."""
+    matrix, unit_query, k = case
     mask = mask_of(matrix, *mask)
     passing = np.arange(len(matrix)) if mask is None else np.flatnonzero(mask)
-    places, wanted = _vectors_reference.top_k(np.ascontiguousarray(matrix[passing]), query, k)
     quantised = vectors.quantise(matrix) if quick else None
-    rows, scores = vectors.search_rows(matrix, query, k, mask=mask, quantised=quantised)
-    assert rows.tolist() == passing[places].tolist()
-    assert scores.tobytes() == wanted.tobytes()
+    for query in (unit_query, unit_query * np.float32(0.01), unit_query * np.float32(1000)):
+        places, wanted = _vectors_reference.top_k(np.ascontiguousarray(matrix[passing]), query, k)
+        rows, scores = vectors.search_rows(matrix, query, k, mask=mask, quantised=quantised)
+        assert rows.tolist() == passing[places].tolist()
+        assert scores.tobytes() == wanted.tobytes()
+
+
+def misleading_rows(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Make a query that int8 holds exactly, and two rows whose codes rank them the wrong way round.
+
+    All that rounding takes from row 0 points along the query, all that it takes from row 1 against it.
+    """
+    rng = np.random.default_rng(seed)
+    query = rng.integers(-126, 127, 256).astype(float)
+    query[0] = 127
+    codes = rng.integers(-100, 100, 256).astype(float)
+    codes[0] = 127
+    raised = np.where(np.arange(256) % 10 > 0, np.sign(query), 0)
+    raised[0] = 0
+    lost = 0.49 * np.sign(query)
+    lost[0] = 0
+    return query, np.array([codes + lost, codes + raised - lost])
+
+
+def misleading_query(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Make rows that int8 holds exactly, and a query whose codes rank them the wrong way round."""
+    rng = np.random.default_rng(seed)
+    signs = rng.choice([-1.0, 1.0], 256)
+    rows = rng.integers(1, 127, (2, 256)) * signs * np.array([[1], [-1]])
+    rows[:, 0] = 127
+    signs[0] = 0
+    apart = rows[1] - rows[0]
+    start = rng.uniform(-30, 30, 256)
+    wanted = 0.7 * 0.49 * np.abs(rows[:, 1:]).sum()
+    query = np.rint(start + (wanted - start @ apart) / (apart @ apart) * apart)
+    query[0] = 127
+    return query + 0.49 * signs, rows
+
+
+@pytest.mark.parametrize("mislead", [misleading_rows, misleading_query])
+@pytest.mark.parametrize("seed", range(20))
+def test_int8_codes_that_mislead_change_nothing(simd, mislead, seed):
+    """Where rounding hides the better row as well as it can, the bounds still let it through."""
+    query, rows = mislead(seed)
+    query = (query / np.linalg.norm(query)).astype(np.float32)
+    matrix = (rows / np.linalg.norm(rows, axis=1).max()).astype(np.float32)
+    quantised = simd.quantise(matrix)
+    codes, scale, _ = quantised
+    query_codes, _, _ = _vectors_reference.codes_of(query[None, :])
+    assert np.argmax((codes.astype(int) @ query_codes[0].astype(int)) * scale) == 1
+    assert simd.scan(matrix, query, 1)[0].tolist() == [0]
+    for twin in (simd, _vectors_reference):
+        assert twin.scan_int8(matrix, quantised, query, 1)[0].tolist() == [0]
+        assert twin.search_rows(matrix, query, 1, quantised=quantised)[0].tolist() == [0]
 
 
 def test_ties_far_beyond_k_go_to_the_lowest_rows(vectors):
