@@ -26,7 +26,7 @@ from bench.harness.corpus import sentences, unit_vectors
 from bench.harness.load import JSON, MSGPACK, Connection, Run, closed_loop, connections, encode, run
 from bench.harness.pairs import interleaved, median_ratio
 from bench.harness.report import Figure, Report, finish, number, options, print_table
-from bench.harness.service import Service, scratch_dir
+from bench.harness.service import Planted, Service, scratch_dir
 from memfast.store.pool import connect
 from memfast.store.queries import WRITE
 
@@ -39,7 +39,7 @@ SINGLES_GATE = 6.7
 """How many times faster 100 memories must be in one batch than one by one."""
 
 ROWS = 1000
-PLANTED_S = 0.1
+PLANTED = Planted(request_s=0.1)
 _GATED_BATCH = 100
 _BATCHES = (1, 10, 50, 100, 1000)
 _MEMORY_COLUMNS = (
@@ -53,7 +53,7 @@ _user_numbers = itertools.count()
 
 def measure(*, quick: bool = False, planted: bool = False) -> Report:
     """Measure against COPY, then batches of several sizes against single creates."""
-    with scratch_dir() as root, Service(root / "data", planted_s=PLANTED_S if planted else 0.0) as service:
+    with scratch_dir() as root, Service(root / "data", planted=PLANTED if planted else None) as service:
         report = Report([])
         run(_against_copy(service, report, pairs=3 if quick else 9, requests=4 if quick else 10))
         run(_against_singles(service, report, rounds=3 if quick else 7, split=planted))

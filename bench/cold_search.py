@@ -27,7 +27,7 @@ from bench.harness.corpus import fill, unit_vectors
 from bench.harness.load import Connection, Run, closed_loop, connections, encode, run
 from bench.harness.pairs import interleaved, median_ratio
 from bench.harness.report import Figure, Report, finish, number, options, print_table
-from bench.harness.service import Service, scratch_dir
+from bench.harness.service import Planted, Service, scratch_dir
 from memfast.search.rank import SLACK
 from memfast.store.pool import connect
 from memfast.store.queries import READ
@@ -41,7 +41,7 @@ LIMIT = 10
 POOL = 4
 """Connections to PostgreSQL: the service's own number for an embedded one."""
 
-PLANTED_S = 0.01
+PLANTED = Planted(request_s=0.01)
 CLIENTS = (1, 16)
 _GATED_CLIENTS = 16
 _QUERIES = {1_000: {1: 400, 16: 1_200}, 10_000: {1: 100, 16: 240}}
@@ -65,7 +65,7 @@ def measure(*, quick: bool = False, planted: bool = False) -> Report:
     """Measure both sizes at 1 and at 16 clients."""
     with scratch_dir() as root:
         settings = ("--set", f"postgres.pool_min={POOL}", "--set", f"postgres.pool_max={POOL}")
-        with Service(root / "data", settings=settings, planted_s=PLANTED_S if planted else 0.0) as service:
+        with Service(root / "data", settings=settings, planted=PLANTED if planted else None) as service:
             return run(_measure(service, pairs=3 if quick else 7, share=4 if quick else 1))
 
 

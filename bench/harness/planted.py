@@ -1,8 +1,8 @@
 """The service with a planted slow-down, to show that a gate catches one.
 
-    python -m bench.harness.planted <seconds> serve …
+    python -m bench.harness.planted <seconds at start> <seconds a request> serve …
 
-The start loses that time once, and every request of the worker, as CPU time.
+Both are lost as CPU time: once in the parent, and in the worker.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ def _plant(seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    planted_s = float(sys.argv[1])
-    _burn(planted_s)
-    _plant(planted_s)
-    sys.exit(main(sys.argv[2:]))
+    _burn(float(sys.argv[1]))
+    _plant(float(sys.argv[2]))
+    sys.exit(main(sys.argv[3:]))

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,7 +20,7 @@ import psutil
 
 from memfast.store.embedded import Cluster
 
-__all__ = ["READY", "Program", "Service", "free_port", "scratch_dir"]
+__all__ = ["READY", "Planted", "Program", "Service", "free_port", "scratch_dir"]
 
 READY = b"GET /v1/health/ready HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n"
 
@@ -102,22 +103,34 @@ class Program:
         return self._log_file.read_bytes()[-_TAIL_BYTES:].decode("utf-8", errors="replace")
 
 
+@dataclass(frozen=True)
+class Planted:
+    """CPU time that a service is made to lose, in seconds: once at its start, and with every request."""
+
+    start_s: float = 0.0
+    request_s: float = 0.0
+
+    def program(self) -> list[str]:
+        """The module that runs such a service, and its first arguments."""
+        return ["bench.harness.planted", str(self.start_s), str(self.request_s)]
+
+
 class Service(Program):
     """`memfast serve` on a data directory, ready on entry unless `wait` is False.
 
     Args:
         data_dir: its data directory.
         settings: further words of its command line.
-        planted_s: seconds that every start and every request loses: a slow-down that a gate must catch.
+        planted: a slow-down that a gate must catch.
         wait: whether to return only when it is ready.
     """
 
     def __init__(
-        self, data_dir: Path, *, settings: tuple[str, ...] = (), planted_s: float = 0.0, wait: bool = True
+        self, data_dir: Path, *, settings: tuple[str, ...] = (), planted: Planted | None = None, wait: bool = True
     ) -> None:
         port = free_port()
-        program = ["-m", "memfast"] if not planted_s else ["-m", "bench.harness.planted", str(planted_s)]
-        command = [sys.executable, *program, "serve", "--port", str(port), "--data-dir", str(data_dir), *settings]
+        program = ["memfast"] if planted is None else planted.program()
+        command = [sys.executable, "-m", *program, "serve", "--port", str(port), "--data-dir", str(data_dir), *settings]
         super().__init__(command, port, data_dir.with_suffix(".log"))
         self.data_dir = data_dir
         self.url = f"http://127.0.0.1:{port}"
