@@ -37,6 +37,7 @@ from memfast.service.cursors import Cursors
 from memfast.service.embeddings import CachedEmbedder
 from memfast.service.forget import Forget
 from memfast.service.health import Health
+from memfast.service.heat import Heat
 from memfast.service.identifiers import Identifiers
 from memfast.service.limits import Limits
 from memfast.service.pressure import Pressure
@@ -44,7 +45,9 @@ from memfast.service.recall import Recall
 from memfast.service.remember import Remember
 from memfast.service.users import Directory
 from memfast.service.warm import Warm
+from memfast.service.warmup import Warmup
 from memfast.service.writer import Writer
+from memfast.store.access import PostgresAccessLog
 from memfast.store.database import Prepared, new_lineage, prepare, read_prepared
 from memfast.store.embedded import Cluster, DataDirLock, available_majors, backup, restore, upgrade
 from memfast.store.keys import PostgresKeys
@@ -100,6 +103,7 @@ class Services(Struct, frozen=True, kw_only=True):
     embedder: CachedEmbedder
     warm: Warm
     shards: ShardPool
+    warmup: Warmup
     pressure: Pressure
     remember: Remember
     recall: Recall
@@ -279,19 +283,25 @@ async def open_services(site: Ground) -> AsyncIterator[Services]:
         facts, _ = await ledger.versions([])
         access = Access(PostgresKeys(pool), prepared.secret, facts)
         coherence = Coherence(SlotTable.open(site.slots), ledger, facts, clock, access.learned)
-        answers = _answers(config, coherence, clock)
+        log = PostgresAccessLog(pool)
+        heat = Heat(log, clock)
+        answers = _answers(config, coherence, heat, clock)
         limits = Limits(config.limits, prepared.dimensions)
         cursors = Cursors(prepared.secret, lambda: coherence.facts.lineage)
         shards = _shards(config, prepared)
         executor = stack.enter_context(ThreadPoolExecutor(WARM_THREADS, thread_name_prefix="memfast-warm"))
         warm = Warm(shards, store, coherence, executor, prepared.dimensions, clock)
         pressure = _pressure(config, answers, shards)
+        recall = Recall(store, embedder, answers, warm, heat, coherence, limits, cursors, clock)
+        warmup = Warmup(log, warm, recall)
         writer = Writer(store, coherence, warm, prepared.dimensions)
         stack.push_async_callback(writer.drain, config.server.stop_timeout_s)
         for task in (
             coherence.watch(config.postgres.watch_interval_s),
             pressure.watch(config.memory.watch_interval_s),
             _keep_life(site, coherence),
+            heat.watch(),
+            warmup.start(config.index.start_users, config.index.start_queries),
             _load(embedder),
         ):
             stack.push_async_callback(_cancel, asyncio.create_task(task))
@@ -302,9 +312,10 @@ async def open_services(site: Ground) -> AsyncIterator[Services]:
             embedder=embedder,
             warm=warm,
             shards=shards,
+            warmup=warmup,
             pressure=pressure,
             remember=Remember(writer, embedder, limits, Identifiers(clock, secrets.randbits), clock),
-            recall=Recall(store, embedder, answers, warm, coherence, limits, cursors, clock),
+            recall=recall,
             forget=Forget(writer, clock),
             directory=Directory(store, limits, cursors),
             health=Health(store, embedder, clock),
@@ -325,7 +336,7 @@ def _cached_embedder(config: Config, clock: Clock) -> CachedEmbedder:
     return CachedEmbedder(embedder, kept, clock)
 
 
-def _answers(config: Config, coherence: Coherence, clock: Clock) -> Answers:
+def _answers(config: Config, coherence: Coherence, heat: Heat, clock: Clock) -> Answers:
     cache = config.cache
     capacity = cache.memory_mb * 1024 * 1024 // config.server.workers
 
@@ -338,7 +349,7 @@ def _answers(config: Config, coherence: Coherence, clock: Clock) -> Answers:
         )
 
     kinds: dict[Kind, ByteCache] = {kind: share(part) for kind, part in _CACHE_SHARES.items()}
-    return Answers(kinds, share(_REQUESTS_SHARE), coherence, clock)
+    return Answers(kinds, share(_REQUESTS_SHARE), coherence, heat, clock)
 
 
 def _shards(config: Config, prepared: Prepared) -> ShardPool:

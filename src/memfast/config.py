@@ -141,6 +141,12 @@ class IndexConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     admit_window_s: Annotated[
         float, _doc("time within which a second search of a user loads its memories", "s", gt=0)
     ] = 600.0
+    start_users: Annotated[
+        int, _doc("most read users that a starting worker loads in the background; 0 = none", "users", ge=0, le=100_000)
+    ] = 1000
+    start_queries: Annotated[
+        int, _doc("most frequent questions of each of them that are asked again", "questions", ge=0, le=50)
+    ] = 20
 
 
 class MemoryConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

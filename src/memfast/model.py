@@ -17,6 +17,7 @@ from memfast.errors import Rejected
 
 __all__ = [
     "EMPTY_OBJECT",
+    "AskedQuery",
     "Change",
     "Create",
     "DatabaseFacts",
@@ -24,6 +25,7 @@ __all__ = [
     "Delta",
     "ForgetReceipt",
     "Hit",
+    "HotScope",
     "KeyRecord",
     "Listing",
     "Memory",
@@ -35,6 +37,7 @@ __all__ = [
     "Patch",
     "Position",
     "Scope",
+    "ScopeReads",
     "Snapshot",
     "Status",
     "StoreHealth",
@@ -294,6 +297,31 @@ class NewKey(Struct, frozen=True, kw_only=True):
     namespace: str
     user_id: str | None
     role: Literal["user", "admin"]
+
+
+class AskedQuery(Struct, frozen=True, array_like=True):
+    """A question and how often it was asked. `request` can be asked again: see `service.recall.Query`."""
+
+    request: bytes
+    count: int
+
+
+class ScopeReads(Struct, frozen=True, kw_only=True):
+    """Reads of a scope since they were written last."""
+
+    scope_id: UUID
+    reads: int
+    queries: list[AskedQuery]
+
+
+class HotScope(Struct, frozen=True, kw_only=True):
+    """A scope with its access statistics, the most frequent questions first."""
+
+    scope: Scope
+    memories: int
+    version: int
+    reads: int
+    queries: list[AskedQuery]
 
 
 class StoreHealth(Struct, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@ from memfast.model import (
     DatabaseFacts,
     Delta,
     ForgetReceipt,
+    HotScope,
     KeyRecord,
     Listing,
     Memory,
@@ -23,13 +24,14 @@ from memfast.model import (
     NewKey,
     Outcome,
     Scope,
+    ScopeReads,
     Snapshot,
     StoreHealth,
     User,
     UserPage,
 )
 
-__all__ = ["Clock", "Embedder", "Hits", "KeyStore", "Ledger", "MemoryStore", "Shard", "Shards"]
+__all__ = ["AccessLog", "Clock", "Embedder", "Hits", "KeyStore", "Ledger", "MemoryStore", "Shard", "Shards"]
 
 
 class Clock(Protocol):
@@ -150,6 +152,22 @@ class Ledger(Protocol):
         ...
 
 
+class AccessLog(Protocol):
+    """Which scopes are read, and by which questions."""
+
+    async def record(self, reads: Sequence[ScopeReads], *, now: datetime) -> None:
+        """Add counts; one row a scope."""
+        ...
+
+    async def hottest(self, limit: int, *, unread: bool = False) -> list[HotScope]:
+        """The most read scopes that have memories; with `unread` those that were never read follow."""
+        ...
+
+    async def named(self, namespace: str, user_ids: Sequence[str]) -> list[HotScope]:
+        """Some users' scopes, those that exist."""
+        ...
+
+
 class KeyStore(Protocol):
     """API keys."""
 
@@ -235,8 +253,11 @@ class Shards(Protocol):
         """The shard of a scope, which is now the warmest."""
         ...
 
-    def put(self, scope_id: UUID, shard: Shard) -> bool:
-        """Hold a shard instead of the scope's older one; False when it is larger than all the room."""
+    def put(self, scope_id: UUID, shard: Shard, *, evict: bool = True) -> bool:
+        """Hold a shard instead of the scope's older one; False when there is no room for it.
+
+        With `evict` colder shards make room, without only free room is used.
+        """
         ...
 
     def drop(self, scope_id: UUID) -> None:

@@ -22,7 +22,10 @@ from memfast.http.wire import (
     Receipt,
     UsersAnswer,
     UsersParameters,
+    WarmAnswer,
     WarmLayer,
+    WarmProgress,
+    WarmRequest,
 )
 from memfast.kernels import CacheStats
 from memfast.model import User
@@ -30,6 +33,7 @@ from memfast.model import User
 __all__ = ["ROUTES"]
 
 _invalidate_body = BodyDecoder(InvalidateRequest)
+_warm_body = BodyDecoder(WarmRequest)
 
 _REMAINS = [
     "the database's files until VACUUM and its WAL until it is recycled",
@@ -76,7 +80,11 @@ async def live(exchange: Exchange, _services: Services) -> Reply:
 async def ready(exchange: Exchange, services: Services) -> Reply:
     """Whether a write could be committed now."""
     report = await services.health.report()
-    return exchange.reply(Ready(report.status, report.problem), status=200 if report.status == "ready" else 503)
+    progress = services.warmup.progress
+    warming = WarmProgress(users=progress.scopes, users_total=progress.scopes_total, done=progress.done)
+    return exchange.reply(
+        Ready(report.status, report.problem, warming), status=200 if report.status == "ready" else 503
+    )
 
 
 async def health(exchange: Exchange, services: Services) -> Reply:
@@ -134,6 +142,24 @@ async def invalidate_cache(exchange: Exchange, services: Services) -> Reply:
     return exchange.reply(Cleared(cleared="user" if request.memory_id is None else "memory"))
 
 
+async def warm(exchange: Exchange, services: Services) -> Reply:
+    """Load users into the memory of the answering worker and ask their frequent questions again."""
+    exchange.principal.require_admin()
+    request = exchange.read(_warm_body)
+    if request.users is None:
+        progress = await services.warmup.hottest(request.limit, request.queries)
+    else:
+        users = [services.limits.user_id(user, "$.users") for user in request.users]
+        progress = await services.warmup.named(exchange.principal.namespace, users, request.queries)
+    answer = WarmAnswer(
+        pid=os.getpid(),
+        users=progress.scopes,
+        memories=progress.memories,
+        complete=progress.scopes == progress.scopes_total,
+    )
+    return exchange.reply(answer)
+
+
 def _layer(stats: CacheStats) -> CacheLayer:
     asked = stats.hits + stats.misses
     return CacheLayer(
@@ -156,6 +182,15 @@ ROUTES = (
         summary="What the caches of the answering worker hold",
         group="cache",
         answers={200: Success(CacheAnswer, "counters by layer")},
+    ),
+    Route(
+        method="POST",
+        path="/v1/warm",
+        endpoint=warm,
+        summary="Load users into the memory of the answering worker",
+        group="cache",
+        body=WarmRequest,
+        answers={200: Success(WarmAnswer, "what is warm now; not complete where memory is full")},
     ),
     Route(
         method="POST",

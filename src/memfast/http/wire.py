@@ -37,7 +37,10 @@ __all__ = [
     "UserParameters",
     "UsersAnswer",
     "UsersParameters",
+    "WarmAnswer",
     "WarmLayer",
+    "WarmProgress",
+    "WarmRequest",
 ]
 
 UserId = Annotated[str, Meta(min_length=1, description="whose memories; compared exactly")]
@@ -252,11 +255,20 @@ class Live(Struct):
     status: Literal["live"]
 
 
+class WarmProgress(Struct, kw_only=True):
+    """Users that a starting worker has loaded, of those that it wants to."""
+
+    users: int
+    users_total: int
+    done: bool
+
+
 class Ready(Struct):
-    """Whether a write could be committed now."""
+    """Whether a write could be committed now, and how far the worker's warm-up is."""
 
     status: Literal["ready", "not-ready"]
     detail: str | None
+    warming: WarmProgress
 
 
 class EmbedderHealth(Struct):
@@ -329,3 +341,20 @@ class CacheAnswer(Struct, kw_only=True):
     layers: dict[str, CacheLayer]
     warm: WarmLayer
     pressure: PressureCounters
+
+
+class WarmRequest(Incoming, kw_only=True):
+    """Users of the key's namespace, or without them the most read of all; `queries` of each are asked again."""
+
+    users: Annotated[list[UserId], Meta(min_length=1, max_length=1000)] | None = None
+    limit: Annotated[int, Meta(ge=1, le=100_000)] = 1000
+    queries: Annotated[int, Meta(ge=0, le=50)] = 20
+
+
+class WarmAnswer(Struct, kw_only=True):
+    """What was warmed in the worker that answers; not complete where its memory is full."""
+
+    pid: int
+    users: int
+    memories: int
+    complete: bool

@@ -70,11 +70,11 @@ class ShardPool:
         self._held.move_to_end(scope_id)
         return held[0]
 
-    def put(self, scope_id: UUID, shard: Shard) -> bool:
+    def put(self, scope_id: UUID, shard: Shard, *, evict: bool = True) -> bool:
         """See `ports.Shards.put`."""
         self.drop(scope_id)
         size = shard.nbytes
-        if size > self._capacity_bytes:
+        if size > (self._capacity_bytes if evict else self._capacity_bytes - self._bytes):
             return False
         self.shrink_to(self._capacity_bytes - size)
         self._held[scope_id] = (shard, size)

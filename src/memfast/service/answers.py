@@ -12,6 +12,7 @@ from uuid import UUID
 from memfast.kernels import ByteCache, CacheStats
 from memfast.ports import Clock
 from memfast.service.coherence import Coherence, Epochs
+from memfast.service.heat import Heat
 
 __all__ = ["KEY_BYTES", "Answer", "Answers", "Kind", "Target", "Tier", "derive_key"]
 
@@ -66,15 +67,17 @@ class Answers:
         caches: one cache a kind, each with its own share of memory.
         requests: what requests asked for, by their digest.
         coherence: the epochs.
+        heat: counts the reads that are recognised.
         clock: monotonic time for deadlines, wall time to turn `expires_at` into one.
     """
 
     def __init__(
-        self, caches: Mapping[Kind, ByteCache], requests: ByteCache, coherence: Coherence, clock: Clock
+        self, caches: Mapping[Kind, ByteCache], requests: ByteCache, coherence: Coherence, heat: Heat, clock: Clock
     ) -> None:
         self._caches = caches
         self._requests = requests
         self._coherence = coherence
+        self._heat = heat
         self._clock = clock
         self._flights: dict[tuple[bytes, Epochs], asyncio.Task[Answer]] = {}
 
@@ -88,6 +91,7 @@ class Answers:
             return None
         target = _unpack(noted)
         answer = self.look(*target)
+        self._heat.read(target.scope_id, target.key)
         return None if answer is None else (answer, target.kind)
 
     def note(self, request: bytes, target: Target) -> None:

@@ -22,6 +22,7 @@ from memfast.service.answers import Answer, Answers, Target, derive_key
 from memfast.service.coherence import Coherence, Epochs
 from memfast.service.cursors import Cursors
 from memfast.service.embeddings import CachedEmbedder
+from memfast.service.heat import Heat
 from memfast.service.limits import Limits
 from memfast.service.warm import Warm
 
@@ -94,6 +95,7 @@ class Recall:
         embedder: CachedEmbedder,
         answers: Answers,
         warm: Warm,
+        heat: Heat,
         coherence: Coherence,
         limits: Limits,
         cursors: Cursors,
@@ -103,6 +105,7 @@ class Recall:
         self._embedder = embedder
         self._answers = answers
         self._warm = warm
+        self._heat = heat
         self._coherence = coherence
         self._limits = limits
         self._cursors = cursors
@@ -118,6 +121,10 @@ class Recall:
         key = derive_key(scope.id, b"search", form.encode(), asked.digest())
         epochs = self._coherence.epochs(scope.id)
         target = Target("search", key, scope.id, epochs.slot)
+        if asked.text is None:
+            self._heat.read(scope.id)
+        else:
+            self._heat.asked(scope.id, key, msgspec.msgpack.encode(query))
         answer = self._answers.look(*target)
         if answer is None:
             shard = await self._warm.shard(scope, epochs)

@@ -103,12 +103,15 @@ class Warm:
         if scope.id not in self._loads and self._shards.note_miss(scope.id, self._clock.monotonic()):
             self.load(scope)
 
-    def load(self, scope: Scope) -> asyncio.Task[bool]:
-        """Load a scope in the background; the task says whether it is held then."""
+    def load(self, scope: Scope, *, evict: bool = True) -> asyncio.Task[bool]:
+        """Load a scope in the background; the task says whether it is held then.
+
+        Without `evict` only free room is used.
+        """
         running = self._loads.get(scope.id)
         if running is not None:
             return running
-        task = asyncio.create_task(self._load(scope))
+        task = asyncio.create_task(self._load(scope, evict=evict))
         if len(self._loads) >= WAITING_LOADS_MAX:
             task.cancel()
             return task
@@ -151,7 +154,7 @@ class Warm:
         self._hold(scope.id, advanced, epochs)
         return advanced
 
-    async def _load(self, scope: Scope) -> bool:
+    async def _load(self, scope: Scope, *, evict: bool) -> bool:
         async with self._loading:
             epochs = self._coherence.epochs(scope.id)
             try:
@@ -162,9 +165,9 @@ class Warm:
                 _log.info("a scope could not be loaded: %s", error)
                 return False
             self._coherence.learned(scope.id, snapshot.version)
-            return self._hold(scope.id, shard, epochs)
+            return self._hold(scope.id, shard, epochs, evict=evict)
 
-    def _hold(self, scope_id: UUID, shard: Shard | None, epochs: Epochs) -> bool:
+    def _hold(self, scope_id: UUID, shard: Shard | None, epochs: Epochs, *, evict: bool = True) -> bool:
         """Hold a shard that is complete for these epochs, unless a newer one came first."""
         if shard is None:
             self.drop(scope_id)
@@ -174,7 +177,7 @@ class Warm:
             newer = (complete.every, complete.scope) > (epochs.every, epochs.scope)
             if newer or (complete == epochs and held.version > shard.version):
                 return True
-        if not self._shards.put(scope_id, shard):
+        if not self._shards.put(scope_id, shard, evict=evict):
             self._complete.pop(scope_id, None)
             return False
         self._complete.pop(scope_id, None)

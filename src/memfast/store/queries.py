@@ -6,7 +6,7 @@ import re
 from importlib.resources import files
 from types import SimpleNamespace
 
-__all__ = ["ADMIN", "READ", "WRITE", "parse"]
+__all__ = ["ACCESS", "ADMIN", "READ", "WRITE", "parse"]
 
 _HEADER = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 
@@ -35,3 +35,4 @@ def _load(file_name: str) -> SimpleNamespace:
 READ = _load("read.sql")
 WRITE = _load("write.sql")
 ADMIN = _load("admin.sql")
+ACCESS = _load("access.sql")

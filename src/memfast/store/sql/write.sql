@@ -74,6 +74,8 @@ RETURNING version, pg_current_xact_id()::text AS transaction_id;
 -- name: forget_memories
 WITH vectors AS (
     DELETE FROM memory_vectors WHERE scope_id = $1
+), questions AS (
+    DELETE FROM access_stats WHERE scope_id = $1
 ), gone AS (
     DELETE FROM memories WHERE scope_id = $1 RETURNING deleted_at
 )

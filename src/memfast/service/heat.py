@@ -1,0 +1,99 @@
+"""Which scopes are read, and by which questions: counted in memory, written in the background."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from uuid import UUID
+
+from memfast.errors import MemfastError
+from memfast.model import AskedQuery, ScopeReads
+from memfast.ports import AccessLog, Clock
+
+__all__ = ["Heat"]
+
+_log = logging.getLogger("memfast.heat")
+
+SCOPES_MAX = 10_000
+"""Scopes that are counted between two writes; reads of any more are not counted."""
+
+QUERIES_MAX = 50
+"""Questions that are counted of a scope between two writes."""
+
+REQUESTS_MAX = 20_000
+"""Questions whose wording is remembered, by the keys of their answers."""
+
+FLUSH_S = 10.0
+"""Time between two writes, in seconds."""
+
+FLUSH_SCOPES = 500
+"""Scopes in one write."""
+
+
+class Heat:
+    """Counts reads. Nothing here ever runs a statement on the way of a read.
+
+    Args:
+        log: where counts go.
+        clock: wall time for the rows.
+    """
+
+    def __init__(self, log: AccessLog, clock: Clock) -> None:
+        self._log = log
+        self._clock = clock
+        self._reads: Counter[UUID] = Counter()
+        self._queries: dict[UUID, Counter[bytes]] = {}
+        self._requests: dict[bytes, bytes] = {}
+
+    def read(self, scope_id: UUID, key: bytes | None = None) -> None:
+        """The scope was read, by the question of an answer's key if there is one."""
+        if scope_id not in self._reads and len(self._reads) >= SCOPES_MAX:
+            return
+        self._reads[scope_id] += 1
+        if key is not None and key in self._requests:
+            queries = self._queries.setdefault(scope_id, Counter())
+            if key in queries or len(queries) < QUERIES_MAX:
+                queries[key] += 1
+
+    def asked(self, scope_id: UUID, key: bytes, request: bytes) -> None:
+        """The scope was searched; `request` is the question in a form that can be asked again."""
+        if key not in self._requests:
+            if len(self._requests) >= REQUESTS_MAX:
+                del self._requests[next(iter(self._requests))]
+            self._requests[key] = request
+        self.read(scope_id, key)
+
+    async def flush(self) -> None:
+        """Write what was counted.
+
+        Raises:
+            Unavailable: the store did not answer; what was counted is lost, which costs nothing but warmth.
+        """
+        reads, queries = self._reads, self._queries
+        self._reads, self._queries = Counter(), {}
+        items = [
+            ScopeReads(
+                scope_id=scope_id,
+                reads=count,
+                queries=[
+                    AskedQuery(self._requests[key], n)
+                    for key, n in queries.get(scope_id, Counter()).items()
+                    if key in self._requests
+                ],
+            )
+            for scope_id, count in reads.items()
+        ]
+        for start in range(0, len(items), FLUSH_SCOPES):
+            await self._log.record(items[start : start + FLUSH_SCOPES], now=self._clock.now())
+
+    async def watch(self) -> None:
+        """Flush for ever."""
+        while True:
+            await asyncio.sleep(FLUSH_S)
+            try:
+                await self.flush()
+            except MemfastError as error:
+                _log.debug("access statistics could not be written: %s", error)
+            except Exception:  # noqa: BLE001 - a task's edge: statistics must not end because one write failed
+                _log.exception("access statistics could not be written")

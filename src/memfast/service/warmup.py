@@ -1,0 +1,85 @@
+"""Making scopes warm before they are asked for: at the start of a worker, and on demand."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import msgspec
+from msgspec import Struct
+
+from memfast.errors import MemfastError
+from memfast.model import HotScope, Scope
+from memfast.ports import AccessLog
+from memfast.service.recall import Query, Recall
+from memfast.service.warm import Warm
+
+__all__ = ["Progress", "Warmup"]
+
+_log = logging.getLogger("memfast.warm")
+
+
+class Progress(Struct):
+    """How far the warm-up of a start is: scopes and memories."""
+
+    scopes: int = 0
+    scopes_total: int = 0
+    memories: int = 0
+    done: bool = False
+
+
+class Warmup:
+    """Loads scopes, hottest first, and asks their frequent questions again."""
+
+    def __init__(self, log: AccessLog, warm: Warm, recall: Recall) -> None:
+        self._log = log
+        self._warm = warm
+        self._recall = recall
+        self.progress = Progress()
+
+    async def start(self, limit: int, queries: int) -> None:
+        """Warm what was hottest before this worker started. Stops where memory is full."""
+        try:
+            hottest = await self._log.hottest(limit)
+        except MemfastError as error:
+            _log.info("nothing was warmed at the start: %s", error)
+            self.progress.done = True
+            return
+        self.progress.scopes_total = len(hottest)
+        await self._each(hottest, queries)
+        self.progress.done = True
+
+    async def hottest(self, limit: int, queries: int) -> Progress:
+        """Warm the most read scopes.
+
+        Raises:
+            Unavailable: the store did not answer.
+        """
+        return await self._each(await self._log.hottest(limit), queries)
+
+    async def named(self, namespace: str, user_ids: Sequence[str], queries: int) -> Progress:
+        """Warm some users' scopes.
+
+        Raises:
+            Unavailable: the store did not answer.
+        """
+        return await self._each(await self._log.named(namespace, user_ids), queries)
+
+    async def _each(self, scopes: Sequence[HotScope], queries: int) -> Progress:
+        progress = Progress(scopes_total=len(scopes))
+        for hot in scopes:
+            if not await self._warm.load(hot.scope, evict=False):
+                break  # the coldest of what is held is hotter than what would come
+            for query in hot.queries[:queries]:
+                await self._ask(hot.scope, query.request)
+            for counted in (progress, self.progress):
+                counted.scopes += 1
+                counted.memories += hot.memories
+        progress.done = True
+        return progress
+
+    async def _ask(self, scope: Scope, request: bytes) -> None:
+        try:
+            await self._recall.search(scope, msgspec.msgpack.decode(request, type=Query), "json")
+        except (MemfastError, msgspec.DecodeError) as error:
+            _log.debug("a frequent question could not be asked again: %s", error)
