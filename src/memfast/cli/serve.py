@@ -28,6 +28,7 @@ def serve(effective: Effective, arguments: argparse.Namespace) -> int:
         _greet(site)
         arguments.stop.check()
         run_workers(site, port)
+        arguments.stop.note()
     return 0
 
 

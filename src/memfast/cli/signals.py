@@ -41,6 +41,10 @@ class StopRequest:
         if self.number:
             raise Stopped
 
+    def note(self) -> None:
+        """Take it that a stop signal came, which another handler saw."""
+        self.number = self.number or signal.SIGTERM
+
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             self._previous = {number: signal.signal(number, self._receive) for number in STOP_SIGNALS}
@@ -50,7 +54,8 @@ class StopRequest:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for number, handler in self._previous.items():
-            signal.signal(number, handler)
+            # After a stop nothing is left to stop, and the default would turn the exit code into a death by signal.
+            signal.signal(number, signal.SIG_IGN if self.number else handler)
 
     def _receive(self, number: int, _frame: FrameType | None) -> None:
         if not self.number:
