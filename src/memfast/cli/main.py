@@ -15,14 +15,14 @@ from memfast.cli.signals import Stopped, StopRequest
 from memfast.config import Effective, load
 from memfast.errors import CommandFailed, MemfastError, StartError
 
-__all__ = ["main"]
+__all__ = ["build_parser", "main"]
 
 Command = Callable[[Effective, argparse.Namespace], int]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code."""
-    parser = _parser()
+    parser = build_parser()
     arguments = parser.parse_args(argv)
     with StopRequest() as arguments.stop:
         return _run(arguments)
@@ -55,7 +55,8 @@ def _fail(error: Exception, exit_code: int) -> int:
     return exit_code
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """The command line, as argparse knows it."""
     parser = argparse.ArgumentParser(
         prog="memfast",
         description="A memory service for AI agents.",
