@@ -1,0 +1,75 @@
+"""Every figure with its gate, in one table.
+
+    python -m bench [--quick] [--data DIR] [--only NAME] [--json FILE]
+
+--data names a folder with `locomo-dev.json` and `agentlogs/*.json.gz`; without it, or where one is missing, the
+figures of quality are left out and the last lines say so. The exit code is 1 when a gate is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from bench import batch_create, cold_search, start
+from bench.harness.report import Figure, Report, finish, options
+from bench.quality import __main__ as locomo
+from bench.quality import agentlogs
+
+__all__: list[str] = []
+
+_SCAN = Path(__file__).with_name("micro") / "scan.py"
+
+
+def _benchmarks(chosen: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Report]]]:
+    """Each benchmark by its name, those without data left out."""
+    yield "scan", lambda: _scan(quick=chosen.quick)
+    yield "cold_search", lambda: cold_search.measure(quick=chosen.quick)
+    yield "batch_create", lambda: batch_create.measure(quick=chosen.quick)
+    yield "start", lambda: start.measure(quick=chosen.quick)
+    if chosen.data is None:
+        return
+    conversations = chosen.data / "locomo-dev.json"
+    if conversations.exists():
+        yield "locomo", lambda: locomo.measure(conversations, expect_dense=True)
+    for trajectories in sorted((chosen.data / "agentlogs").glob("*.json.gz")):
+        yield "agentlogs", lambda trajectories=trajectories: agentlogs.measure(trajectories)
+
+
+def _scan(*, quick: bool) -> Report:
+    """The kernels judge themselves in a process of their own, where BLAS has one thread."""
+    done = subprocess.run([sys.executable, _SCAN, "--gate", "--pairs", "3" if quick else "9"], check=False)
+    print()
+    return Report([Figure("scan kernels ÷ NumPy: limits missed (exit code)", done.returncode, at_most=0)])
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--quick", action="store_true", help="fewer rounds: for a look, not for a verdict")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="folder of the data sets")
+    parser.add_argument("--only", action="append", metavar="NAME", help="this benchmark alone; may be repeated")
+
+
+def main() -> int:
+    """Run them one after another; 1 when a gate is missed."""
+    chosen = options(__doc__, _arguments, timed=False)
+    figures: list[Figure] = []
+    details = {}
+    for name, measure in _benchmarks(chosen):
+        if chosen.only and name not in chosen.only:
+            continue
+        print(f"== {name}", flush=True)
+        report = measure()
+        figures += report.figures
+        details[name] = report.details
+    missing = {"locomo", "agentlogs"} - details.keys() if not chosen.only else set()
+    missed = finish(Report(figures, details), chosen.json)
+    for name in sorted(missing):
+        print(f"left out: {name}, whose data set --data does not name")
+    return missed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
