@@ -92,6 +92,12 @@ class Program:
             time.sleep(_POLL_S)
         raise RuntimeError(f"gave no answer within {timeout_s:g} s: {self._log_tail()}")
 
+    @property
+    def pid(self) -> int:
+        """The id of the started process."""
+        assert self._process is not None
+        return self._process.pid
+
     def worker_cpu_s(self) -> float:
         """CPU time that the workers have used, user and system, in seconds; PostgreSQL is not in it."""
         assert self._process is not None
