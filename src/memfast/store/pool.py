@@ -169,8 +169,8 @@ async def inspect_server(connection: Any) -> ServerFacts:
         raise DatabaseRefused("the server has no pgvector; install pgvector 0.8.4 or newer on its host")
     if tuple(int(part) for part in pgvector.split(".")[:3]) < MINIMUM_PGVECTOR:
         raise DatabaseRefused(
-            f"pgvector {pgvector} is too old: memfast needs 0.8.4 or newer; install it and run "
-            "ALTER EXTENSION vector UPDATE in the database"
+            f"pgvector {pgvector} is too old: memfast needs 0.8.4 or newer; install it and "
+            "run ALTER EXTENSION vector UPDATE in the database"
         )
     return ServerFacts(version, pgvector, row["connections"])
 
