@@ -6,6 +6,8 @@ what is large with the old one, so searches that run in other threads go on undi
 * the base: rows in ascending order of id, never written, maybe mapped from a file;
 * the tail: rows that came later, in the order in which they came, with spare room behind them.
 
+A base of many rows may have a graph, whose answers are exact but for its recall; see `index.hnsw`.
+
 A change of a row leaves the old one masked and puts the new one into the tail. Every id has one live row at most.
 What is shared and still grows is the spare room of the tail, of which no shard reads more than its own rows, and
 the table of terms, to which terms are only added. One thread at a time applies deltas.
@@ -38,18 +40,19 @@ from memfast.index.block import (
     ids_of,
 )
 from memfast.index.filters import Filter, passing
+from memfast.index.hnsw import FLAT_LIMIT, MISSING_REASON, Graph, search_graph
 from memfast.model import Delta, Memory
 
-__all__ = ["Delta", "Hits", "Shard", "ShardIdentity", "encode_answer"]
+__all__ = ["Hits", "Shard", "ShardIdentity", "encode_answer"]
 
 QUANTISED_FROM_ROWS = 512
 """From this many rows on the base has an int8 image: a quarter more memory, a third of the time."""
 WORN_ROWS_MIN = 256
 """So many rows in the tail or dead in the base never ask for a rebuild."""
-WORN_SHARE = 8
+WORN_SHARE = 10
 """A base of n rows is worn when n // WORN_SHARE rows came later or died."""
 WORN_OUT_FACTOR = 4
-"""This many times worn, `apply` rebuilds at once."""
+"""This many times worn, `apply` packs a shard without a graph at once."""
 
 _scores_encoder = msgspec.json.Encoder()
 _NO_ROWS = np.empty(0, np.int64)
@@ -113,6 +116,7 @@ class Shard:
         terms: the codes of kinds, agents, runs, tags and entities.
         encode: makes a memory's fragment. Filters on metadata read the field `metadata` of its JSON.
         next_expiry_us: no live row expires before; microseconds since 1970.
+        graph: over the base, or None.
     """
 
     identity: ShardIdentity
@@ -128,6 +132,7 @@ class Shard:
     next_expiry_us: int
     vector_arena: Arena = field(repr=False)
     fragment_arena: Arena = field(repr=False)
+    graph: Graph | None = None
 
     @classmethod
     def build(
@@ -202,7 +207,8 @@ class Shard:
         tail_vectors, tail_fragments = self.vector_arena.buffer, self.fragment_arena.buffer
         tail = self.tail.nbytes - self.tail.vectors.nbytes - self.tail.fragments.nbytes
         live = self.tail_live.nbytes + (0 if self.base_live is None else self.base_live.nbytes)
-        return self.base.nbytes + tail + live + tail_vectors.nbytes + tail_fragments.nbytes + self.terms.nbytes
+        graph = 0 if self.graph is None else self.graph.nbytes
+        return self.base.nbytes + tail + live + tail_vectors.nbytes + tail_fragments.nbytes + self.terms.nbytes + graph
 
     @property
     def worn(self) -> int:
@@ -211,8 +217,14 @@ class Shard:
 
     @property
     def worn_limit(self) -> int:
-        """So many worn rows ask for a rebuild."""
+        """More worn rows ask for a rebuild."""
         return max(WORN_ROWS_MIN, len(self.base) // WORN_SHARE)
+
+    def needs_rebuild(self, flat_limit: int = FLAT_LIMIT) -> bool:
+        """Whether `rebuilt(flat_limit)` would be faster to search: it is worn, or too large to be without a graph."""
+        if self.graph is None and len(self) > flat_limit:
+            return MISSING_REASON is None or self.worn > self.worn_limit
+        return self.worn > self.worn_limit
 
     def search(
         self,
@@ -273,8 +285,8 @@ class Shard:
         """The shard at the delta's version, or None where the delta does not reach down to this one: load anew.
 
         A delta that this shard knows changes nothing, and of one that it knows in part only the rest counts.
-        Takes tens of microseconds and about 2 a row, besides the encoding; a shard that is worn out is rebuilt,
-        which takes about 2 microseconds for each of its rows.
+        Takes tens of microseconds and about 2 a row, besides the encoding; a shard that is worn out and has
+        no graph is packed, which takes about 2 microseconds for each of its rows.
 
         Raises:
             ValueError: vectors of another shape, dtype or norm, or a row newer than the delta.
@@ -300,14 +312,25 @@ class Shard:
             raise ValueError("a delta holds two live rows of one memory; read it in one snapshot")
         killed = ids_of([*{*gone, *(memory.id.bytes for memory in memories)}])
         shard = self._advanced(block, killed, delta)
-        return shard.rebuilt() if shard.worn > WORN_OUT_FACTOR * shard.worn_limit else shard
+        worn_out = shard.graph is None and shard.worn > WORN_OUT_FACTOR * shard.worn_limit
+        return shard.packed() if worn_out else shard
 
-    def rebuilt(self) -> Self:
-        """The same state with all live rows in the base and no room wasted."""
-        order, both = self._live_rows(), self._both()
+    def rebuilt(self, flat_limit: int = FLAT_LIMIT) -> Self:
+        """The same state packed, with a graph where there are more rows than `flat_limit` and hnswlib is there.
+
+        A graph takes about 0.2 ms a row: run this in a thread, and apply to its result the deltas that were applied
+        meanwhile.
+        """
+        shard = self.packed()
+        if len(shard) <= flat_limit or MISSING_REASON is not None:
+            return shard
+        return replace(shard, graph=Graph(shard.base.vectors))
+
+    def packed(self) -> Self:
+        """The same state with all live rows in the base, no room wasted and no graph."""
         terms = Terms()
-        base = both.take(order).recoded(self.terms, terms)
-        return type(self).of_base(
+        base = self._both().take(self._live_rows()).recoded(self.terms, terms)
+        return self.of_base(
             _quantised(base),
             terms,
             identity=self.identity,
@@ -317,6 +340,10 @@ class Shard:
         )
 
     def _search_base(self, vector: NDArray[np.float32], k: int, mask: Mask | None) -> tuple[Rows, NDArray[np.float64]]:
+        if self.graph is not None:
+            found = search_graph(self.graph, self.base.vectors, vector, k, mask)
+            if found is not None:
+                return found
         return kernels.search_rows(self.base.vectors, vector, k, mask=mask, quantised=self.base.quantised)
 
     def _mask(self, block: Block, live: Mask | None, now_us: int, where: Filter | None) -> Mask:
@@ -386,6 +413,7 @@ class Shard:
             next_expiry_us=min(self.next_expiry_us, int(block.wide[EXPIRES].min(initial=NEVER_US))),
             vector_arena=vectors,
             fragment_arena=fragments,
+            graph=self.graph,
         )
 
     def _both(self) -> Block:

@@ -8,8 +8,8 @@ import numpy as np
 from hypothesis import strategies as st
 
 from memfast.index.filters import AllOf, AnyOf, Between, HasAny, MetadataIs, Not, OneOf
-from memfast.index.shard import Delta, Shard, ShardIdentity
-from memfast.model import Memory, NearestRows
+from memfast.index.shard import Shard, ShardIdentity
+from memfast.model import Delta, Memory, NearestRows
 from memfast.search.rank import rank
 
 DIMENSIONS = 8
