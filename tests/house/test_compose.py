@@ -1,0 +1,52 @@
+"""The compose file says what the service understands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from memfast.cli.main import build_parser
+from memfast.config import load
+from memfast.http.app import ROUTES
+
+COMPOSE = yaml.safe_load((Path(__file__).resolve().parents[2] / "compose.yaml").read_text())
+SERVICE = COMPOSE["services"]["memfast"]
+
+
+def test_every_variable_is_a_setting():
+    """The environment of the service loads, value by value."""
+    config = load({name: str(value) for name, value in SERVICE["environment"].items()}).config
+    assert config.postgres.dsn.startswith("postgresql://")
+
+
+def test_port_and_data_directory_agree():
+    """The published port is the one served, and the volume is mounted where the data goes."""
+    environment = SERVICE["environment"]
+    (published,) = SERVICE["ports"]
+    assert published.rpartition(":")[2] == environment["MEMFAST_PORT"]
+    assert environment["MEMFAST_DATA_DIR"] in {volume.partition(":")[2] for volume in SERVICE["volumes"]}
+
+
+def test_health_path_is_a_route():
+    """The health check asks a route that exists, without a key."""
+    probe = " ".join(SERVICE["healthcheck"]["test"])
+    assert any(route.path in probe and route.public for route in ROUTES if route.path.endswith("ready"))
+
+
+def test_grace_outlasts_the_stop():
+    """The engine waits longer for a stop than the service may take."""
+    assert int(SERVICE["stop_grace_period"].rstrip("s")) > load({}).config.server.stop_timeout_s
+
+
+def test_commands_parse():
+    """Every command line in the file is one of ours."""
+    for service in COMPOSE["services"].values():
+        command = service.get("command", [])
+        if command[:1] == ["memfast"]:
+            build_parser().parse_args(command[1:])
+    for line in COMPOSE["services"]["key"]["command"][2].replace("(", "").replace(")", "").split("&&"):
+        for part in line.replace("|| ", "| ").split("|"):
+            words = part.split()
+            if words[0] == "memfast":
+                build_parser().parse_args(words[1:])
