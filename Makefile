@@ -22,12 +22,12 @@ $(BIN)/python:
 
 # hnswlib compiles for the machine that builds it unless it is told otherwise; this code runs on any x86-64 since 2013.
 $(VENV)/.service: $(BIN)/python pyproject.toml setup.py $(NATIVE)
-	$(BIN)/python -m pip install --quiet --editable .
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.service
 	HNSWLIB_NO_NATIVE=1 CFLAGS="$(if $(filter x86_64,$(shell uname -m)),-march=x86-64-v3,)" \
-		$(BIN)/python -m pip install --quiet --editable ".[dev]"
+		PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable ".[dev]"
 	@touch $@
 
 serve: $(VENV)/.service ## install and run the service on 127.0.0.1:8077
