@@ -17,7 +17,11 @@ from memfast.errors import InvalidRequest
 
 __all__ = ["Limits"]
 
+_FIRST_MOMENT = datetime.min.replace(tzinfo=UTC)
+_LAST_MOMENT = datetime.max.replace(tzinfo=UTC)
 _JSON_INTEGER = 2**53
+_ZERO = 1e-30
+"""A vector whose largest number is smaller has no direction."""
 _IDENTITY_CHARS = 512
 """Longest kind, agent_id, run_id and source."""
 
@@ -75,9 +79,12 @@ class Limits:
         if value.tzinfo is None:
             raise InvalidRequest(f"{path}: must name its offset, e.g. {value.isoformat()}Z", path=path)
         try:
-            return value.astimezone(UTC)
+            moment = value.astimezone(UTC)
         except OverflowError as error:
             raise InvalidRequest(f"{path}: lies outside the years 1 to 9999", path=path) from error
+        if not _FIRST_MOMENT < moment < _LAST_MOMENT:  # the driver takes these two for infinity
+            raise InvalidRequest(f"{path}: the first and the last moment of the calendar cannot be kept", path=path)
+        return moment
 
     def metadata(self, value: dict[str, Any], path: str) -> Raw:
         """A JSON object, bounded in size and depth, as its JSON text."""
@@ -104,12 +111,13 @@ class Limits:
             if len(value) != self._dimensions:
                 raise InvalidRequest(f"{path}: must have {self._dimensions} numbers, it has {len(value)}", path=path)
             given = np.asarray(value, dtype=np.float64)
-        norm = math.sqrt(float(given @ given)) if np.isfinite(given).all() else math.nan
-        if not math.isfinite(norm):
+        largest = float(np.abs(given).max())
+        if not math.isfinite(largest):
             raise InvalidRequest(f"{path}: must hold finite numbers only", path=path)
-        if norm < 1e-30:
+        if largest < _ZERO:
             raise InvalidRequest(f"{path}: must not be the zero vector, it has no direction", path=path)
-        return (given / norm).astype(np.float32)
+        given /= largest  # so that no square overflows or vanishes
+        return (given / math.sqrt(float(given @ given))).astype(np.float32)
 
     def page(self, limit: int, path: str) -> int:
         """A number of results, from 1 up to the bound."""
