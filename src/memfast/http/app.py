@@ -57,11 +57,13 @@ def build_app(site: Ground) -> Edge:
 
 
 def _handler(route: Route) -> HTTPRouteHandler:
-    path = route.path.replace("{memory_id}", "{memory_id:str}").replace("{user_id}", "{user_id:str}")
+    path = route.path.replace("{memory_id}", "{memory_id:str}").replace("{user_id}", "{user_id:path}")
 
     async def handle(scope: Scope) -> ASGIApp:
         exchange: Exchange = scope[EXCHANGE]  # type: ignore[literal-required]
         services = scope["litestar_app"].state.services
+        if not scope["path_params"] and "%" in exchange.path:  # e.g. %2F, which the router takes for a trailing slash
+            raise _no_route(exchange.path)
         return await route.endpoint(exchange, services, **scope["path_params"])
 
     handle.__name__ = route.endpoint.__name__
@@ -87,9 +89,9 @@ def _exception(request: Request[Any, Any, Any], error: Exception) -> Response[by
 def _http_exception(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """What the router raised."""
     status = error.status_code if isinstance(error, HTTPException) else 500
-    path = request.url.path
+    path = _exchange(request).path
     translated: dict[int, Callable[[], MemfastError]] = {
-        404: lambda: NotFound(f"there is no route {path}; GET /schema lists them"),
+        404: lambda: _no_route(path),
         405: lambda: MethodNotAllowed(f"{request.method} is not a method of {path}; GET /schema lists them"),
         500: lambda: INTERNAL_ERROR,
     }
@@ -97,8 +99,17 @@ def _http_exception(request: Request[Any, Any, Any], error: Exception) -> Respon
     return _response(request, translated.get(status, lambda: default)())
 
 
-def _response(request: Request[Any, Any, Any], error: MemfastError) -> Response[bytes]:
+def _no_route(path: str) -> NotFound:
+    return NotFound(f"there is no route {path}; GET /schema lists them")
+
+
+def _exchange(request: Request[Any, Any, Any]) -> Exchange:
     exchange: Exchange = request.scope[EXCHANGE]  # type: ignore[literal-required]
-    reply = problem_reply(error, exchange.standard_headers(), instance=request.url.path)
+    return exchange
+
+
+def _response(request: Request[Any, Any, Any], error: MemfastError) -> Response[bytes]:
+    exchange = _exchange(request)
+    reply = problem_reply(error, exchange.standard_headers(), instance=exchange.path)
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in reply.headers}
     return Response(reply.body, status_code=reply.status, headers=headers, media_type="application/problem+json")

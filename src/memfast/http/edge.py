@@ -20,7 +20,7 @@ from memfast.bootstrap import Services
 from memfast.config import ServerConfig
 from memfast.errors import DeadlineExceeded, InvalidRequest, MemfastError, PayloadTooLarge, RequestTimeout
 from memfast.http.codec import response_form
-from memfast.http.exchange import Exchange, finished_reply, standard_headers
+from memfast.http.exchange import Exchange, finished_reply, sent_path, standard_headers
 from memfast.http.problems import INTERNAL_ERROR, problem_reply
 from memfast.ports import Clock
 from memfast.resilience.deadlines import Deadlines
@@ -120,7 +120,7 @@ class Edge:
             return
         except Exception as error:  # noqa: BLE001 - the face's edge: the client gets a problem, the log the trace
             problem = self._problem(error, request_id)
-            reply = problem_reply(problem, standard_headers(headers, request_id, started), instance=scope["path"])
+            reply = problem_reply(problem, standard_headers(headers, request_id, started), instance=sent_path(scope))
             await reply(scope, receive, send)
 
     def _problem(self, error: Exception, request_id: str) -> MemfastError:
@@ -200,6 +200,6 @@ def _content_length(headers: dict[bytes, bytes]) -> int | None:
     declared = headers.get(b"content-length")
     if declared is None:
         return None if b"transfer-encoding" in headers else 0
-    if not declared.isdigit():
+    if not declared.isdigit() or len(declared) > 18:
         raise InvalidRequest("Content-Length: must be a number")
     return int(declared)

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from typing import Any, TypeVar
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote, unquote
 from uuid import UUID
 
 import msgspec
 
-from memfast.errors import InvalidRequest
+from memfast.errors import InvalidRequest, NotFound
 from memfast.http.codec import BodyDecoder, encode, request_form, response_form
 from memfast.model import Scope
 from memfast.search.encode import Form
 from memfast.service.access import Access, Principal
 from memfast.service.answers import Answer, Kind, Target
 
-__all__ = ["Exchange", "Reply", "finished_reply", "standard_headers"]
+__all__ = ["Exchange", "Reply", "finished_reply", "sent_path", "standard_headers"]
 
 _T = TypeVar("_T")
+_ETAG = re.compile(rb'"(\d{1,18})"|(\d{1,18})')
+_BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _CONTENT_TYPES: dict[Form, bytes] = {"json": b"application/json", "msgpack": b"application/msgpack"}
 
 
@@ -40,7 +43,7 @@ class Reply:
 
 
 class Exchange:
-    """A request whose key was checked and whose body has arrived."""
+    """A request whose key was checked and whose body has arrived. `path` is as it was sent, percent-encoded."""
 
     __slots__ = (
         "_access",
@@ -67,7 +70,7 @@ class Exchange:
         started: float,
         stale_for_s: float = 0.0,
     ) -> None:
-        self.path: str = scope["path"]
+        self.path = sent_path(scope)
         self.query: bytes = scope["query_string"]
         self.headers = headers
         self.principal = principal
@@ -94,6 +97,8 @@ class Exchange:
             InvalidRequest: with the parameter's name.
         """
         values: dict[str, str] = {}
+        if _BROKEN_ESCAPE.search(self.query):
+            raise InvalidRequest("the query string is not valid: % must be followed by two hexadecimal digits")
         try:
             pairs = parse_qsl(
                 self.query.decode("ascii"),
@@ -117,6 +122,23 @@ class Exchange:
             detail = message or str(error)
             raise InvalidRequest(f"{path}: {detail}" if path else detail, path=path or None) from error
 
+    def path_name(self, prefix: str) -> str:
+        """What follows the prefix in the path, decoded here: the router has lost "%2F" and doubled slashes.
+
+        Raises:
+            InvalidRequest: it is not percent-encoded UTF-8.
+            NotFound: it has a slash that is not encoded.
+        """
+        encoded = self.path.removeprefix(prefix)
+        if "/" in encoded:
+            raise NotFound(f"there is no route {self.path}; a slash in an id is sent as %2F")
+        if _BROKEN_ESCAPE.search(encoded.encode("latin-1")):
+            raise InvalidRequest("user_id: % must be followed by two hexadecimal digits", path="user_id")
+        try:
+            return unquote(encoded, errors="strict")
+        except UnicodeDecodeError as error:
+            raise InvalidRequest(f"user_id: is not UTF-8: {error}", path="user_id") from error
+
     def path_id(self, text: str) -> UUID:
         """The id in the path.
 
@@ -137,10 +159,10 @@ class Exchange:
         value = self.headers.get(b"if-match", b"").strip()
         if value in {b"", b"*"}:
             return None
-        digits = value.removeprefix(b'"').removesuffix(b'"')
-        if not digits.isdigit() or len(digits) > 18:
+        match = _ETAG.fullmatch(value)
+        if match is None:
             raise InvalidRequest('If-Match: must be the ETag of a memory, e.g. "42"', path="If-Match")
-        return int(digits)
+        return int(match[1] or match[2])
 
     def scope(self, user_id: str) -> Scope:
         """The user's scope, as far as the key reaches."""
@@ -229,3 +251,8 @@ def finished_reply(answer: Answer, kind: Kind, form: Form, standard: list[tuple[
     if kind == "get":
         headers.append((b"etag", b'"%b"' % version))
     return Reply(200, headers, answer.body)
+
+
+def sent_path(scope: Mapping[str, Any]) -> str:
+    """The path as it was sent: the router rewrites `scope["path"]`, which is decoded before that."""
+    return (scope.get("raw_path") or quote(scope["path"]).encode()).decode("latin-1")

@@ -35,6 +35,7 @@ __all__ = ["ROUTES"]
 _invalidate_body = BodyDecoder(InvalidateRequest)
 _warm_body = BodyDecoder(WarmRequest)
 
+_USERS = "/v1/users/"
 _REMAINS = [
     "the database's files until VACUUM and its WAL until it is recycled",
     "backups made before",
@@ -52,16 +53,17 @@ async def list_users(exchange: Exchange, services: Services) -> Reply:
     return exchange.reply(UsersAnswer(page.users, page.next_cursor, page.next_cursor is not None))
 
 
-async def get_user(exchange: Exchange, services: Services, user_id: str) -> Reply:
+async def get_user(exchange: Exchange, services: Services, **_path: str) -> Reply:
     """One user's counts and times."""
-    user = await services.directory.get(exchange.scope(services.limits.user_id(user_id, "user_id")))
+    user_id = services.limits.user_id(exchange.path_name(_USERS), "user_id")
+    user = await services.directory.get(exchange.scope(user_id))
     return exchange.reply(user, version=user.version)
 
 
-async def forget_user(exchange: Exchange, services: Services, user_id: str) -> Reply:
+async def forget_user(exchange: Exchange, services: Services, **_path: str) -> Reply:
     """Erase a user."""
-    scope = exchange.scope(services.limits.user_id(user_id, "user_id"))
-    receipt = await services.forget.user(scope)
+    user_id = services.limits.user_id(exchange.path_name(_USERS), "user_id")
+    receipt = await services.forget.user(exchange.scope(user_id))
     answer = Receipt(
         user_id=user_id,
         memories=receipt.memories,
