@@ -65,7 +65,8 @@ async def create_batch(exchange: Exchange, services: Services) -> Reply:
     ]
     outcomes = await services.remember.create_many(drafts)
     version = max((outcome.scope_version for outcome in outcomes), default=0)
-    return exchange.written(BatchResults([_result(outcome) for outcome in outcomes]), version=version)
+    results = [_result(outcome, position) for position, outcome in enumerate(outcomes)]
+    return exchange.written(BatchResults(results), version=version)
 
 
 async def get_many(exchange: Exchange, services: Services) -> Reply:
@@ -167,9 +168,13 @@ def _batch_draft(
         return refused
 
 
-def _result(outcome: Outcome) -> BatchResult:
+def _result(outcome: Outcome, position: int) -> BatchResult:
     if outcome.refused is not None:
-        return BatchResult(id=outcome.id if outcome.id.int else None, status="error", problem=problem(outcome.refused))
+        told = problem(outcome.refused)
+        if outcome.refused.path == "$.id":  # the store does not know where the id stood
+            path = f"$.memories[{position}].id"
+            told = msgspec.structs.replace(told, path=path, detail=told.detail.replace("$.id", path, 1))
+        return BatchResult(id=outcome.id if outcome.id.int else None, status="error", problem=told)
     status: Any = outcome.status
     return BatchResult(id=outcome.id, status=status, version=outcome.version)
 

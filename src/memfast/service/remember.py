@@ -12,7 +12,7 @@ import numpy as np
 from msgspec import UNSET, Struct, UnsetType
 from numpy.typing import NDArray
 
-from memfast.errors import InvalidRequest, Rejected
+from memfast.errors import EmbeddingRequired, InvalidRequest, Rejected
 from memfast.model import EMPTY_OBJECT, Create, Memory, OnConflict, Outcome, Patch, Scope
 from memfast.ports import Clock, Embedder
 from memfast.service.identifiers import Identifiers
@@ -99,9 +99,10 @@ class Remember:
             except Rejected as refused:
                 known = None if isinstance(item, Rejected) else item[1].id
                 outcomes[position] = Outcome(id=known or UUID(int=0), refused=refused)
+        await self._embed(creates, outcomes)
         if creates:
-            changes = await self._embedded(list(creates.values()))
-            for position, outcome in zip(creates, await self._writer.commit(changes, now=now), strict=True):
+            committed = await self._writer.commit(list(creates.values()), now=now)
+            for position, outcome in zip(creates, committed, strict=True):
                 outcomes[position] = outcome
         return [outcome for outcome in outcomes if outcome is not None]
 
@@ -153,13 +154,21 @@ class Remember:
     def _optional(self, value: str | None, path: str) -> str | None:
         return None if value is None else self._limits.name(value, path)
 
-    async def _embedded(self, creates: list[Create]) -> list[Create]:
-        missing = [position for position, create in enumerate(creates) if create.vector is _NO_VECTOR]
-        if missing:
+    async def _embed(self, creates: dict[int, Create], outcomes: list[Outcome | None]) -> None:
+        """Fill in missing vectors; where this service makes none, those items are refused and leave `creates`."""
+        missing = [position for position, create in creates.items() if create.vector is _NO_VECTOR]
+        if not missing:
+            return
+        try:
             vectors = await self._embedder.embed([creates[position].memory.text for position in missing])
-            for position, vector in zip(missing, vectors, strict=True):
-                creates[position] = msgspec.structs.replace(creates[position], vector=vector)
-        return creates
+        except EmbeddingRequired as refused:
+            for position in missing:
+                create = creates.pop(position)
+                target = UUID(int=0) if create.fresh_id else create.memory.id
+                outcomes[position] = Outcome(id=target, refused=refused)
+            return
+        for position, vector in zip(missing, vectors, strict=True):
+            creates[position] = msgspec.structs.replace(creates[position], vector=vector)
 
     async def _patch(self, scope: Scope, target: UUID, changes: Changes, expected_version: int | None) -> Patch:
         check = self._limits

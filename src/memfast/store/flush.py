@@ -88,7 +88,7 @@ def _create(change: Create, row: Row | None, *, version: int, now: datetime) -> 
         memory = msgspec.structs.replace(change.memory, created_at=row.memory.created_at, version=version)
         outcome = Outcome(id=target, status="updated", version=version, memory=memory)
         return outcome, _row(memory, row, change.vector)
-    detail = f"the user has a memory with the id {target}; send on_conflict: update or ignore, or another id"
+    detail = f"$.id: the user has a memory with the id {target}; send on_conflict: update or ignore, or another id"
     return Outcome(id=target, refused=Conflict(detail, path="$.id")), None
 
 
