@@ -11,7 +11,8 @@ LEFT JOIN memories m ON m.scope_id = $1 AND m.id = ANY ($2) AND m.deleted_at IS 
 
 -- name: nearest
 -- The exact neighbours in one scope. LEAST keeps any index that knows distances out of the plan, for ever, and makes
--- ties of all that points away: their score is 0, and among equals the id decides.
+-- ties of all that points away: their score is 0, and among equals the id decides. So it does among scores that are
+-- equal when rounded, as the answer shows them.
 -- Plan: memory_vectors by primary key, top-N sort, memories by primary key.
 SELECT s.version AS scope_version, n.embedding, m.id, m.text, m.kind, m.tags, m.entities, m.importance, m.metadata,
        m.agent_id, m.run_id, m.source, m.created_at, m.updated_at, m.expires_at, m.version
@@ -19,7 +20,7 @@ FROM (SELECT (SELECT version FROM scopes WHERE scope_id = $1) AS version) s
 LEFT JOIN (
     SELECT v.id, v.embedding FROM memory_vectors v
     WHERE v.scope_id = $1 AND v.generation = $2 AND (v.expires_at IS NULL OR v.expires_at > $5)
-    ORDER BY LEAST(v.embedding <#> $3, 0), v.id
+    ORDER BY round(LEAST(v.embedding <#> $3, 0) * 1e6), v.id
     LIMIT $4
 ) n ON true
 LEFT JOIN memories m ON m.scope_id = $1 AND m.id = n.id
