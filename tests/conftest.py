@@ -1,0 +1,102 @@
+"""What every test may ask for: PostgreSQL servers, one per major version for the whole session."""
+
+import asyncio
+import os
+import shutil
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from pathlib import Path
+from urllib.parse import quote
+
+import asyncpg
+import pytest
+
+from memfast import kernels
+from memfast.bootstrap import ground
+from memfast.config import load
+from memfast.store.embedded import Cluster, available_majors
+
+
+def pytest_report_header():
+    """Which kernels and which PostgreSQL the results speak of."""
+    majors = ", ".join(str(major) for major in available_majors())
+    return [f"memfast: {kernels.IMPL} kernels, PostgreSQL {majors}"]
+
+
+def in_thread(work, *arguments):
+    """Run a function that starts an event loop of its own, away from the loop of the tests."""
+    with ThreadPoolExecutor(1) as executor:
+        return executor.submit(work, *arguments).result()
+
+
+class Server:
+    """A running cluster, and new databases in it."""
+
+    def __init__(self, cluster, endpoint):
+        self.cluster = cluster
+        self.endpoint = endpoint
+        self._numbers = count(1)
+
+    def new_database(self, name=None):
+        """Create a database; returns its DSN."""
+        name = name or f"test_{next(self._numbers)}"
+        in_thread(asyncio.run, self._execute(f'CREATE DATABASE "{name}"'))
+        return self.dsn(name)
+
+    def dsn(self, name, host=None):
+        """The address of a database of this server."""
+        endpoint = self.endpoint
+        host = quote(os.fspath(host or endpoint.socket_dir), safe="")
+        return f"postgresql://{endpoint.user}:{quote(endpoint.password)}@/{name}?host={host}&port={endpoint.port}"
+
+    async def _execute(self, statement):
+        connection = await asyncpg.connect(**self.endpoint.connect_arguments())
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
+
+
+@pytest.fixture(scope="session")
+def postgres_servers():
+    """Function: the session's server of a major version, started when it is first asked for."""
+    # Not pytest's own directory: as root, PostgreSQL runs as another user, who must be able to pass through.
+    base = Path(tempfile.mkdtemp(dir="/tmp", prefix="mf-"))
+    base.chmod(0o755)
+    servers = {}
+
+    def server(major):
+        if major not in servers:
+            cluster = Cluster(base / str(major), major=major)
+            servers[major] = Server(cluster, cluster.start())
+        return servers[major]
+
+    yield server
+    for each in servers.values():
+        each.cluster.stop()
+    shutil.rmtree(base, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def major():
+    """The PostgreSQL of a test module; a module that runs on several says so with its own fixture."""
+    return 18
+
+
+@pytest.fixture(scope="module")
+def server(postgres_servers, major):
+    """The server of this module's major version."""
+    return postgres_servers(major)
+
+
+@pytest.fixture(scope="session")
+def make_site():
+    """Function: make a database ready as `memfast serve` does; flags are settings by key."""
+
+    def prepare(dsn, flags):
+        settings = {"postgres.dsn": dsn, "postgres.pool_min": 2, "postgres.pool_max": 6} | flags
+        with ground(load({}, flags=settings).config, lambda _line: None) as site:
+            return site
+
+    return lambda dsn, **flags: in_thread(prepare, dsn, {key.replace("__", "."): value for key, value in flags.items()})
