@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from uuid import UUID
 
@@ -15,7 +16,7 @@ from memfast.ports import Shard
 __all__ = ["PoolStats", "ShardPool"]
 
 ADMISSIONS_MAX = 10_000
-"""Scopes whose last miss is remembered."""
+"""Scopes whose last miss is remembered, and scopes that are known to be too large."""
 
 
 class PoolStats(Struct, frozen=True):
@@ -35,7 +36,8 @@ class ShardPool:
         lineage: the database's life.
         generation: the embedder's generation.
         dimensions: length of a vector.
-        admit_window_s: a scope that misses twice within it is worth loading.
+        admit_window_s: a scope that misses twice within it is worth loading; one that turned out to be larger than
+            all room is not tried again before it is over.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class ShardPool:
         self._admit_window_s = admit_window_s
         self._held: OrderedDict[UUID, tuple[Shard, int]] = OrderedDict()
         self._missed_s: OrderedDict[UUID, float] = OrderedDict()
+        self._too_large_s: OrderedDict[UUID, float] = OrderedDict()
         self._bytes = 0
         self._evictions = 0
 
@@ -74,7 +77,10 @@ class ShardPool:
         """See `ports.Shards.put`."""
         self.drop(scope_id)
         size = shard.nbytes
-        if size > (self._capacity_bytes if evict else self._capacity_bytes - self._bytes):
+        if size > self._capacity_bytes:  # a load at every search would cost more than it could ever give
+            _remember(self._too_large_s, scope_id, self._missed_s.pop(scope_id, -math.inf))
+            return False
+        if not evict and size > self._capacity_bytes - self._bytes:
             return False
         self.shrink_to(self._capacity_bytes - size)
         self._held[scope_id] = (shard, size)
@@ -111,13 +117,21 @@ class ShardPool:
 
     def note_miss(self, scope_id: UUID, now_s: float) -> bool:
         """See `ports.Shards.note_miss`."""
-        last_s = self._missed_s.pop(scope_id, None)
-        while len(self._missed_s) >= ADMISSIONS_MAX:
-            self._missed_s.popitem(last=False)
-        self._missed_s[scope_id] = now_s
+        refused_s = self._too_large_s.get(scope_id)
+        if refused_s is not None and now_s - refused_s <= self._admit_window_s:
+            return False
+        last_s = self._missed_s.get(scope_id)
+        _remember(self._missed_s, scope_id, now_s)
         return last_s is not None and now_s - last_s <= self._admit_window_s
 
     def stats(self) -> PoolStats:
         """What is held now."""
         rows = sum(len(shard) for shard, _ in self._held.values())
         return PoolStats(len(self._held), rows, self._bytes, self._evictions)
+
+
+def _remember(times_s: OrderedDict[UUID, float], scope_id: UUID, at_s: float) -> None:
+    times_s.pop(scope_id, None)
+    while len(times_s) >= ADMISSIONS_MAX:
+        times_s.popitem(last=False)
+    times_s[scope_id] = at_s

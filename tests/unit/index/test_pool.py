@@ -1,0 +1,67 @@
+"""What the pool of shards holds, and what it does not try again."""
+
+from uuid import UUID
+
+import pytest
+from index_world import DIMENSIONS, IDENTITY, VECTORS, at
+
+from memfast.index.pool import ShardPool
+from memfast.model import Memory, Scope, Snapshot
+
+SCOPE = Scope(UUID(int=1), "default", "ada")
+WINDOW_S = 600.0
+
+
+@pytest.fixture
+def snapshot():
+    """One memory."""
+    fields = {"kind": "fact", "tags": [], "entities": [], "importance": 0.5, "metadata": b"{}", "version": 1}
+    nothing = {"agent_id": None, "run_id": None, "source": None, "expires_at": None}
+    memory = Memory(
+        id=UUID(int=7), user_id="ada", text="peanuts", created_at=at(0), updated_at=at(0), **fields, **nothing
+    )
+    return Snapshot(memories=[memory], vectors=VECTORS[:1], version=1, purged_to=0)
+
+
+def make_pool(capacity_bytes):
+    """Build an empty pool."""
+    return ShardPool(
+        capacity_bytes,
+        lineage=IDENTITY.lineage,
+        generation=IDENTITY.generation,
+        dimensions=DIMENSIONS,
+        admit_window_s=WINDOW_S,
+    )
+
+
+def test_a_scope_that_fits_is_loaded_at_its_second_miss(snapshot):
+    """Two misses within the window are worth a load, and the loaded shard is held."""
+    pool = make_pool(1 << 20)
+    assert [pool.note_miss(SCOPE.id, 1000.0), pool.note_miss(SCOPE.id, 1001.0)] == [False, True]
+    shard = pool.build(SCOPE, snapshot)
+    assert pool.put(SCOPE.id, shard)
+    assert pool.get(SCOPE.id) is shard
+
+
+def test_a_scope_larger_than_all_room_is_not_loaded_at_every_search(snapshot):
+    """After a load that did not fit, misses ask for none before the window is over."""
+    pool = make_pool(0)
+    pool.note_miss(SCOPE.id, 1000.0)
+    assert pool.note_miss(SCOPE.id, 1001.0)
+    assert not pool.put(SCOPE.id, pool.build(SCOPE, snapshot))
+    later = [1001.0 + seconds for seconds in (1, 2, 300, WINDOW_S)]
+    assert [pool.note_miss(SCOPE.id, moment) for moment in later] == [False] * 4
+    after = 1001.0 + WINDOW_S + 1
+    assert [pool.note_miss(SCOPE.id, after), pool.note_miss(SCOPE.id, after + 1)] == [False, True]
+
+
+def test_a_warm_up_without_room_leaves_the_scope_to_its_searches(snapshot):
+    """A shard that only found no free room is loaded when searches ask for it."""
+    pool = make_pool(pool_bytes := make_pool(0).build(SCOPE, snapshot).nbytes)
+    other = UUID(int=2)
+    assert pool.put(other, pool.build(SCOPE, snapshot))
+    assert pool.nbytes == pool_bytes
+    assert not pool.put(SCOPE.id, pool.build(SCOPE, snapshot), evict=False)
+    assert [pool.note_miss(SCOPE.id, 1000.0), pool.note_miss(SCOPE.id, 1001.0)] == [False, True]
+    assert pool.put(SCOPE.id, pool.build(SCOPE, snapshot))
+    assert pool.get(other) is None
