@@ -4,7 +4,7 @@
 
 The floor runs the service's own statement over as many connections to the same server as the service has, and
 fetches every column; it checks, ranks and encodes nothing. Scopes have 1,000 and 10,000 memories of 256 dimensions,
-no query comes twice, and both sides take turns.
+no query comes twice, the index in memory is off, and every answer must say that it was cold.
 """
 
 from __future__ import annotations
@@ -42,7 +42,11 @@ POOL = 4
 """Connections to PostgreSQL: the service's own number for an embedded one."""
 
 PLANTED = Planted(request_s=0.01)
-CLIENTS = (1, 16)
+_SETTINGS = tuple(
+    word
+    for setting in (f"postgres.pool_min={POOL}", f"postgres.pool_max={POOL}", "index.memory_mb=0")
+    for word in ("--set", setting)
+)
 _GATED_CLIENTS = 16
 _QUERIES = {1_000: {1: 400, 16: 1_200}, 10_000: {1: 100, 16: 240}}
 """Searches of one side of a pair: by memories in the scope and by clients."""
@@ -63,22 +67,23 @@ class Side:
 
 def measure(*, quick: bool = False, planted: bool = False) -> Report:
     """Measure both sizes at 1 and at 16 clients."""
-    with scratch_dir() as root:
-        settings = ("--set", f"postgres.pool_min={POOL}", "--set", f"postgres.pool_max={POOL}")
-        with Service(root / "data", settings=settings, planted=PLANTED if planted else None) as service:
-            return run(_measure(service, pairs=3 if quick else 7, share=4 if quick else 1))
+    slow = PLANTED if planted else None
+    with scratch_dir() as root, Service(root / "data", settings=_SETTINGS, planted=slow) as service:
+        return run(_measure(service, pairs=3 if quick else 7, share=4 if quick else 1))
 
 
 async def _measure(service: Service, *, pairs: int, share: int) -> Report:
     report = Report([])
     rng = np.random.default_rng(11)
-    async with connections(service.address, max(CLIENTS)) as opened, _by_hand(service) as pool:
+    async with _by_hand(service) as pool:
         for memories, counts in _QUERIES.items():
             user_id = f"cold-{memories}"
-            await fill(opened[0], user_id, memories, rng)
+            async with connections(service.address, 1) as (connection,):
+                await fill(connection, user_id, memories, rng)
             await pool.settle()
             for clients, searches in counts.items():
-                measured = await _pairs(service, opened[:clients], pool, user_id, rng, searches // share, pairs)
+                async with connections(service.address, clients) as opened:
+                    measured = await _pairs(service, opened, pool, user_id, rng, searches // share, pairs)
                 _add(report, memories, clients, measured)
     return report
 
@@ -120,6 +125,8 @@ def _sender(connection: Connection) -> Callable[[bytes], Awaitable[None]]:
         status, body = await connection.send(request)
         if status != 200:
             raise RuntimeError(f"a search was answered with {status}: {body[:300]!r}")
+        if b"memfast-tier: cold" not in connection.head:
+            raise RuntimeError(f"a search was not cold: {connection.head!r}")
 
     return send
 

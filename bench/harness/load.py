@@ -24,9 +24,13 @@ _ENCODERS = {JSON: msgspec.json.encode, MSGPACK: msgspec.msgpack.encode}
 
 
 class Connection(asyncio.Protocol):
-    """One HTTP/1.1 connection that is kept: a request's bytes in, status and body out, one at a time."""
+    """One HTTP/1.1 connection that is kept: a request's bytes in, status and body out, one at a time.
+
+    `head` is the start line and the headers of the latest answer, in lower case.
+    """
 
     def __init__(self) -> None:
+        self.head = b""
         self._transport: Any = None
         self._answer: asyncio.Future[tuple[int, bytes]] | None = None
         self._received = bytearray()
@@ -56,8 +60,10 @@ class Connection(asyncio.Protocol):
         """Send a request made by `encode`; return status and body.
 
         Raises:
-            ConnectionError: the server closed the connection.
+            ConnectionError: the server closed the connection, as it does with one that was idle for long.
         """
+        if self._transport.is_closing():
+            raise ConnectionError("the server closed the connection before the request")
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.write(request)
         return await self._answer
@@ -70,8 +76,8 @@ class Connection(asyncio.Protocol):
         head_end = self._received.find(b"\r\n\r\n")
         if head_end < 0:
             return
-        head = bytes(self._received[:head_end]).lower()
-        _, found, rest = head.partition(b"\r\ncontent-length:")
+        self.head = bytes(self._received[:head_end]).lower()
+        _, found, rest = self.head.partition(b"\r\ncontent-length:")
         self._body_start = head_end + 4
         self._end = self._body_start + (int(rest.partition(b"\r\n")[0]) if found else 0)
 
