@@ -116,8 +116,9 @@ class Answers:
         if answer.expires_at is not None:
             left_s = (answer.expires_at - self._clock.now()).total_seconds()
             deadline_ns = now_ns + int(left_s * 1e9)
-        self._coherence.learned(scope_id, answer.version if answer.scope_version is None else answer.scope_version)
+        version = answer.version if answer.scope_version is None else answer.scope_version
         if deadline_ns > now_ns:
+            self._coherence.copied(scope_id, epochs, version)
             self._caches[kind].put(
                 key, answer.body, epochs.slot, epochs.scope, epochs.every, answer.version, deadline_ns, now_ns
             )

@@ -67,6 +67,7 @@ class Coherence:
         self._ledger = ledger
         self._clock = clock
         self._known: dict[UUID, int] = {}
+        self._copied: dict[UUID, tuple[Epochs, int]] = {}
         self._served: set[UUID] = set()
         self._trusted_until = clock.monotonic() + TRUST_S
         self._listen = listen
@@ -99,6 +100,21 @@ class Coherence:
                 del known[next(iter(known))]
             known[scope_id] = version
 
+    def copied(self, scope_id: UUID, epochs: Epochs, version: int) -> None:
+        """A copy of the scope at this version was kept, good for these epochs.
+
+        The oldest such copy is what a check compares: a newer one tells nothing about the others.
+        """
+        self.learned(scope_id, version)
+        before = self._copied.pop(scope_id, None)
+        if before is None or epochs > before[0]:
+            before = epochs, version
+        elif epochs == before[0]:
+            before = epochs, min(version, before[1])
+        if len(self._copied) >= KNOWN_MAX:  # of unknown age from now on: the next check voids them
+            del self._copied[next(iter(self._copied))]
+        self._copied[scope_id] = before
+
     def served(self, scope_id: UUID) -> None:
         """The scope was answered from a copy: the next check covers it."""
         self._served.add(scope_id)
@@ -107,6 +123,7 @@ class Coherence:
         """Void every copy in every worker of the host."""
         self._slots.bump(0)
         self._known.clear()
+        self._copied.clear()
 
     def stale_for_s(self) -> float:
         """Seconds since copies stopped being confirmed; 0 while they are."""
@@ -126,7 +143,8 @@ class Coherence:
         except MemfastError:
             self._served.update(served)
             raise
-        if facts.wal < self.facts.wal or any(version < known[scope_id] for scope_id, version in versions):
+        shown = dict(versions)
+        if facts.wal < self.facts.wal or any(shown.get(scope_id, 0) < version for scope_id, version in known.items()):
             facts = await self._went_back(facts)
         elif facts.lineage != self.facts.lineage:
             _log.warning("the database has begun a new life: every copy is dropped")
@@ -158,5 +176,6 @@ class Coherence:
 
     def _compare(self, versions: Iterable[tuple[UUID, int]]) -> None:
         for scope_id, version in versions:
-            if version > self._known.get(scope_id, -1):
+            copied = self._copied.get(scope_id)
+            if copied is None or (version > copied[1] and self.holds(copied[0])):
                 self.wrote(scope_id, version)

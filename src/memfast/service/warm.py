@@ -86,6 +86,11 @@ class Warm:
             return shard
         if self._shards.get(scope.id) is None:
             return None
+        complete = self._complete.get(scope.id)
+        if complete is None or complete.every != epochs.every:  # maybe of another life: no delta leads on from there
+            self.drop(scope.id)
+            self.load(scope)
+            return None
         update = self._updates.get((scope.id, epochs))
         if update is None:
             update = self._updates[scope.id, epochs] = asyncio.create_task(self._catch_up(scope, epochs))
@@ -150,7 +155,6 @@ class Warm:
             self.drop(scope.id)
             self.load(scope)
             return None
-        self._coherence.learned(scope.id, advanced.version)
         self._hold(scope.id, advanced, epochs)
         return advanced
 
@@ -164,7 +168,6 @@ class Warm:
             except MemfastError as error:
                 _log.info("a scope could not be loaded: %s", error)
                 return False
-            self._coherence.learned(scope.id, snapshot.version)
             return self._hold(scope.id, shard, epochs, evict=evict)
 
     def _hold(self, scope_id: UUID, shard: Shard | None, epochs: Epochs, *, evict: bool = True) -> bool:
@@ -181,9 +184,10 @@ class Warm:
             self._complete.pop(scope_id, None)
             return False
         self._complete.pop(scope_id, None)
-        if len(self._complete) >= COMPLETE_MAX:  # of a shard that is still held: one delta query too many
+        if len(self._complete) >= COMPLETE_MAX:  # of a shard that is still held: one load too many
             del self._complete[next(iter(self._complete))]
         self._complete[scope_id] = epochs
+        self._coherence.copied(scope_id, epochs, shard.version)
         return True
 
     def _updated(self, scope_id: UUID, epochs: Epochs, task: asyncio.Task[Shard | None]) -> None:
