@@ -1,0 +1,384 @@
+"""Every order of events in which a copy could outlive a write, played on purpose.
+
+Then copies of the code with one fault each: each must be caught by the play that was made for it.
+"""
+
+import asyncio
+from datetime import UTC, datetime
+from uuid import UUID
+
+import msgspec
+import pytest
+from bench.coherence.driver import Stale
+from bench.coherence.model import Batch, Forget, List
+from pair import PausingStore, Unwatched, install, reached
+
+from memfast.service import writer
+from memfast.service.answers import Answers
+from memfast.service.coherence import Epochs
+from memfast.service.warm import Warm
+from memfast.service.writer import Writer
+
+pytestmark = pytest.mark.filterwarnings("ignore:Use of asynccontextmanager:DeprecationWarning")
+
+WRITES = {
+    "create": lambda pair: pair.put(),
+    "update": lambda pair: pair.again(1, "update"),
+    "ignore": lambda pair: pair.again(1, "ignore"),
+    "refused": lambda pair: pair.again(1, "error"),
+    "patch": lambda pair: pair.patch(2),
+    "delete": lambda pair: pair.delete(3),
+    "batch": lambda pair: Batch(pair.user_id, (pair.put(7), pair.put(8), pair.again(0, "update"))),
+    "forget": lambda pair: Forget(pair.user_id),
+}
+
+
+# Plays
+
+
+async def acknowledged(pair, *, write="patch", warm=True):
+    """Both workers hold copies; one writes; from the acknowledgement on both show it."""
+    async with pair(warm=warm) as both:
+        await both.copied()
+        await both.write(both.a, WRITES[write](both))
+        await both.right()
+        await both.write(both.b, WRITES["create"](both))
+        await both.right()
+
+
+async def fill(pair, *, kind="search", store_call="nearest"):
+    """A read has its snapshot when a write is acknowledged: what it fills must not be shown after that."""
+    async with pair() as both:
+        ask = next(ask for ask in both.asks if type(ask).__name__.lower() == kind)
+        with both.b.held(store_call) as pause:
+            read = both.later(both.b, ask)
+            await reached(pause)
+            await both.write(both.a, both.patch())
+        await read
+        await both.right()
+
+
+async def load(pair):
+    """A shard is being loaded when a write is acknowledged."""
+    async with pair() as both:
+        with both.b.held("load") as pause:
+            loading = both.b.services.warm.load(both.b.scope(both.user_id))
+            await reached(pause)
+            await both.write(both.a, both.delete())
+        assert await loading
+        await both.right()
+
+
+async def catch_up(pair):
+    """A shard is being brought up to one write when the next is acknowledged."""
+    async with pair(warm=True) as both:
+        await both.write(both.a, both.patch())
+        with both.b.held("changes_since") as pause:
+            read = both.later(both.b, both.asks[0])
+            await reached(pause)
+            await both.write(both.a, both.delete(1))
+        await read
+        await both.right()
+
+
+async def before_commit(pair, *, warm=True):
+    """Reads come between the begin of a write and its COMMIT."""
+    async with pair(warm=warm) as both:
+        await both.copied()
+        operation = both.patch()
+        with both.a.held("before commit") as pause:
+            write = asyncio.create_task(both.a.ask(*operation.request()))
+            await reached(pause)
+            await both.right()
+        assert (await write).status == 200
+        both.state, _ = operation.applied(both.state, datetime.now(UTC))
+        await both.right()
+
+
+async def after_commit(pair):
+    """Reads come between COMMIT and the acknowledgement: they may show either state, those after it only the new."""
+    async with pair(warm=True) as both:
+        await both.copied()
+        operation = both.patch()
+        with both.a.held("after commit") as pause:
+            write = asyncio.create_task(both.a.ask(*operation.request()))
+            await reached(pause)
+            for ask in both.asks:
+                await asyncio.gather(both.later(both.a, ask), both.later(both.b, ask))
+        assert (await write).status == 200
+        both.state, _ = operation.applied(both.state, datetime.now(UTC))
+        await both.right()
+
+
+async def flight(pair):
+    """A read that begins after an acknowledgement does not join one that began before."""
+    async with pair() as both:
+        ask = both.asks[0]
+        with both.b.held("nearest") as pause:
+            first = both.later(both.b, ask)
+            await reached(pause)
+            await both.write(both.a, both.patch(0))
+            second = both.later(both.b, ask)
+            for _ in range(50):
+                await asyncio.sleep(0)
+        await first
+        both.judge(ask, await second)
+        await both.right()
+
+
+async def retried(pair):
+    """A worker dies after COMMIT and told nobody; the client's second attempt is answered by another worker."""
+    async with pair(warm=True) as both:
+        await both.copied()
+        await both.beside(both.delete(2))
+        await both.write(both.b, both.delete(2))
+        await both.right()
+
+
+async def unseen(pair):
+    """Nobody is told of a commit: the check finds it."""
+    async with pair(warm=True) as both:
+        await both.copied()
+        await both.beside(both.delete(2))
+        for place in (both.a, both.b):
+            await place.services.coherence.check()
+        await both.right()
+
+
+async def unseen_but_read(pair):
+    """One read of the database itself shows a commit that nobody was told of; the copies of other reads stay behind."""
+    async with pair() as both:
+        await both.copied()
+        await both.beside(both.delete(2))
+        fresh = List(both.user_id, limit=6)
+        for place in (both.a, both.b):
+            both.judge(fresh, await both.later(place, fresh))
+            await place.services.coherence.check()
+        await both.right()
+
+
+async def unseen_while_filled(pair):
+    """A fill began before such a commit and ends after the check that saw it: the next check voids it."""
+    async with pair() as both:
+        fresh = List(both.user_id, limit=6)
+        with both.b.held("nearest") as pause:
+            read = both.later(both.b, both.asks[0])
+            await reached(pause)
+            await both.beside(both.delete(2))
+            both.judge(fresh, await both.later(both.b, fresh))
+            await both.later(both.b, fresh)
+            await both.b.services.coherence.check()
+        await read
+        await both.later(both.b, both.asks[0])
+        await both.b.services.coherence.check()
+        await both.right()
+
+
+async def restored(pair):
+    """The database goes back to an older state under the running service."""
+    async with pair(warm=True) as both:
+        old = both.state
+        await both.write(both.a, both.put())
+        await both.copied()
+        scope_id = both.a.scope(both.user_id).id
+        async with both.a.store._pool.connection() as connection, connection.transaction():
+            await connection.execute("UPDATE scopes SET version = $2 WHERE scope_id = $1", scope_id, old.version)
+            for table in ("memories", "memory_vectors"):
+                query = f"DELETE FROM {table} WHERE scope_id = $1 AND id = $2"
+                await connection.execute(query, scope_id, UUID(both.ids[-1]))
+        both.state = old
+        for place in (both.a, both.b):
+            await place.services.coherence.check()
+        await both.right()
+        await both.write(both.b, both.patch())
+        await both.right()
+
+
+FILLS = {"search": "nearest", "list": "list", "get": "get", "getmany": "get"}
+
+
+@pytest.mark.parametrize("write", WRITES)
+@pytest.mark.parametrize("warm", [False, True], ids=["cold", "warm"])
+async def test_an_acknowledged_write_is_seen_by_every_worker(pair, monkeypatch, write, warm):
+    """Whatever the write, whoever made it, and also when it changed nothing but the version."""
+    install(monkeypatch)
+    await acknowledged(pair, write=write, warm=warm)
+
+
+@pytest.mark.parametrize(("kind", "store_call"), FILLS.items())
+async def test_a_fill_does_not_outlive_a_write(pair, monkeypatch, kind, store_call):
+    """The epoch was read before the snapshot: the write has raised it since."""
+    install(monkeypatch)
+    await fill(pair, kind=kind, store_call=store_call)
+
+
+PLAYS = [
+    load,
+    catch_up,
+    before_commit,
+    after_commit,
+    flight,
+    retried,
+    unseen,
+    unseen_but_read,
+    unseen_while_filled,
+    restored,
+]
+
+
+@pytest.mark.parametrize("play", PLAYS, ids=lambda play: play.__name__)
+async def test_no_order_of_events_shows_an_old_state(pair, monkeypatch, play):
+    """Each play by its own docstring."""
+    install(monkeypatch)
+    await play(pair)
+
+
+# The same plays with one fault
+
+
+class NoBump(Unwatched):
+    """The bump is left out."""
+
+    def wrote(self, scope_id, version):
+        self.learned(scope_id, version)
+        return self.epochs(scope_id)
+
+
+class BumpFirst(Writer):
+    """The bump comes before COMMIT."""
+
+    async def _commit(self, changes, now):
+        for scope_id in {change.scope.id for change in changes}:
+            self._coherence.wrote(scope_id, 0)
+        return await self._store.apply(changes, now=now)
+
+
+class BumpForChanges(Writer):
+    """An answer that changed nothing is given without a bump."""
+
+    async def _commit(self, changes, now):
+        outcomes = await self._store.apply(changes, now=now)
+        for change, outcome in zip(changes, outcomes, strict=True):
+            made = outcome.refused is None and outcome.version > outcome.scope_version - len(changes)
+            if made and outcome.status != "duplicate":
+                self._coherence.wrote(change.scope.id, outcome.scope_version)
+        return outcomes
+
+
+class LateEpochs(Answers):
+    """A fill is stamped with the epoch read after its snapshot."""
+
+    async def _compute(self, kind, key, scope_id, epochs, compute):
+        answer = await compute(epochs)
+        self.keep(kind, key, scope_id, self._coherence.epochs(scope_id), answer)
+        return answer
+
+
+class LateShards(Warm):
+    """A shard counts as complete for the epoch read after its snapshot."""
+
+    def _hold(self, scope_id, shard, epochs, **more):
+        return super()._hold(scope_id, shard, self._coherence.epochs(scope_id), **more)
+
+
+class AnyFlight(Answers):
+    """A reader joins whatever flight there is of its question."""
+
+    async def answer(self, kind, key, scope_id, compute):
+        for (other, _), running in self._flights.items():
+            if other == key:
+                return await asyncio.shield(running)
+        return await super().answer(kind, key, scope_id, compute)
+
+
+class Undying(PausingStore):
+    """Deltas come without their tombstones."""
+
+    async def changes_since(self, scope, version):
+        return msgspec.structs.replace(await super().changes_since(scope, version), deleted=[])
+
+
+class NeverComparing(Unwatched):
+    """The watch compares no versions."""
+
+    def _compare(self, versions):
+        pass
+
+
+class ComparingTheNewest(Unwatched):
+    """The watch compares with the newest version that was seen, not with the oldest that is kept."""
+
+    def _compare(self, versions):
+        for scope_id, version in versions:
+            if version > self._known.get(scope_id, -1):
+                self.wrote(scope_id, version)
+
+
+class BeyondLives(Warm):
+    """A shard follows deltas from one life of the database into the next."""
+
+    async def shard(self, scope, epochs):
+        complete = self._complete.get(scope.id)
+        if complete is not None:
+            self._complete[scope.id] = Epochs(complete.slot, complete.scope, epochs.every)
+        return await super().shard(scope, epochs)
+
+
+def _fill(kind):
+    async def play(pair):
+        await fill(pair, kind=kind, store_call=FILLS[kind])
+
+    return play
+
+
+def _write(kind):
+    async def play(pair):
+        await acknowledged(pair, write=kind)
+
+    return play
+
+
+FAULTS = [
+    *(pytest.param({"Coherence": NoBump}, _write(kind), id=f"no bump: {kind}") for kind in WRITES if kind != "forget"),
+    pytest.param({"Writer": BumpFirst}, before_commit, id="bump before COMMIT"),
+    *(pytest.param({"Answers": LateEpochs}, _fill(kind), id=f"late epoch: {kind}") for kind in FILLS),
+    pytest.param({"Warm": LateShards}, load, id="late epoch: load"),
+    pytest.param({"Warm": LateShards}, catch_up, id="late epoch: delta"),
+    pytest.param({"Answers": AnyFlight}, flight, id="older flight joined"),
+    pytest.param({"PostgresStore": Undying}, _write("delete"), id="tombstones ignored"),
+    pytest.param({"Writer": BumpForChanges}, retried, id="no bump for a repeated delete"),
+    pytest.param({"Coherence": NeverComparing}, unseen, id="no versions compared"),
+    pytest.param({"Coherence": ComparingTheNewest}, unseen_but_read, id="newest version compared, after a read"),
+    pytest.param({"Coherence": ComparingTheNewest}, unseen_while_filled, id="newest version compared, during a fill"),
+    pytest.param({"Warm": BeyondLives}, restored, id="deltas across lives"),
+]
+
+
+@pytest.mark.parametrize(("parts", "play"), FAULTS)
+async def test_a_fault_is_caught(pair, monkeypatch, parts, play):
+    """A play that passes says something: with the fault it was made for it does not."""
+    install(monkeypatch, **parts)
+    with pytest.raises(Stale):
+        await play(pair)
+
+
+async def test_a_worker_that_forgets_its_own_deletes_is_caught(pair, monkeypatch):
+    """The delta that a worker makes of its own write holds the tombstones too."""
+    real = writer._delta
+
+    def without_tombstones(*arguments):
+        delta = real(*arguments)
+        return delta and msgspec.structs.replace(delta, deleted=[])
+
+    install(monkeypatch)
+    monkeypatch.setattr(writer, "_delta", without_tombstones)
+    with pytest.raises(Stale):
+        await acknowledged(pair, write="delete")
+
+
+@pytest.mark.parametrize("write", ["ignore", "refused"])
+async def test_what_changed_nothing_still_shows_in_the_version(pair, monkeypatch, write):
+    """Such a write takes a version: without a bump copies would name an older one than was acknowledged."""
+    install(monkeypatch, Writer=BumpForChanges)
+    with pytest.raises(Stale):
+        await acknowledged(pair, write=write)
