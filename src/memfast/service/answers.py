@@ -115,7 +115,7 @@ class Answers:
         deadline_ns = _NEVER_NS
         if answer.expires_at is not None:
             left_s = (answer.expires_at - self._clock.now()).total_seconds()
-            deadline_ns = now_ns + int(left_s * 1e9)
+            deadline_ns = min(now_ns + int(left_s * 1e9), _NEVER_NS)
         version = answer.version if answer.scope_version is None else answer.scope_version
         if deadline_ns > now_ns:
             self._coherence.copied(scope_id, epochs, version)
