@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 from urllib.parse import quote
@@ -59,23 +60,28 @@ class Server:
 
 
 @pytest.fixture(scope="session")
-def postgres_servers():
+def session_base():
+    """A directory that every user may pass through: as root, PostgreSQL runs as another user."""
+    folder = Path(tempfile.mkdtemp(dir="/tmp", prefix="mf-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_servers(session_base):
     """Function: the session's server of a major version, started when it is first asked for."""
-    # Not pytest's own directory: as root, PostgreSQL runs as another user, who must be able to pass through.
-    base = Path(tempfile.mkdtemp(dir="/tmp", prefix="mf-"))
-    base.chmod(0o755)
     servers = {}
 
     def server(major):
         if major not in servers:
-            cluster = Cluster(base / str(major), major=major)
+            cluster = Cluster(session_base / str(major), major=major)
             servers[major] = Server(cluster, cluster.start())
         return servers[major]
 
     yield server
     for each in servers.values():
         each.cluster.stop()
-    shutil.rmtree(base, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
@@ -91,12 +97,15 @@ def server(postgres_servers, major):
 
 
 @pytest.fixture(scope="session")
-def make_site():
-    """Function: make a database ready as `memfast serve` does; flags are settings by key."""
+def make_site(session_base):
+    """Function: make a database ready as `memfast serve` does; keywords are settings, `__` for the dot."""
+    with ExitStack() as stack:
 
-    def prepare(dsn, flags):
-        settings = {"postgres.dsn": dsn, "postgres.pool_min": 2, "postgres.pool_max": 6} | flags
-        with ground(load({}, flags=settings).config, lambda _line: None) as site:
-            return site
+        def prepare(dsn, **settings):
+            flags = {"postgres.dsn": dsn, "postgres.pool_min": 2, "postgres.pool_max": 6}
+            flags["data_dir"] = tempfile.mkdtemp(dir=session_base, prefix="data-")
+            flags |= {key.replace("__", "."): value for key, value in settings.items()}
+            prepared = ground(load({}, flags=flags).config, lambda _line: None)
+            return in_thread(stack.enter_context, prepared)
 
-    return lambda dsn, **flags: in_thread(prepare, dsn, {key.replace("__", "."): value for key, value in flags.items()})
+        yield prepare

@@ -180,7 +180,7 @@ def settings():
 @pytest.fixture(scope="module")
 def site(server, make_site, settings):
     """A new database, prepared."""
-    return make_site(server.new_database(), **settings)
+    return make_site(server.new_database(), **{key.replace(".", "__"): value for key, value in settings.items()})
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
