@@ -24,6 +24,8 @@ __all__ = ["READY", "Planted", "Program", "Service", "free_port", "scratch_dir"]
 
 READY = b"GET /v1/health/ready HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n"
 
+_CPU_CLOCK = 2
+"""With the id of a process, Linux makes a clock of its CPU time in nanoseconds of this: clock_getcpuclockid(3)."""
 _POLL_S = 0.002
 _START_S = 120.0
 _STOP_S = 60.0
@@ -102,8 +104,7 @@ class Program:
         """CPU time that the workers have used, user and system, in seconds; PostgreSQL is not in it."""
         assert self._process is not None
         workers = [child for child in psutil.Process(self._process.pid).children() if child.name() != "postgres"]
-        times = [worker.cpu_times() for worker in workers]
-        return sum(used.user + used.system for used in times)
+        return sum(time.clock_gettime(~worker.pid << 3 | _CPU_CLOCK) for worker in workers)
 
     def _log_tail(self) -> str:
         return self._log_file.read_bytes()[-_TAIL_BYTES:].decode("utf-8", errors="replace")
