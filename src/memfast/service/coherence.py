@@ -4,7 +4,7 @@ Every scope has a slot in memory that all workers of the host share: a counter, 
 commit and before the acknowledgement. A copy remembers the epoch that was read before its snapshot, and is good while
 the slot still shows it. What slots cannot see (a dead worker's late commit, another host, a person with psql) the
 **trust** check finds: twice a second it compares the versions of the scopes that were served from copies with the
-database's, and raises the slot of each that moved on.
+database's, and raises the slot of each that moved on. Scopes with copies that nobody asked for take turns.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
@@ -28,6 +29,9 @@ TRUST_S = 1.0
 
 SERVED_MAX = 50_000
 """Scopes that one check covers. Of any beyond, the copies are dropped instead of checked."""
+
+IDLE_MAX = 500
+"""Scopes with copies that nobody asked for lately which one check covers besides, each in its turn."""
 
 KNOWN_MAX = 200_000
 """Scopes whose version is remembered."""
@@ -137,7 +141,8 @@ class Coherence:
         """
         started = self._clock.monotonic()
         served, self._served = list(self._served), set()
-        known = {scope_id: self._known.get(scope_id, -1) for scope_id in served[:SERVED_MAX]}
+        asked = [*served[:SERVED_MAX], *self._idle(set(served))]
+        known = {scope_id: self._known.get(scope_id, -1) for scope_id in asked}
         try:
             facts, versions = await self._ledger.versions(list(known))
         except MemfastError:
@@ -173,6 +178,18 @@ class Coherence:
                 _log.debug("copies could not be confirmed: %s", error)
             except Exception:  # noqa: BLE001 - a task's edge: the watch must outlive whatever it meets
                 _log.exception("the watch over the database failed")
+
+    def _idle(self, served: set[UUID]) -> list[UUID]:
+        """Scopes that were not served and have copies, those first that waited longest; what is void is left out."""
+        idle = []
+        for scope_id in list(islice(self._copied, IDLE_MAX)):
+            copied = self._copied.pop(scope_id)
+            if scope_id in served:
+                self._copied[scope_id] = copied
+            elif self.holds(copied[0]):
+                self._copied[scope_id] = copied
+                idle.append(scope_id)
+        return idle
 
     def _compare(self, versions: Iterable[tuple[UUID, int]]) -> None:
         for scope_id, version in versions:

@@ -145,6 +145,18 @@ async def unseen(pair):
         await both.right()
 
 
+async def unseen_and_unasked(pair):
+    """Nobody is told, and nobody asks for the user until long after: the check covers idle copies too."""
+    async with pair(warm=True) as both:
+        await both.copied()
+        for place in (both.a, both.b):
+            await place.services.coherence.check()
+        await both.beside(both.delete(2))
+        for place in (both.a, both.b):
+            await place.services.coherence.check()
+        await both.right()
+
+
 async def unseen_but_read(pair):
     """One read of the database itself shows a commit that nobody was told of; the copies of other reads stay behind."""
     async with pair() as both:
@@ -220,6 +232,7 @@ PLAYS = [
     flight,
     retried,
     unseen,
+    unseen_and_unasked,
     unseen_but_read,
     unseen_while_filled,
     restored,
@@ -314,6 +327,13 @@ class ComparingTheNewest(Unwatched):
                 self.wrote(scope_id, version)
 
 
+class CheckingTheServed(Unwatched):
+    """The watch covers what was served since it looked last, and nothing else."""
+
+    def _idle(self, served):
+        return []
+
+
 class BeyondLives(Warm):
     """A shard follows deltas from one life of the database into the next."""
 
@@ -348,6 +368,7 @@ FAULTS = [
     pytest.param({"PostgresStore": Undying}, _write("delete"), id="tombstones ignored"),
     pytest.param({"Writer": BumpForChanges}, retried, id="no bump for a repeated delete"),
     pytest.param({"Coherence": NeverComparing}, unseen, id="no versions compared"),
+    pytest.param({"Coherence": CheckingTheServed}, unseen_and_unasked, id="idle copies not checked"),
     pytest.param({"Coherence": ComparingTheNewest}, unseen_but_read, id="newest version compared, after a read"),
     pytest.param({"Coherence": ComparingTheNewest}, unseen_while_filled, id="newest version compared, during a fill"),
     pytest.param({"Warm": BeyondLives}, restored, id="deltas across lives"),
