@@ -416,12 +416,13 @@ def migrate(config: Config, report: Reporter) -> int:
 
 
 async def with_keyring(config: Config, work: Callable[[Keyring], Any], report: Reporter) -> Any:
-    """Run a command's work on the API keys, beside a running service or alone.
+    """Run a command's work on the API keys, beside a running service or alone, also before the first start.
 
     Raises:
         StartError: the database cannot be reached.
     """
     with _attached(config, report) as address:
+        await _prepare_new(config, address, report)
         pool = await _open_pool(config, address, PoolSize(1, 1))
         try:
             return await work(Keyring(PostgresKeys(pool), SystemClock()))
@@ -429,13 +430,60 @@ async def with_keyring(config: Config, work: Callable[[Keyring], Any], report: R
             await pool.close(5.0)
 
 
+async def _prepare_new(config: Config, address: dict[str, Any], report: Reporter) -> None:
+    """Make a database ready that no service has used yet; any other stays as it is."""
+    connection = await _connect(config, address)
+    try:
+        if await read_prepared(connection) is None:
+            embedder = build_embedder(config.embedding)
+            await prepare(connection, model=embedder.model, dimensions=embedder.dimensions, report=report)
+            await embedder.close()
+    finally:
+        await connection.close()
+
+
+async def with_snapshots(config: Config, work: Callable[[SnapshotWriter], Any], report: Reporter) -> Any:
+    """Run a command's work on the snapshots, beside a running service or alone.
+
+    Raises:
+        StartError: the database cannot be reached, or is not prepared.
+    """
+    with _attached(config, report) as address:
+        connection = await _connect(config, address)
+        try:
+            prepared = await read_prepared(connection)
+        finally:
+            await connection.close()
+        if prepared is None:
+            raise CommandFailed("the database has not been prepared by this release; run `memfast migrate` first")
+        pool = await _open_pool(config, address, PoolSize(1, 2))
+        try:
+            store = _store(pool, prepared)
+            shards = _shards(config, prepared, lambda: prepared.lineage)
+            return await work(SnapshotWriter(PostgresAccessLog(pool), store, shards))
+        finally:
+            await pool.close(5.0)
+
+
+def _store(pool: Pool, prepared: Prepared) -> PostgresStore:
+    return PostgresStore(
+        pool,
+        generation=prepared.generation,
+        dimensions=prepared.dimensions,
+        schema=prepared.schema,
+        facts=prepared.facts,
+    )
+
+
 @contextmanager
 def _attached(config: Config, report: Reporter) -> Iterator[dict[str, Any]]:
-    """The address of a database that may be in use: a running service's, or one started for the while."""
-    if not config.postgres.dsn:
-        endpoint = Cluster(Path(config.data_dir), report=report).running()
-        if endpoint is not None:
-            yield dict(endpoint.connect_arguments())
-            return
+    """The address of a database that may be in use: the external one, a running service's, or one started for this."""
+    if config.postgres.dsn:
+        yield {"dsn": config.postgres.dsn}
+        return
+    endpoint = Cluster(Path(config.data_dir), report=report).running()
+    if endpoint is not None:
+        yield dict(endpoint.connect_arguments())
+        return
     with _address(config, report) as address:
         yield address
