@@ -10,8 +10,10 @@ import argparse
 import os
 import statistics
 import sys
+import tempfile
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from uuid import UUID
 
 for threads in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -22,6 +24,7 @@ import numpy as np  # noqa: E402 - the same
 
 from memfast import kernels  # noqa: E402 - the same
 from memfast.index.shard import Shard, ShardIdentity, encode_answer  # noqa: E402 - the same
+from memfast.index.snapshot import load, save  # noqa: E402 - the same
 from memfast.model import Delta, Memory  # noqa: E402 - the same
 
 LIMIT_US = 10.0
@@ -82,6 +85,17 @@ def with_tail(rng: np.random.Generator, shard: Shard, rows: int) -> Shard:
     return shard
 
 
+def disk_s(shard: Shard) -> tuple[float, float]:
+    """Save a shard and load it; return the seconds of both."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "shard"
+        start = time.perf_counter()
+        save(shard, path)
+        saved = time.perf_counter()
+        assert load(path, shard.identity) is not None
+        return saved - start, time.perf_counter() - saved
+
+
 def microseconds(call, queries: np.ndarray, calls: int) -> float:
     """Time calls over changing queries; return the mean."""
     start = time.perf_counter()
@@ -133,6 +147,8 @@ def main() -> int:
             f"{rows:6} rows: {shard.nbytes / rows:5.0f} bytes a row, built in {build_s * 1e3:.1f} ms, "
             f"a write {write_us:.0f} us, rebuilt in {rebuild_s * 1e3:.1f} ms"
         )
+        save_s, load_s = disk_s(shard)
+        print(f"       saved in {save_s * 1e3:.1f} ms, loaded in {load_s * 1e3:.1f} ms")
         for name, each in (("base alone", shard), ("with tail", tailed)):
             kernel, whole, added = measure(each, queries, options)
             missed |= added > LIMIT_US and each is shard

@@ -18,12 +18,17 @@ __all__ = [
     "AGENT",
     "CREATED",
     "ENTITIES",
+    "ENTITIES_END",
     "EXPIRES",
+    "FRAGMENT",
+    "FRAGMENT_END",
     "IMPORTANCE",
     "KIND",
     "NEVER_US",
+    "NO_TERM",
     "RUN",
     "TAGS",
+    "TAGS_END",
     "UPDATED",
     "VERSION",
     "Arena",
@@ -152,14 +157,12 @@ class Block:
     tags: NDArray[np.int32]
     entities: NDArray[np.int32]
     quantised: Quantised | None = None
-    _starts: memoryview = field(init=False, repr=False)
-    _ends: memoryview = field(init=False, repr=False)
-    _bytes: memoryview = field(init=False, repr=False)
+    spans: tuple[memoryview, memoryview, memoryview] = field(init=False, repr=False)
+    """Where fragments begin and end, and their bytes."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_starts", self.wide[FRAGMENT].data)
-        object.__setattr__(self, "_ends", self.wide[FRAGMENT_END].data)
-        object.__setattr__(self, "_bytes", self.fragments.data)
+        spans = (self.wide[FRAGMENT].data, self.wide[FRAGMENT_END].data, self.fragments.data)
+        object.__setattr__(self, "spans", spans)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -200,11 +203,12 @@ class Block:
 
     def fragment(self, row: int) -> memoryview:
         """The bytes of one row."""
-        return self._bytes[self._starts[row] : self._ends[row]]
+        starts, ends, data = self.spans
+        return data[starts[row] : ends[row]]
 
     def fragments_of(self, rows: Sequence[int]) -> list[memoryview]:
         """The bytes of these rows."""
-        starts, ends, data = self._starts, self._ends, self._bytes
+        starts, ends, data = self.spans
         return [data[starts[row] : ends[row]] for row in rows]
 
     def id_bytes(self, row: int) -> bytes:

@@ -83,9 +83,16 @@ class Hits(msgspec.Struct, frozen=True):
     @property
     def fragments(self) -> list[memoryview]:
         """The memories' fragments."""
-        if not len(self.shard.tail):
-            return self.shard.base.fragments_of(self.rows)
-        return list(map(self.shard.fragment, self.rows))
+        base, tail = self.shard.base, self.shard.tail
+        if not len(tail):
+            return base.fragments_of(self.rows)
+        size = len(base)
+        starts, ends, data = base.spans
+        tail_starts, tail_ends, tail_data = tail.spans
+        return [
+            data[starts[row] : ends[row]] if row < size else tail_data[tail_starts[row - size] : tail_ends[row - size]]
+            for row in self.rows
+        ]
 
 
 def encode_answer(hits: Hits, version: int) -> bytes:
@@ -252,13 +259,19 @@ class Shard:
         else:
             base_mask = self._mask(self.base, self.base_live, now_us, where)
             tail_mask = self._mask(self.tail, self.tail_live, now_us, where)
-        rows, scores = self._search_base(vector, k, base_mask)
+        base_rows, base_scores = self._search_base(vector, k, base_mask)
+        rows: list[int] = base_rows.tolist()
+        scores: list[float] = base_scores.tolist()
         if len(self.tail):
-            rows, scores = self._merged_hits(rows, scores, *_search_unordered(self.tail, vector, k, tail_mask), k)
-        kept: list[float] = scores.tolist()
+            tail_rows, tail_scores = _search_unordered(self.tail, vector, k, tail_mask)
+            rows += (tail_rows + len(self.base)).tolist()
+            scores += tail_scores.tolist()
+            order = self._best_first(rows, scores)[:k]
+            rows, scores = [rows[place] for place in order], [scores[place] for place in order]
         if min_score > 0.0:
-            kept = [score for score in kept if score >= min_score]
-        return Hits(self, rows[: len(kept)].tolist(), kept)
+            scores = [score for score in scores if score >= min_score]
+            del rows[len(scores) :]
+        return Hits(self, rows, scores)
 
     def get(self, target: UUID, *, now_us: int) -> bytes | None:
         """The fragment of a live memory, or None."""
@@ -270,11 +283,6 @@ class Shard:
         if row < 0 or block.wide[EXPIRES, row] <= now_us:
             return None
         return bytes(block.fragment(row))
-
-    def fragment(self, row: int) -> memoryview:
-        """The fragment of a row that a search gave."""
-        size = len(self.base)
-        return self.base.fragment(row) if row < size else self.tail.fragment(row - size)
 
     def id_bytes(self, row: int) -> bytes:
         """The id of a row that a search gave, 16 bytes."""
@@ -352,13 +360,12 @@ class Shard:
             mask &= live
         return mask if where is None else passing(where, block, self.terms, mask)
 
-    def _merged_hits(
-        self, rows: Rows, scores: NDArray[np.float64], tail_rows: Rows, tail_scores: NDArray[np.float64], k: int
-    ) -> tuple[Rows, NDArray[np.float64]]:
-        ids = np.concatenate((self.base.ids[rows], self.tail.ids[tail_rows]))
-        both = np.concatenate((scores, tail_scores))
-        order = np.lexsort((ids, -both))[:k]
-        return np.concatenate((rows, tail_rows + len(self.base)))[order], both[order]
+    def _best_first(self, rows: list[int], scores: list[float]) -> list[int]:
+        """The places of hits by (score descending, id ascending). Ids are looked at only where scores are equal."""
+        places = range(len(rows))
+        if len(set(scores)) == len(scores):
+            return sorted(places, key=scores.__getitem__, reverse=True)
+        return sorted(places, key=lambda place: (-scores[place], self.id_bytes(rows[place])))
 
     def _base_rows(self, wanted: Ids) -> Rows:
         """The live rows of the base with these ids, -1 where there is none."""
