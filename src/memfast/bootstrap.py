@@ -17,6 +17,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from msgspec import Struct
 
@@ -30,6 +31,7 @@ from memfast.kernels import ByteCache, CacheStats, SlotTable
 from memfast.ports import Clock, Embedder
 from memfast.resilience.clock import SystemClock
 from memfast.resilience.memory import give_back, resident_bytes
+from memfast.resilience.threads import lower_priority
 from memfast.service.access import Access, Keyring
 from memfast.service.answers import Answers, Kind
 from memfast.service.coherence import Coherence
@@ -45,7 +47,7 @@ from memfast.service.recall import Recall
 from memfast.service.remember import Remember
 from memfast.service.users import Directory
 from memfast.service.warm import Warm
-from memfast.service.warmup import Warmup
+from memfast.service.warmup import SnapshotWriter, Warmup
 from memfast.service.writer import Writer
 from memfast.store.access import PostgresAccessLog
 from memfast.store.database import Prepared, new_lineage, prepare, read_prepared
@@ -69,6 +71,7 @@ __all__ = [
     "restore",
     "upgrade",
     "with_keyring",
+    "with_snapshots",
 ]
 
 _log = logging.getLogger("memfast")
@@ -272,13 +275,7 @@ async def open_services(site: Ground) -> AsyncIterator[Services]:
         stack.push_async_callback(pool.close, 5.0)
         embedder = _cached_embedder(config, clock)
         stack.push_async_callback(embedder.close)
-        store = PostgresStore(
-            pool,
-            generation=prepared.generation,
-            dimensions=prepared.dimensions,
-            schema=prepared.schema,
-            facts=prepared.facts,
-        )
+        store = _store(pool, prepared)
         ledger = PostgresLedger(pool)
         facts, _ = await ledger.versions([])
         access = Access(PostgresKeys(pool), prepared.secret, facts)
@@ -288,9 +285,21 @@ async def open_services(site: Ground) -> AsyncIterator[Services]:
         answers = _answers(config, coherence, heat, clock)
         limits = Limits(config.limits, prepared.dimensions)
         cursors = Cursors(prepared.secret, lambda: coherence.facts.lineage)
-        shards = _shards(config, prepared)
+        shards = _shards(config, prepared, lambda: coherence.facts.lineage)
         executor = stack.enter_context(ThreadPoolExecutor(WARM_THREADS, thread_name_prefix="memfast-warm"))
-        warm = Warm(shards, store, coherence, executor, prepared.dimensions, clock)
+        rebuilder = stack.enter_context(
+            ThreadPoolExecutor(1, thread_name_prefix="memfast-rebuild", initializer=lower_priority)
+        )
+        warm = Warm(
+            shards,
+            store,
+            coherence,
+            executor,
+            rebuilder,
+            prepared.dimensions,
+            config.index.flat_limit,
+            clock,
+        )
         pressure = _pressure(config, answers, shards)
         recall = Recall(store, embedder, answers, warm, heat, coherence, limits, cursors, clock)
         warmup = Warmup(log, warm, recall)
@@ -352,10 +361,11 @@ def _answers(config: Config, coherence: Coherence, heat: Heat, clock: Clock) -> 
     return Answers(kinds, share(_REQUESTS_SHARE), coherence, heat, clock)
 
 
-def _shards(config: Config, prepared: Prepared) -> ShardPool:
+def _shards(config: Config, prepared: Prepared, life: Callable[[], UUID]) -> ShardPool:
     return ShardPool(
         config.index.memory_mb * 1024 * 1024 // config.server.workers,
-        lineage=prepared.lineage,
+        snapshots=Path(config.data_dir) / "snapshots",
+        life=life,
         generation=prepared.generation,
         dimensions=prepared.dimensions,
         admit_window_s=config.index.admit_window_s,

@@ -237,6 +237,14 @@ class Shard(Protocol):
         """The fragment of a live memory, or None."""
         ...
 
+    def needs_rebuild(self, flat_limit: int) -> bool:
+        """Whether `rebuilt` would be faster to search."""
+        ...
+
+    def rebuilt(self, flat_limit: int) -> Shard:
+        """The same state, packed, and with a graph above `flat_limit` memories. Takes long: run it in a thread."""
+        ...
+
     def apply(self, delta: Delta) -> Shard | None:
         """The shard at the delta's version, or None where it must be loaded anew."""
         ...
@@ -247,6 +255,18 @@ class Shards(Protocol):
 
     def build(self, scope: Scope, snapshot: Snapshot) -> Shard:
         """Make a shard of a snapshot. Takes long for a large scope: run it beside the event loop."""
+        ...
+
+    def restore(self, scope: Scope) -> Shard | None:
+        """The shard that was saved last, at the version it had then; None without a good one. Reads a file."""
+        ...
+
+    def save(self, scope: Scope, shard: Shard) -> int:
+        """Save a shard for later starts; returns the bytes on disk. Writes a file.
+
+        Raises:
+            CommandFailed: the disk is full, or the directory cannot be written.
+        """
         ...
 
     def get(self, scope_id: UUID) -> Shard | None:

@@ -81,9 +81,25 @@ def build_parser() -> argparse.ArgumentParser:
     config.add_argument("--json", action="store_true", help="as JSON")
     _command(commands, shared, "version", "show versions", _lazily("show", "version"))
     _command(commands, shared, "doctor", "check what a start needs", _lazily("doctor", "doctor"))
+    _add_warm(commands, shared)
     _add_keys(commands, shared)
     _add_copies(commands, shared)
     return parser
+
+
+def _add_warm(commands: Any, shared: argparse.ArgumentParser) -> None:
+    warm = _command(
+        commands, shared, "warm", "save the most read users and warm a running service", _lazily("warm", "warm")
+    )
+    warm.add_argument("users", nargs="*", help="user ids; without them the most read users")
+    warm.add_argument("--namespace", default="default", help="tenant of the named users (default)")
+    warm.add_argument("--all", action="store_true", help="also users that were never read")
+    warm.add_argument("--limit", type=int, default=1000, help="users at most (1000)")
+    warm.add_argument("--budget-mb", type=int, default=0, help="stop when so many MiB are on disk (0 = no bound)")
+    warm.add_argument(
+        "--queries", type=int, default=20, help="frequent questions of each user that are asked again (20)"
+    )
+    warm.add_argument("--dry-run", action="store_true", help="show what would be warmed, change nothing")
 
 
 def _add_keys(commands: Any, shared: argparse.ArgumentParser) -> None:

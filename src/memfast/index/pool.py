@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
 from uuid import UUID
 
 from msgspec import Struct
 
+from memfast.errors import CommandFailed
 from memfast.index.shard import Shard as FlatShard
 from memfast.index.shard import ShardIdentity
+from memfast.index.snapshot import load, save
 from memfast.model import Scope, Snapshot
 from memfast.ports import Shard
 
@@ -33,7 +37,8 @@ class ShardPool:
 
     Args:
         capacity_bytes: what all shards may take together.
-        lineage: the database's life.
+        life: gives the database's lineage now.
+        snapshots: the directory of saved shards.
         generation: the embedder's generation.
         dimensions: length of a vector.
         admit_window_s: a scope that misses twice within it is worth loading; one that turned out to be larger than
@@ -41,10 +46,18 @@ class ShardPool:
     """
 
     def __init__(
-        self, capacity_bytes: int, *, lineage: UUID, generation: int, dimensions: int, admit_window_s: float
+        self,
+        capacity_bytes: int,
+        *,
+        snapshots: Path,
+        life: Callable[[], UUID],
+        generation: int,
+        dimensions: int,
+        admit_window_s: float,
     ) -> None:
         self._capacity_bytes = capacity_bytes
-        self._lineage = lineage
+        self._snapshots = snapshots
+        self._life = life
         self._generation = generation
         self._dimensions = dimensions
         self._admit_window_s = admit_window_s
@@ -56,7 +69,7 @@ class ShardPool:
 
     def build(self, scope: Scope, snapshot: Snapshot) -> Shard:
         """See `ports.Shards.build`."""
-        identity = ShardIdentity(scope.id, self._lineage, self._generation, self._dimensions)
+        identity = self._identity(scope.id)
         return FlatShard.build(
             snapshot.memories,
             snapshot.vectors,
@@ -64,6 +77,22 @@ class ShardPool:
             version=snapshot.version,
             purged_to=snapshot.purged_to,
         )
+
+    def restore(self, scope: Scope) -> Shard | None:
+        """See `ports.Shards.restore`."""
+        return load(self._path(scope.id), self._identity(scope.id))
+
+    def save(self, scope: Scope, shard: Shard) -> int:
+        """See `ports.Shards.save`."""
+        if not isinstance(shard, FlatShard):
+            raise TypeError(f"{type(shard).__name__} is not a shard of this pool")
+        path = self._path(scope.id)
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            save(shard, path)
+            return path.stat().st_size
+        except OSError as error:
+            raise CommandFailed(f"the snapshot {path} cannot be written: {error.strerror}") from error
 
     def get(self, scope_id: UUID) -> Shard | None:
         """See `ports.Shards.get`."""
@@ -123,6 +152,12 @@ class ShardPool:
         last_s = self._missed_s.get(scope_id)
         _remember(self._missed_s, scope_id, now_s)
         return last_s is not None and now_s - last_s <= self._admit_window_s
+
+    def _identity(self, scope_id: UUID) -> ShardIdentity:
+        return ShardIdentity(scope_id, self._life(), self._generation, self._dimensions)
+
+    def _path(self, scope_id: UUID) -> Path:
+        return self._snapshots / f"{scope_id.hex}.shard"
 
     def stats(self) -> PoolStats:
         """What is held now."""

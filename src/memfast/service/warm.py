@@ -43,7 +43,9 @@ class Warm:
         store: where shards come from.
         coherence: the epochs.
         executor: for what would hold the event loop up.
+        rebuilder: one thread of low priority, for rebuilds.
         dimensions: length of a vector.
+        flat_limit: memories of a scope up to which every one is compared.
         clock: monotonic seconds, for admission.
     """
 
@@ -53,18 +55,23 @@ class Warm:
         store: MemoryStore,
         coherence: Coherence,
         executor: Executor,
+        rebuilder: Executor,
         dimensions: int,
+        flat_limit: int,
         clock: Clock,
     ) -> None:
         self._shards = shards
         self._store = store
         self._coherence = coherence
         self._executor = executor
+        self._rebuilder = rebuilder
+        self._flat_limit = flat_limit
         self._dimensions = dimensions
         self._clock = clock
         self._complete: dict[UUID, Epochs] = {}
         self._updates: dict[tuple[UUID, Epochs], asyncio.Task[Shard | None]] = {}
         self._loads: dict[UUID, asyncio.Task[bool]] = {}
+        self._rebuilds: dict[UUID, asyncio.Task[None]] = {}
         self._loading = asyncio.Semaphore(LOADS_MAX)
 
     def current(self, scope_id: UUID, epochs: Epochs) -> Shard | None:
@@ -150,25 +157,61 @@ class Warm:
         if shard is None:
             return None
         delta = await self._store.changes_since(scope, shard.version)
-        advanced = None if delta is None else shard.apply(delta)
+        advanced = None if delta is None else _advanced(shard, delta)
         if advanced is None:
             self.drop(scope.id)
             self.load(scope)
             return None
         self._hold(scope.id, advanced, epochs)
+        self._refresh(scope)
         return advanced
 
     async def _load(self, scope: Scope, *, evict: bool) -> bool:
         async with self._loading:
             epochs = self._coherence.epochs(scope.id)
             try:
-                snapshot = await self._store.load(scope)
-                build = asyncio.get_running_loop().run_in_executor(self._executor, self._shards.build, scope, snapshot)
-                shard = await build
+                shard = await self._restored(scope) or await self._built(scope)
             except MemfastError as error:
                 _log.info("a scope could not be loaded: %s", error)
                 return False
-            return self._hold(scope.id, shard, epochs, evict=evict)
+            held = self._hold(scope.id, shard, epochs, evict=evict)
+            self._refresh(scope)
+            return held
+
+    async def _built(self, scope: Scope) -> Shard:
+        snapshot = await self._store.load(scope)
+        return await asyncio.get_running_loop().run_in_executor(self._executor, self._shards.build, scope, snapshot)
+
+    async def _restored(self, scope: Scope) -> Shard | None:
+        """The shard that was saved, brought up to the database's state."""
+        thread = asyncio.get_running_loop().run_in_executor
+        shard = await thread(self._executor, self._shards.restore, scope)
+        if shard is None:
+            return None
+        delta = await self._store.changes_since(scope, shard.version)
+        return None if delta is None else await thread(self._executor, _advanced, shard, delta)
+
+    def _refresh(self, scope: Scope) -> None:
+        """Rebuild a shard that is worn, or too large to be scanned, in the background; one at a time."""
+        shard = self._shards.get(scope.id)
+        if shard is None or scope.id in self._rebuilds or not shard.needs_rebuild(self._flat_limit):
+            return
+        task = self._rebuilds[scope.id] = asyncio.create_task(self._rebuild(scope, shard))
+        task.add_done_callback(lambda done: self._rebuilt(scope.id, done))
+
+    async def _rebuild(self, scope: Scope, shard: Shard) -> None:
+        loop = asyncio.get_running_loop()
+        rebuilt = await loop.run_in_executor(self._rebuilder, shard.rebuilt, self._flat_limit)
+        epochs = self._coherence.epochs(scope.id)
+        delta = await self._store.changes_since(scope, rebuilt.version)
+        advanced = None if delta is None else _advanced(rebuilt, delta)
+        if advanced is not None and self._shards.get(scope.id) is not None:
+            self._hold(scope.id, advanced, epochs)
+
+    def _rebuilt(self, scope_id: UUID, task: asyncio.Task[None]) -> None:
+        self._rebuilds.pop(scope_id, None)
+        if not task.cancelled() and task.exception() is not None:
+            _log.warning("a shard could not be rebuilt; it goes on as it is", exc_info=task.exception())
 
     def _hold(self, scope_id: UUID, shard: Shard | None, epochs: Epochs, *, evict: bool = True) -> bool:
         """Hold a shard that is complete for these epochs, unless a newer one came first."""
@@ -194,3 +237,8 @@ class Warm:
         self._updates.pop((scope_id, epochs), None)
         if not task.cancelled():
             task.exception()  # seen: every asker may have gone
+
+
+def _advanced(shard: Shard, delta: Delta) -> Shard | None:
+    """The shard at the delta's state; None where the delta does not lead on from it."""
+    return None if delta.version < shard.version else shard.apply(delta)

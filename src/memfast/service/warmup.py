@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
 
@@ -10,11 +11,11 @@ from msgspec import Struct
 
 from memfast.errors import MemfastError
 from memfast.model import HotScope, Scope
-from memfast.ports import AccessLog
+from memfast.ports import AccessLog, MemoryStore, Shards
 from memfast.service.recall import Query, Recall
 from memfast.service.warm import Warm
 
-__all__ = ["Progress", "Warmup"]
+__all__ = ["Progress", "SnapshotWriter", "Warmup"]
 
 _log = logging.getLogger("memfast.warm")
 
@@ -83,3 +84,38 @@ class Warmup:
             await self._recall.search(scope, msgspec.msgpack.decode(request, type=Query), "json")
         except (MemfastError, msgspec.DecodeError) as error:
             _log.debug("a frequent question could not be asked again: %s", error)
+
+
+class SnapshotWriter:
+    """Saves scopes on disk, so that later starts map them instead of reading the database.
+
+    Args:
+        log: which scopes there are.
+        store: where their memories are.
+        shards: how they are saved.
+    """
+
+    def __init__(self, log: AccessLog, store: MemoryStore, shards: Shards) -> None:
+        self._log = log
+        self._store = store
+        self._shards = shards
+
+    async def choose(self, *, namespace: str, user_ids: Sequence[str], limit: int, unread: bool) -> list[HotScope]:
+        """The named users' scopes, or the most read ones; with `unread` those never read follow."""
+        if user_ids:
+            return await self._log.named(namespace, user_ids)
+        return await self._log.hottest(limit, unread=unread)
+
+    async def write(self, hot: HotScope) -> int:
+        """Save one scope unless it is saved at this version; returns the bytes that are on disk for it.
+
+        Raises:
+            CommandFailed: the disk is full, or the directory cannot be written.
+            Unavailable: the store did not answer.
+        """
+        saved = await asyncio.to_thread(self._shards.restore, hot.scope)
+        if saved is not None and saved.version == hot.version:
+            return saved.nbytes
+        snapshot = await self._store.load(hot.scope)
+        shard = await asyncio.to_thread(self._shards.build, hot.scope, snapshot)
+        return await asyncio.to_thread(self._shards.save, hot.scope, shard)

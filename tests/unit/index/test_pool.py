@@ -1,5 +1,6 @@
 """What the pool of shards holds, and what it does not try again."""
 
+from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -27,7 +28,8 @@ def make_pool(capacity_bytes):
     """Build an empty pool."""
     return ShardPool(
         capacity_bytes,
-        lineage=IDENTITY.lineage,
+        snapshots=Path("/nonexistent"),
+        life=lambda: IDENTITY.lineage,
         generation=IDENTITY.generation,
         dimensions=DIMENSIONS,
         admit_window_s=WINDOW_S,
