@@ -80,3 +80,12 @@ def test_architecture_names_every_room():
     modules = [p.name for p in source.glob("*.py") if not p.name.startswith("__")]
     missing = [name for name in rooms + modules if name not in text]
     assert not missing
+
+
+def test_every_setting_is_read():
+    """A setting that nothing reads would be a promise that nothing keeps."""
+    source = "\n".join(
+        path.read_text() for path in (ROOT / "src" / "memfast").rglob("*.py") if path.name != "config.py"
+    )
+    unread = [s.key for s in settings() if not re.search(rf"\.{s.key.rpartition('.')[2]}\b", source)]
+    assert unread == ["profile"], "read by config.load itself"
