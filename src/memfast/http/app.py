@@ -70,7 +70,7 @@ def build_app(site: Ground) -> Edge:
 
 
 def _handler(route: Route) -> HTTPRouteHandler:
-    path = route.path.replace("{memory_id}", "{memory_id:str}").replace("{user_id}", "{user_id:path}")
+    path = route.path.replace("{memory_id}", "{memory_id:str}").replace("{user_id}", "{user_id:str}")
 
     async def handle(scope: Scope) -> ASGIApp:
         exchange: Exchange = scope[EXCHANGE]  # type: ignore[literal-required]

@@ -35,6 +35,9 @@ EXCHANGE = "memfast.exchange"
 """Where a route finds its `Exchange` in the ASGI scope."""
 
 _PUBLIC = ("/v1/health",)
+_NAMED = "/v1/users/"
+"""Where the rest of the path is a user's id, which the route reads from the path as it was sent."""
+
 _KEPT = ("/v1/search", "/v1/memories")
 _REPEATABLE = frozenset({"GET", "POST"})
 _DIGESTED_BYTES = 64 * 1024
@@ -112,6 +115,8 @@ class Edge:
                 stale_for_s=services.coherence.stale_for_s(),
             )
             scope[EXCHANGE] = exchange
+            if exchange.path.startswith(_NAMED) and exchange.path != _NAMED:
+                scope["path"] = _NAMED + "-"  # the router would merge, strip and split at slashes of the id
             async with asyncio.timeout(self._config.request_timeout_s):
                 await self._application(scope, receive, send)
             if request is not None and exchange.target is not None:
