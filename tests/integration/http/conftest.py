@@ -33,6 +33,8 @@ class Contract:
     async def check(self, response):
         """Raise AssertionError unless the answer is as documented."""
         await response.aread()
+        if response.request.method in {"OPTIONS", "HEAD"}:  # the router's own, and without a body
+            return
         for name in ("x-request-id", "x-process-time", "server-timing"):
             assert response.headers.get(name), f"no {name} in {dict(response.headers)}"
         assert response.status_code != 500, response.text
