@@ -11,15 +11,15 @@ A failure names its seed.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
 from typing import Any
 
 from bench.coherence.driver import PATIENCE_S, Checker, Tally, drive
 from bench.coherence.fleet import Fleet
+from bench.coherence.harm import harm
 from bench.coherence.history import History
 from bench.coherence.plan import DIMENSIONS
-from bench.coherence.truth import Database, open_database
+from bench.coherence.truth import open_database
 from bench.harness.load import run
 from bench.harness.report import Figure, Report, finish, options
 from bench.harness.service import Service, scratch_dir
@@ -27,14 +27,8 @@ from bench.harness.service import Service, scratch_dir
 __all__ = ["measure"]
 
 WORKERS = 2
-POOL = 4
-"""Connections of a worker to PostgreSQL."""
-
 TIER_SHARE = 0.02
 """The least share of the reads that every tier must have answered: else it was not tested."""
-
-KILL_EVERY_S = 6.0
-"""Granian gives up on workers that die faster."""
 
 SETTINGS = (
     "--set",
@@ -63,21 +57,12 @@ async def _measure(service: Service, reads: int, owners: int, seed: int, kills: 
                 seed=seed,
                 owners=owners,
                 reads=reads,
-                disturb=lambda: harm(fleet, database, tally, seed, kills),
+                disturb=lambda: harm(fleet, database, tally, seed=seed, kills=kills, every=reads // (kills + 1)),
             )
             judged = await History(checker, seed).run(writers=3, readers=3, writes=100)
     finally:
         fleet.close()
     return _report(tally, judged, reads, kills)
-
-
-async def harm(fleet: Fleet, database: Database, tally: Tally, seed: int, kills: int) -> None:
-    """Kill one worker after another, and wait each time until another has its place."""
-    for number in range(kills):
-        await asyncio.sleep(KILL_EVERY_S)
-        await database.remember(POOL)
-        await fleet.kill(fleet.workers[(seed + number) % WORKERS])
-        tally.kills += 1
 
 
 def _report(tally: Tally, judged: int, reads: int, kills: int) -> Report:

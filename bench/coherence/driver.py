@@ -6,7 +6,8 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
@@ -15,7 +16,7 @@ from bench.coherence.fleet import Answer
 from bench.coherence.model import Ask, Operation, State
 from bench.coherence.plan import Plan
 
-__all__ = ["Asked", "Checker", "Stale", "Tally", "Truth", "drive"]
+__all__ = ["Asked", "Checker", "Stale", "Tally", "Truth", "drive", "shown", "timed", "together"]
 
 TRUST_S = 1.0
 """What nobody of the service told it of must be seen after this time and one query."""
@@ -80,7 +81,7 @@ class Checker:
         Raises:
             Stale: an answer was not that of the state.
         """
-        async with asyncio.TaskGroup() as group:
+        async with together() as group:
             for worker in self.workers:
                 group.create_task(self._ask_all(worker, state, [*asks] * rounds))
 
@@ -129,6 +130,16 @@ class Checker:
                     raise Stale(told(worker, ask, new, answer))
                 fresh = False
         return fresh
+
+
+@asynccontextmanager
+async def together() -> AsyncIterator[asyncio.TaskGroup]:
+    """A task group whose first failure comes out as itself."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            yield group
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from None
 
 
 async def timed(worker: Asked, ask: Ask) -> tuple[datetime, Answer, datetime]:
@@ -255,26 +266,25 @@ async def drive(
         rounds: how often each read is repeated after a write.
         sql_share: of the writes, those by plain SQL.
         lifetime: writes until a user is forgotten.
-        disturb: a coroutine function that does harm meanwhile; it is cancelled at the end.
+        disturb: a coroutine function that does harm meanwhile; the end waits for it.
 
     Raises:
         Stale: an answer was not that of the acknowledged state.
     """
 
     def enough() -> bool:
-        return checker.tally.checked >= reads
+        return checker.tally.checked >= reads and (harm is None or harm.done())
 
     harm = None if disturb is None else asyncio.create_task(disturb())
     try:
-        async with asyncio.TaskGroup() as group:
+        async with together() as group:
             for number in range(owners):
                 plan = Plan(f"{seed}/{number}", f"owner-{seed}-{number}", lifetime=lifetime)
                 chance = random.Random(f"{seed}/{number}/choices")
                 owner = _Owner(plan, checker, truth, chance, rounds, sql_share)
                 group.create_task(owner.run(enough))
-    except* Stale as group:
-        raise group.exceptions[0] from None
+        if harm is not None:
+            await harm
     finally:
         if harm is not None:
             harm.cancel()
-            await asyncio.gather(harm, return_exceptions=True)

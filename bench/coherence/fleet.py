@@ -77,7 +77,11 @@ class Worker:
             ConnectionError: the worker died.
         """
         line = await self._line()
-        answer = await line.ask(encode(method, path, body))
+        try:
+            answer = await line.ask(encode(method, path, body))
+        except BaseException:
+            line.close()
+            raise
         self.give(line)
         return answer
 

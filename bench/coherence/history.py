@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from bench.coherence.driver import Asked, Checker, Stale
+from bench.coherence.driver import Asked, Checker, Stale, together
 from bench.coherence.fleet import Answer
 from bench.coherence.model import Ask, Delete, Item, List, Operation, Patch, Put, Search, State
 from bench.coherence.plan import TAGS, VECTORS
@@ -61,11 +61,11 @@ class History:
             Stale: a read showed what it must not.
         """
         done = asyncio.Event()
-        async with asyncio.TaskGroup() as outer:
+        async with together() as outer:
             for number, worker in enumerate(self._checker.workers):
                 for reader in range(readers):
                     outer.create_task(self._read(worker, done, random.Random(f"{number} {reader}")))
-            async with asyncio.TaskGroup() as inner:
+            async with together() as inner:
                 for worker in self._checker.workers:
                     for _ in range(writers):
                         inner.create_task(self._write(worker, writes))

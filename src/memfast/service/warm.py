@@ -193,19 +193,21 @@ class Warm:
 
     def _refresh(self, scope: Scope) -> None:
         """Rebuild a shard that is worn, or too large to be scanned, in the background; one at a time."""
-        shard = self._shards.get(scope.id)
-        if shard is None or scope.id in self._rebuilds or not shard.needs_rebuild(self._flat_limit):
+        shard, complete = self._shards.get(scope.id), self._complete.get(scope.id)
+        if shard is None or complete is None or scope.id in self._rebuilds:
             return
-        task = self._rebuilds[scope.id] = asyncio.create_task(self._rebuild(scope, shard))
+        if not shard.needs_rebuild(self._flat_limit):
+            return
+        task = self._rebuilds[scope.id] = asyncio.create_task(self._rebuild(scope, shard, complete.every))
         task.add_done_callback(lambda done: self._rebuilt(scope.id, done))
 
-    async def _rebuild(self, scope: Scope, shard: Shard) -> None:
+    async def _rebuild(self, scope: Scope, shard: Shard, every: int) -> None:
         loop = asyncio.get_running_loop()
         rebuilt = await loop.run_in_executor(self._rebuilder, shard.rebuilt, self._flat_limit)
         epochs = self._coherence.epochs(scope.id)
         delta = await self._store.changes_since(scope, rebuilt.version)
         advanced = None if delta is None else _advanced(rebuilt, delta)
-        if advanced is not None and self._shards.get(scope.id) is not None:
+        if advanced is not None and epochs.every == every and self._shards.get(scope.id) is not None:
             self._hold(scope.id, advanced, epochs)
 
     def _rebuilt(self, scope_id: UUID, task: asyncio.Task[None]) -> None:

@@ -232,10 +232,7 @@ class Pair:
             Stale: one does not.
         """
         checker = self.checker if places is None else Checker(places, self.checker.tally)
-        try:
-            await checker.everywhere(self.state, self.asks, 2)
-        except* Stale as group:
-            raise group.exceptions[0] from None
+        await checker.everywhere(self.state, self.asks, 2)
 
     def later(self, place, ask):
         """Begin a read that may be held; the task gives the answer and its moments."""

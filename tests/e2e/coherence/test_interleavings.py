@@ -186,7 +186,7 @@ async def unseen_while_filled(pair):
         await both.right()
 
 
-async def restored(pair):
+async def restored(pair, *, also_written=False):
     """The database goes back to an older state under the running service."""
     async with pair(warm=True) as both:
         old = both.state
@@ -201,9 +201,14 @@ async def restored(pair):
         both.state = old
         for place in (both.a, both.b):
             await place.services.coherence.check()
+        if also_written:
+            await both.write(both.b, both.patch())
         await both.right()
-        await both.write(both.b, both.patch())
-        await both.right()
+
+
+async def restored_and_written(pair):
+    """The same, and what is written then reaches the version that shards of before have."""
+    await restored(pair, also_written=True)
 
 
 FILLS = {"search": "nearest", "list": "list", "get": "get", "getmany": "get"}
@@ -236,6 +241,7 @@ PLAYS = [
     unseen_but_read,
     unseen_while_filled,
     restored,
+    restored_and_written,
 ]
 
 
@@ -371,7 +377,7 @@ FAULTS = [
     pytest.param({"Coherence": CheckingTheServed}, unseen_and_unasked, id="idle copies not checked"),
     pytest.param({"Coherence": ComparingTheNewest}, unseen_but_read, id="newest version compared, after a read"),
     pytest.param({"Coherence": ComparingTheNewest}, unseen_while_filled, id="newest version compared, during a fill"),
-    pytest.param({"Warm": BeyondLives}, restored, id="deltas across lives"),
+    pytest.param({"Warm": BeyondLives}, restored_and_written, id="deltas across lives"),
 ]
 
 
