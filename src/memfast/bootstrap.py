@@ -22,9 +22,6 @@ from uuid import UUID
 from msgspec import Struct
 
 from memfast.config import Config, EmbeddingConfig
-from memfast.embedding.none import NoEmbedder
-from memfast.embedding.openai import OpenAIEmbedder
-from memfast.embedding.wordllama import WordLlamaEmbedder
 from memfast.errors import CommandFailed, DatabaseRefused, MemfastError
 from memfast.index.pool import ShardPool
 from memfast.kernels import ByteCache, CacheStats, SlotTable
@@ -133,10 +130,17 @@ class Ground(Struct, frozen=True, kw_only=True):
 
 
 def build_embedder(config: EmbeddingConfig) -> Embedder:
-    """The configured embedder; nothing is loaded or connected yet."""
+    """The configured embedder; nothing is loaded or connected yet.
+
+    Each adapter is imported where it is chosen: what is not configured is not imported.
+    """
     if config.provider == "none":
+        from memfast.embedding.none import NoEmbedder  # noqa: PLC0415 the reason stands above
+
         return NoEmbedder(config.dimensions)
     if config.provider == "openai":
+        from memfast.embedding.openai import OpenAIEmbedder  # noqa: PLC0415 the reason stands above
+
         return OpenAIEmbedder(
             base_url=config.base_url,
             model=config.model,
@@ -152,6 +156,8 @@ def build_embedder(config: EmbeddingConfig) -> Embedder:
             pool_keepalive_s=config.pool_keepalive_s,
             pool_timeout_s=config.pool_timeout_s,
         )
+    from memfast.embedding.wordllama import WordLlamaEmbedder  # noqa: PLC0415 the reason stands above
+
     embedder = WordLlamaEmbedder(batch_size=config.batch_size)
     if config.dimensions not in {0, embedder.dimensions}:
         raise CommandFailed(

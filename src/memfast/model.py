@@ -200,7 +200,7 @@ class MemoryPage(Struct, frozen=True):
 class NearestRows(Struct, frozen=True):
     """Candidates of a vector search: `vectors` is float32 (len(memories), dimensions), rows beside the memories."""
 
-    memories: list[Memory]
+    memories: Sequence[Memory]
     vectors: NDArray[np.float32]
     version: int
 

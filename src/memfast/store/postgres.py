@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, overload
 from uuid import UUID
 
 import asyncpg
@@ -223,9 +223,8 @@ class PostgresStore:
         async with self._pool.connection() as connection:
             records = await connection.fetch(READ.nearest, scope.id, self._generation, vector, limit, now)
         found = [record for record in records if record[2] is not None]
-        memories = [_memory(scope.user_id, record, 2) for record in found]
         vectors = decode_vectors([record[1] for record in found], self._dimensions)
-        return NearestRows(memories, vectors, records[0][0] or 0)
+        return NearestRows(_Rows(scope.user_id, found), vectors, records[0][0] or 0)
 
     async def load(self, scope: Scope) -> Snapshot:
         """See `ports.MemoryStore.load`."""
@@ -360,6 +359,26 @@ class _CommitContext:
             await self._transaction.rollback()
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             return  # the connection is gone and the transaction with it; the first error is the one to tell
+
+
+class _Rows(Sequence[Memory]):
+    """Memories made from their rows when they are asked for: of the candidates only the best are."""
+
+    def __init__(self, user_id: str, records: list[Any]) -> None:
+        self._user_id = user_id
+        self._records = records
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @overload
+    def __getitem__(self, row: int) -> Memory: ...
+    @overload
+    def __getitem__(self, row: slice) -> Sequence[Memory]: ...
+    def __getitem__(self, row: int | slice) -> Memory | Sequence[Memory]:
+        if isinstance(row, slice):
+            return _Rows(self._user_id, self._records[row])
+        return _memory(self._user_id, self._records[row], 2)
 
 
 def _target(change: Change) -> UUID:

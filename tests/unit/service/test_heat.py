@@ -29,6 +29,7 @@ class Clock:
 
 
 def counts(item):
+    """Give the counts of an item by question."""
     return {query.request: query.count for query in item.queries}
 
 

@@ -37,6 +37,7 @@ class Machine:
 
 
 def build(machine, budget):
+    """Watch a machine with a budget."""
     return Pressure(budget, machine.resident, machine.layers, machine.give_back)
 
 
