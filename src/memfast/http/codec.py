@@ -76,7 +76,7 @@ class BodyDecoder(Generic[_T]):
             return self._json.decode(body) if form == "json" else self._msgpack.decode(body)
         except msgspec.ValidationError as error:
             message, _, path = str(error).rpartition(" - at `")
-            path = path.rstrip("`").replace("$", root, 1) if message else root
+            path = path.removeprefix("key` in `").rstrip("`").replace("$", root, 1) if message else root
             raise InvalidRequest(f"{path}: {message or error}", path=path) from error
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             name = "JSON" if form == "json" else "msgpack"

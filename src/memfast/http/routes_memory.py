@@ -114,7 +114,7 @@ async def list_memories(exchange: Exchange, services: Services) -> Reply:
     parameters = exchange.parameters(ListParameters)
     scope = _scope(exchange, services, parameters)
     query = ListQuery(
-        limit=parameters.limit,
+        limit=services.limits.page(parameters.limit, "limit"),
         cursor=parameters.cursor,
         kind=parameters.kind,
         tag=parameters.tag,
