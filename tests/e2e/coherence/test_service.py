@@ -2,10 +2,13 @@
 
 import asyncio
 import os
+import shutil
+import subprocess
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+import msgspec
 import pytest
 from bench.coherence.driver import Checker, Stale, Tally, drive, timed
 from bench.coherence.fleet import Fleet
@@ -181,3 +184,39 @@ async def held_commits(database):
         await database._pool.execute("ALTER SYSTEM RESET synchronous_standby_names")
         await database._pool.execute("SELECT pg_reload_conf()")
         await asyncio.gather(*probes)
+
+
+async def _page(service, cursor=None):
+    parameters = {"user_id": "ada", "limit": 2} | ({} if cursor is None else {"cursor": cursor})
+    return service.client.get("/v1/memories", params=parameters)
+
+
+async def test_a_copied_back_data_directory_begins_a_new_life(start, data_dir, poll):
+    """An older copy of PostgreSQL's files: what it holds is served, and cursors of what came after it are refused."""
+    folder = data_dir()
+    service = start(folder)
+    user = User("ada")
+    assert service.client.request(*user.creation.request()[:2], json=_plain(user.creation)).status_code == 200
+    service.stop()
+    subprocess.run(["cp", "-a", folder / "postgres", folder / "older"], check=True)
+    service = start(folder)
+    lineage = service.client.get("/v1/health").json()["lineage"]
+    noted = (folder / "life").read_bytes()
+    assert service.client.delete(f"/v1/memories/{user.ids[0]}", params={"user_id": "ada"}).status_code == 204
+    cursor = (await _page(service)).json()["next_cursor"]
+    assert (await _page(service, cursor)).status_code == 200
+    poll(lambda: (folder / "life").read_bytes() != noted)
+    service.stop()
+    shutil.rmtree(folder / "postgres")
+    (folder / "older").rename(folder / "postgres")
+    service = start(folder)
+    assert service.client.get("/v1/health").json()["lineage"] != lineage
+    assert (await _page(service, cursor)).status_code == 400
+    async with beside(service) as (fleet, _):
+        await Checker(fleet.workers, Tally()).everywhere(user.state, user.asks, 3)
+    service.stop()
+
+
+def _plain(operation):
+    """A request's body as plain JSON."""
+    return msgspec.to_builtins(operation.request()[2])
