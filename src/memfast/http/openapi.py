@@ -14,6 +14,7 @@ from memfast.config import LimitsConfig
 from memfast.http.codec import JSON, MSGPACK
 from memfast.http.routing import Route, Success
 from memfast.http.wire import BatchItem, NoParameters, PatchRequest, Problem
+from memfast.service.limits import NAME_CHARS
 
 __all__ = ["build_document", "build_page"]
 
@@ -52,10 +53,10 @@ def build_document(routes: Sequence[Route], limits: LimitsConfig) -> dict[str, A
         types.extend(kind for kind in (route.body, route.parameters) if kind is not None)
         types.extend(answer.kind for answer in route.answers.values() if answer.kind is not None)
     _, components = msgspec.json.schema_components(types, ref_template=_REFERENCE)
+    _tighten(components, limits)
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, components)
-    _tighten(components, limits)
     for name in [name for name in components if name.endswith("Parameters")]:
         del components[name]
     return {
@@ -157,16 +158,25 @@ def _schema(kind: Any) -> dict[str, Any]:
 
 
 def _tighten(components: dict[str, Any], limits: LimitsConfig) -> None:
-    """Say in the schemas what `service.limits` checks beyond the types."""
+    """Say in the schemas what `service.limits` checks beyond the types. A text's bytes are at least its characters."""
+    name = {"minLength": 1, "maxLength": NAME_CHARS}
     bounds: dict[str, dict[str, Any]] = {
-        "tags": {"maxItems": limits.tags},
-        "entities": {"maxItems": limits.entities},
+        "user_id": {"maxLength": limits.user_id_bytes},
+        "text": {"maxLength": limits.text_bytes},
+        "kind": name,
+        "agent_id": name,
+        "run_id": name,
+        "source": name,
+        "tags": {"maxItems": limits.tags, "items": _word(limits.tag_chars)},
+        "entities": {"maxItems": limits.entities, "items": _word(limits.entity_chars)},
         "ids": {"maxItems": limits.batch_items},
     }
-    for name in ("CreateRequest", "BatchItem", "PatchRequest", "GetManyRequest"):
+    for body in ("CreateRequest", "BatchItem", "PatchRequest", "GetManyRequest"):
         for field, extra in bounds.items():
-            for schema in _arrays(components[name]["properties"].get(field, {})):
+            for schema in _values(components[body]["properties"].get(field, {})):
                 schema.update(extra)
+    for parameters in ("ListParameters", "UsersParameters"):
+        components[parameters]["properties"]["limit"]["maximum"] = limits.page_items
     batch = components["BatchRequest"]["properties"]["memories"]
     batch.update(items=_schema(BatchItem), maxItems=limits.batch_items)
     search = components["SearchRequest"]
@@ -179,13 +189,18 @@ def _tighten(components: dict[str, Any], limits: LimitsConfig) -> None:
         },
     ]
     components[PatchRequest.__name__]["minProperties"] = 1
-    for name in ("Memory", "SearchHit"):
-        components[name]["properties"]["metadata"] = {"type": "object"}
+    for answer in ("Memory", "SearchHit"):
+        components[answer]["properties"]["metadata"] = {"type": "object"}
 
 
-def _arrays(schema: dict[str, Any]) -> list[dict[str, Any]]:
+def _word(chars: int) -> dict[str, Any]:
+    return {"type": "string", "minLength": 1, "maxLength": chars}
+
+
+def _values(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    """The alternatives of a field that are not null."""
     candidates = [schema, *schema.get("anyOf", ())]
-    return [candidate for candidate in candidates if candidate.get("type") == "array"]
+    return [candidate for candidate in candidates if candidate.get("type") in {"array", "string"}]
 
 
 def build_page(document: dict[str, Any]) -> str:

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from memfast.config import LimitsConfig
 from memfast.errors import InvalidRequest
 
-__all__ = ["Limits"]
+__all__ = ["NAME_CHARS", "Limits"]
 
 _FIRST_MOMENT = datetime.min.replace(tzinfo=UTC)
 _LAST_MOMENT = datetime.max.replace(tzinfo=UTC)
 _JSON_INTEGER = 2**53
 _ZERO = 1e-30
 """A vector whose largest number is smaller has no direction."""
-_IDENTITY_CHARS = 512
+NAME_CHARS = 512
 """Longest kind, agent_id, run_id and source."""
 
 
@@ -56,8 +56,8 @@ class Limits:
 
     def name(self, value: str, path: str) -> str:
         """A kind, an agent's or a run's id, a source."""
-        if not value or len(value) > _IDENTITY_CHARS:
-            raise InvalidRequest(f"{path}: must have 1 to {_IDENTITY_CHARS} characters, it has {len(value)}", path=path)
+        if not value or len(value) > NAME_CHARS:
+            raise InvalidRequest(f"{path}: must have 1 to {NAME_CHARS} characters, it has {len(value)}", path=path)
         return _no_nul(value, path)
 
     def tags(self, tags: Sequence[str], path: str) -> list[str]:
