@@ -437,7 +437,7 @@ NAMES += ["created_at", "expires_at", "on_conflict", "kind", "min_score", "mode"
 BODIES = (
     st.dictionaries(st.sampled_from(NAMES), JSON_VALUES, max_size=6)
     | st.fixed_dictionaries(
-        {"user_id": st.just("fuzz"), "text": st.text(max_size=9)}, optional={name: JSON_VALUES for name in NAMES[2:]}
+        {"user_id": st.just("fuzz"), "text": st.text(max_size=9)}, optional=dict.fromkeys(NAMES[2:], JSON_VALUES)
     )
     | st.fixed_dictionaries({"user_id": st.just("fuzz"), "memories": st.lists(JSON_VALUES, max_size=4)})
     | JSON_VALUES
