@@ -1,7 +1,8 @@
 FROM python:3.12-slim-bookworm AS build
 RUN apt-get update && apt-get install --yes --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
 COPY . /source
-RUN python -m venv /opt/memfast && /opt/memfast/bin/pip install --no-cache-dir /source
+ENV HNSWLIB_NO_NATIVE=1
+RUN python -m venv /opt/memfast && /opt/memfast/bin/pip install --no-cache-dir "/source[hnsw]"
 
 FROM python:3.12-slim-bookworm
 COPY --from=build /opt/memfast /opt/memfast

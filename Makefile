@@ -4,6 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 NATIVE := $(wildcard src/memfast/_native/*.pyx src/memfast/_native/*.pxd src/memfast/_native/*.h)
 DATA   ?=
+# hnswlib compiles for the machine that builds it unless it is told otherwise; this code runs on any x86-64 since 2013.
+HNSWLIB := HNSWLIB_NO_NATIVE=1 CFLAGS="$(if $(filter x86_64,$(shell uname -m)),-march=x86-64-v3,)"
 QUICK  ?=
 
 .DEFAULT_GOAL := help
@@ -20,14 +22,12 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
 
-# hnswlib compiles for the machine that builds it unless it is told otherwise; this code runs on any x86-64 since 2013.
 $(VENV)/.service: $(BIN)/python pyproject.toml setup.py $(NATIVE)
-	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable .
+	$(HNSWLIB) PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable ".[hnsw]"
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.service
-	HNSWLIB_NO_NATIVE=1 CFLAGS="$(if $(filter x86_64,$(shell uname -m)),-march=x86-64-v3,)" \
-		PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable ".[dev]"
+	$(HNSWLIB) PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable ".[dev]"
 	@touch $@
 
 serve: $(VENV)/.service ## install and run the service on 127.0.0.1:8077

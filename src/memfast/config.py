@@ -137,7 +137,7 @@ class IndexConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     memory_mb: Annotated[int, _doc("warm users, all workers", "MiB", ge=0, le=1024 * 1024)] = 512
     flat_limit: Annotated[
         int, _doc("memories of a user up to which every one is compared; above, hnswlib chooses", "memories", ge=100)
-    ] = 20_000
+    ] = 40_000
     admit_window_s: Annotated[
         float, _doc("time within which a second search of a user loads its memories", "s", gt=0)
     ] = 600.0

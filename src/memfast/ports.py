@@ -269,6 +269,10 @@ class Shards(Protocol):
         """
         ...
 
+    def unsave(self, scope_id: UUID) -> None:
+        """Remove what was saved of a scope, if anything was. Touches a file."""
+        ...
+
     def get(self, scope_id: UUID) -> Shard | None:
         """The shard of a scope, which is now the warmest."""
         ...

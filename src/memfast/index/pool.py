@@ -94,6 +94,12 @@ class ShardPool:
         except OSError as error:
             raise CommandFailed(f"the snapshot {path} cannot be written: {error.strerror}") from error
 
+    def unsave(self, scope_id: UUID) -> None:
+        """See `ports.Shards.unsave`."""
+        path = self._path(scope_id)
+        for leftover in (path, *path.parent.glob(f"{path.name}.*.tmp")):
+            leftover.unlink(missing_ok=True)
+
     def get(self, scope_id: UUID) -> Shard | None:
         """See `ports.Shards.get`."""
         held = self._held.get(scope_id)

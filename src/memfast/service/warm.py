@@ -152,6 +152,13 @@ class Warm:
         self._shards.drop(scope_id)
         self._complete.pop(scope_id, None)
 
+    async def erase(self, scope_id: UUID) -> None:
+        """Something of the scope was erased: what was saved of it on disk may still say it, and goes."""
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._executor, self._shards.unsave, scope_id)
+        except OSError:
+            _log.warning("a snapshot could not be removed: %s", scope_id, exc_info=True)
+
     async def _catch_up(self, scope: Scope, epochs: Epochs) -> Shard | None:
         shard = self._shards.get(scope.id)
         if shard is None:

@@ -70,6 +70,8 @@ class Writer:
             for scope_id, delta in deltas.items():
                 epochs = self._coherence.wrote(scope_id, 0 if delta is None else delta.version)
                 self._warm.wrote(scope_id, delta, epochs)
+                if delta is not None and delta.deleted:
+                    await self._warm.erase(scope_id)
 
     async def _forget(self, scope: Scope, now: datetime) -> ForgetReceipt | None:
         try:
@@ -77,6 +79,7 @@ class Writer:
         finally:
             self._coherence.wrote(scope.id, 0)
             self._warm.drop(scope.id)
+            await self._warm.erase(scope.id)
 
     async def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
         if self._stopped or len(self._pending) >= self._pending_max:

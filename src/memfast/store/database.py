@@ -55,9 +55,10 @@ async def read_prepared(connection: Any) -> Prepared | None:
     return await _describe(connection, facts, migrations[-1].number)
 
 
-async def new_lineage(connection: Any) -> None:
+async def new_lineage(connection: Any) -> UUID:
     """Begin a new life: after a restore, everything that was copied from the old one is refused."""
-    await connection.execute(ADMIN.new_lineage)
+    lineage: UUID = await connection.fetchval(ADMIN.new_lineage)
+    return lineage
 
 
 async def _stamp(connection: Any, model: str, dimensions: int) -> None:

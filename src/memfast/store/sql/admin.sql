@@ -33,7 +33,7 @@ FROM database d, (
 SELECT secret FROM database;
 
 -- name: new_lineage
-UPDATE database SET lineage = gen_random_uuid();
+UPDATE database SET lineage = gen_random_uuid() RETURNING lineage;
 
 -- name: begin_life
 -- The same, once, however many workers notice that the old life ($1) is over.

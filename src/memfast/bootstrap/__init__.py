@@ -1,0 +1,27 @@
+"""The composition root: the only package that names concrete adapters.
+
+`ground` runs once, in the parent process, and makes everything true that workers rely on; `open_services` runs in each
+worker and builds the live objects; commands use the rest.
+"""
+
+from memfast.bootstrap.commands import inspect_external, migrate, with_keyring, with_snapshots
+from memfast.bootstrap.embedder import build_embedder
+from memfast.bootstrap.ground import Ground, ground
+from memfast.bootstrap.services import Services, open_services
+from memfast.store.embedded import available_majors, backup, restore, upgrade
+
+__all__ = [
+    "Ground",
+    "Services",
+    "available_majors",
+    "backup",
+    "build_embedder",
+    "ground",
+    "inspect_external",
+    "migrate",
+    "open_services",
+    "restore",
+    "upgrade",
+    "with_keyring",
+    "with_snapshots",
+]

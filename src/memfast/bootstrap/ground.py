@@ -1,0 +1,164 @@
+"""What the parent process makes true before its workers start."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from memfast.bootstrap.embedder import build_embedder
+from memfast.config import Config
+from memfast.errors import DatabaseRefused
+from memfast.kernels import SlotTable
+from memfast.store.database import Prepared, new_lineage, prepare
+from memfast.store.embedded import Cluster, DataDirLock
+from memfast.store.life import ServerLife, last_life, note_life, server_life
+from memfast.store.pool import PoolSize, ServerFacts, connect, pool_size
+
+__all__ = ["Ground", "Reporter", "attached", "database_address", "ground", "life_note", "open_connection"]
+
+_log = logging.getLogger("memfast")
+
+SLOTS = 2**20
+"""Epochs that the workers share, 8 MiB. More users than slots cost needless misses and nothing else."""
+
+_LOCK_WAIT_S = 10.0
+"""How long a start waits for the data directory: a service that is stopping needs a moment."""
+
+_RESERVED_CONNECTIONS = 3
+"""Connections left to others (psql, backups) when the pool's size follows the server's limit."""
+
+Reporter = Callable[[str], None]
+
+
+class Ground(Struct, frozen=True, kw_only=True):
+    """What the parent made ready for its workers. Plain data, so that it can be handed to another process."""
+
+    config: Config
+    address: dict[str, Any]
+    prepared: Prepared
+    life: ServerLife
+    pool: PoolSize
+    slots: str
+
+
+@contextmanager
+def ground(config: Config, report: Reporter) -> Iterator[Ground]:
+    """Everything that must be true before workers start, and is undone when they have ended.
+
+    Takes the data directory's lock (the workers inherit it), starts the embedded PostgreSQL unless an address is
+    configured, migrates, and stamps or compares the embedder.
+
+    Raises:
+        StartError: with its exit code, what is wrong and what to do.
+    """
+    with database_address(config, report) as address, _slots(config) as slots:
+        yield asyncio.run(_prepare(config, address, slots, report))
+
+
+@contextmanager
+def _slots(config: Config) -> Iterator[str]:
+    """The file of the epochs that this service's workers share, in shared memory where there is some.
+
+    The holder of the data directory's lock owns it: nobody can have one mapped that a killed service left.
+    """
+    folder = Path("/dev/shm")  # noqa: S108 - not a temporary file: memory that processes of this host share
+    name = blake2b(str(Path(config.data_dir).resolve()).encode(), digest_size=12).hexdigest()
+    path = (folder if os.access(folder, os.W_OK) else Path(config.data_dir)) / f"memfast-{name}.slots"
+    path.unlink(missing_ok=True)
+    SlotTable.create(path, SLOTS, secrets.token_bytes(16)).close()
+    try:
+        yield str(path)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def database_address(config: Config, report: Reporter) -> Iterator[dict[str, Any]]:
+    """The database's address for the holder of the data directory's lock, which this takes."""
+    data_dir = Path(config.data_dir)
+    with DataDirLock.acquire(data_dir, _LOCK_WAIT_S):
+        if config.postgres.dsn:
+            yield {"dsn": config.postgres.dsn}
+            return
+        cluster = Cluster(data_dir, major=config.postgres.embedded_major, report=report)
+        try:
+            yield dict(cluster.start().connect_arguments())
+        finally:
+            cluster.stop()
+
+
+@contextmanager
+def attached(config: Config, report: Reporter) -> Iterator[dict[str, Any]]:
+    """The address of a database that may be in use: the external one, a running service's, or one started for this."""
+    if config.postgres.dsn:
+        yield {"dsn": config.postgres.dsn}
+        return
+    endpoint = Cluster(Path(config.data_dir), report=report).running()
+    if endpoint is not None:
+        yield dict(endpoint.connect_arguments())
+        return
+    with database_address(config, report) as address:
+        yield address
+
+
+async def _prepare(config: Config, address: dict[str, Any], slots: str, report: Reporter) -> Ground:
+    embedder = build_embedder(config.embedding)
+    connection = await open_connection(config, address)
+    try:
+        prepared = await prepare(connection, model=embedder.model, dimensions=embedder.dimensions, report=report)
+        prepared = await _continue_life(config, connection, prepared)
+        life = await server_life(connection)
+    finally:
+        await connection.close()
+        await embedder.close()
+    pool = _pool_size(config, prepared.facts)
+    return Ground(config=config, address=address, prepared=prepared, life=life, pool=pool, slots=slots)
+
+
+async def open_connection(config: Config, address: dict[str, Any]) -> Any:
+    """One connection for start-up work; see `store.pool.connect`."""
+    return await connect(
+        address,
+        connect_timeout_s=config.postgres.connect_timeout_s,
+        command_timeout_s=max(config.postgres.command_timeout_s, 600.0),  # a migration may take longer than a request
+    )
+
+
+async def _continue_life(config: Config, connection: Any, prepared: Prepared) -> Prepared:
+    """Begin a new life of the database if it is not the one, at least as far on, that was seen here last."""
+    marker, note = Path(config.data_dir) / "restored", life_note(config)
+    life, last = await server_life(connection), last_life(note)
+    if marker.exists() or (last is not None and not life.continues(last)):
+        _log.warning("the database was restored or replaced: cursors, tokens and copies of before are refused")
+        prepared = msgspec.structs.replace(prepared, lineage=await new_lineage(connection))
+    marker.unlink(missing_ok=True)
+    note_life(note, life)
+    return prepared
+
+
+def life_note(config: Config) -> Path:
+    """Where the life of the database is noted."""
+    return Path(config.data_dir) / "life"
+
+
+def _pool_size(config: Config, facts: ServerFacts) -> PoolSize:
+    postgres, workers = config.postgres, config.server.workers
+    available = facts.connections - _RESERVED_CONNECTIONS
+    if max(postgres.pool_max, postgres.pool_min) > available:
+        raise DatabaseRefused(
+            f"postgres.pool_max = {max(postgres.pool_max, postgres.pool_min)} is more than the {available} connections "
+            "that the server can give; lower it, or raise the server's max_connections"
+        )
+    size = pool_size(postgres.pool_min, postgres.pool_max, workers=workers, embedded=not postgres.dsn)
+    most = max(1, min(size.maximum, available // workers))
+    return PoolSize(min(size.minimum, most), most)

@@ -1,0 +1,253 @@
+"""The live objects of one worker."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from msgspec import Struct
+
+from memfast.bootstrap.embedder import build_embedder
+from memfast.bootstrap.ground import Ground, life_note
+from memfast.config import Config
+from memfast.errors import MemfastError
+from memfast.index.hnsw import MISSING_REASON
+from memfast.index.pool import ShardPool
+from memfast.kernels import ByteCache, CacheStats, SlotTable
+from memfast.ports import Clock, Embedder
+from memfast.resilience.clock import SystemClock
+from memfast.resilience.memory import give_back, resident_bytes
+from memfast.resilience.threads import lower_priority
+from memfast.service.access import Access
+from memfast.service.answers import Answers, Kind
+from memfast.service.coherence import Coherence
+from memfast.service.cursors import Cursors
+from memfast.service.embeddings import CachedEmbedder
+from memfast.service.forget import Forget
+from memfast.service.health import Health
+from memfast.service.heat import Heat
+from memfast.service.identifiers import Identifiers
+from memfast.service.limits import Limits
+from memfast.service.pressure import Pressure
+from memfast.service.recall import Recall
+from memfast.service.remember import Remember
+from memfast.service.users import Directory
+from memfast.service.warm import Warm
+from memfast.service.warmup import Warmup
+from memfast.service.writer import Writer
+from memfast.store.access import PostgresAccessLog
+from memfast.store.database import Prepared
+from memfast.store.keys import PostgresKeys
+from memfast.store.ledger import PostgresLedger
+from memfast.store.life import ServerLife, note_life
+from memfast.store.pool import Pool, PoolSize
+from memfast.store.postgres import PostgresStore
+
+__all__ = ["Services", "build_shards", "build_store", "open_pool", "open_services"]
+
+_log = logging.getLogger("memfast")
+
+LIFE_NOTE_S = 5.0
+"""Time between notes of how far the database has come, in seconds."""
+
+WARM_THREADS = 2
+"""Threads of a worker for searches and builds that would hold its event loop up."""
+
+_CACHE_SHARES: dict[Kind, float] = {"search": 0.65, "list": 0.15, "get": 0.1}
+_REQUESTS_SHARE = 0.1
+
+
+class Services(Struct, frozen=True, kw_only=True):
+    """The live objects of one worker, as the faces use them."""
+
+    access: Access
+    answers: Answers
+    coherence: Coherence
+    embedder: CachedEmbedder
+    warm: Warm
+    shards: ShardPool
+    warmup: Warmup
+    pressure: Pressure
+    remember: Remember
+    recall: Recall
+    forget: Forget
+    directory: Directory
+    health: Health
+    limits: Limits
+    clock: Clock
+
+    def caches(self) -> dict[str, CacheStats]:
+        """Counters of every cache of this worker, by name."""
+        return {**self.answers.stats(), "embeddings": self.embedder.stats()}
+
+
+@asynccontextmanager
+async def open_services(site: Ground) -> AsyncIterator[Services]:
+    """Open a worker's live objects, in order; close them in reverse.
+
+    Raises:
+        DatabaseRefused: the database cannot be reached.
+    """
+    config, prepared, clock = site.config, site.prepared, SystemClock()
+    async with AsyncExitStack() as stack:
+        pool = await open_pool(config, site.address, site.pool)
+        stack.push_async_callback(pool.close, 5.0)
+        embedder = _cached_embedder(config, clock)
+        stack.push_async_callback(embedder.close)
+        store = build_store(pool, prepared)
+        ledger = PostgresLedger(pool)
+        facts, _ = await ledger.versions([])
+        access = Access(PostgresKeys(pool), prepared.secret, facts)
+        if MISSING_REASON is not None:
+            _log.warning(MISSING_REASON)
+        coherence = Coherence(SlotTable.open(site.slots), ledger, facts, clock, access.learned)
+        log = PostgresAccessLog(pool)
+        heat = Heat(log, clock)
+        answers = _answers(config, coherence, heat, clock)
+        limits = Limits(config.limits, prepared.dimensions)
+        cursors = Cursors(prepared.secret, lambda: coherence.facts.lineage)
+        shards = build_shards(config, prepared, lambda: coherence.facts.lineage)
+        executor = stack.enter_context(ThreadPoolExecutor(WARM_THREADS, thread_name_prefix="memfast-warm"))
+        rebuilder = stack.enter_context(
+            ThreadPoolExecutor(1, thread_name_prefix="memfast-rebuild", initializer=lower_priority)
+        )
+        warm = Warm(
+            shards,
+            store,
+            coherence,
+            executor,
+            rebuilder,
+            prepared.dimensions,
+            config.index.flat_limit,
+            clock,
+        )
+        pressure = _pressure(config, answers, shards)
+        recall = Recall(store, embedder, answers, warm, heat, coherence, limits, cursors, clock)
+        warmup = Warmup(log, warm, recall)
+        writer = Writer(store, coherence, warm, prepared.dimensions)
+        stack.push_async_callback(writer.drain, config.server.stop_timeout_s)
+        for task in (
+            coherence.watch(config.postgres.watch_interval_s),
+            pressure.watch(config.memory.watch_interval_s),
+            _keep_life(site, coherence),
+            heat.watch(),
+            warmup.start(config.index.start_users, config.index.start_queries),
+            _load(embedder),
+        ):
+            stack.push_async_callback(_cancel, asyncio.create_task(task))
+        yield Services(
+            access=access,
+            answers=answers,
+            coherence=coherence,
+            embedder=embedder,
+            warm=warm,
+            shards=shards,
+            warmup=warmup,
+            pressure=pressure,
+            remember=Remember(writer, embedder, limits, Identifiers(clock, secrets.randbits), clock),
+            recall=recall,
+            forget=Forget(writer, clock),
+            directory=Directory(store, limits, cursors),
+            health=Health(store, embedder, clock),
+            limits=limits,
+            clock=clock,
+        )
+
+
+def _cached_embedder(config: Config, clock: Clock) -> CachedEmbedder:
+    embedder = build_embedder(config.embedding)
+    cache = config.cache
+    kept = ByteCache(
+        max(64, cache.embedding_entries) * (4 * embedder.dimensions + 512),
+        entry_limit=max(1, cache.embedding_entries),
+        ttl_ns=int(cache.embedding_ttl_s * 1e9),
+        idle_ns=int(cache.embedding_ttl_s * 1e9),
+    )
+    return CachedEmbedder(embedder, kept, clock)
+
+
+def _answers(config: Config, coherence: Coherence, heat: Heat, clock: Clock) -> Answers:
+    cache = config.cache
+    capacity = cache.memory_mb * 1024 * 1024 // config.server.workers
+
+    def share(part: float) -> ByteCache:
+        return ByteCache(
+            max(1, int(capacity * part)),
+            entry_limit=cache.entries,
+            ttl_ns=int(cache.ttl_s * 1e9),
+            idle_ns=int(cache.idle_s * 1e9),
+        )
+
+    kinds: dict[Kind, ByteCache] = {kind: share(part) for kind, part in _CACHE_SHARES.items()}
+    return Answers(kinds, share(_REQUESTS_SHARE), coherence, heat, clock)
+
+
+def build_shards(config: Config, prepared: Prepared, life: Callable[[], UUID]) -> ShardPool:
+    """An empty pool with a worker's share of the memory for shards."""
+    return ShardPool(
+        config.index.memory_mb * 1024 * 1024 // config.server.workers,
+        snapshots=Path(config.data_dir) / "snapshots",
+        life=life,
+        generation=prepared.generation,
+        dimensions=prepared.dimensions,
+        admit_window_s=config.index.admit_window_s,
+    )
+
+
+def _pressure(config: Config, answers: Answers, shards: ShardPool) -> Pressure:
+    budget_bytes = config.memory.budget_mb * 1024 * 1024 // config.server.workers
+    return Pressure(budget_bytes, resident_bytes, (answers, shards), give_back)
+
+
+async def open_pool(config: Config, address: dict[str, Any], size: PoolSize) -> Pool:
+    """A pool of connections as it is configured; see `store.pool.Pool.open`."""
+    return await Pool.open(
+        address,
+        size,
+        acquire_timeout_s=config.postgres.acquire_timeout_s,
+        connect_timeout_s=config.postgres.connect_timeout_s,
+        command_timeout_s=config.postgres.command_timeout_s,
+        idle_lifetime_s=config.postgres.idle_lifetime_s,
+    )
+
+
+def build_store(pool: Pool, prepared: Prepared) -> PostgresStore:
+    """The store of a prepared database."""
+    return PostgresStore(
+        pool,
+        generation=prepared.generation,
+        dimensions=prepared.dimensions,
+        schema=prepared.schema,
+        facts=prepared.facts,
+    )
+
+
+async def _load(embedder: Embedder) -> None:
+    """Load the model while the first requests arrive, so that none of them waits for all of it."""
+    try:
+        await embedder.check()
+    except MemfastError as error:
+        _log.warning("the embedder is not ready: %s", error)
+
+
+async def _keep_life(site: Ground, coherence: Coherence) -> None:
+    """Note how far the database has come, every few seconds."""
+    note = life_note(site.config)
+    while True:
+        await asyncio.sleep(LIFE_NOTE_S)
+        life = ServerLife(site.life.system, site.life.timeline, coherence.facts.wal)
+        await asyncio.to_thread(note_life, note, life)
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
