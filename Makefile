@@ -23,11 +23,12 @@ $(BIN)/python:
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
 
 $(VENV)/.service: $(BIN)/python pyproject.toml setup.py $(NATIVE)
-	$(HNSWLIB) PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable ".[hnsw]"
+	$(HNSWLIB) $(BIN)/python -m pip install --quiet "hnswlib>=0.8,<0.9"
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable ".[hnsw]"
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.service
-	$(HNSWLIB) PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable ".[dev]"
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable ".[dev]"
 	@touch $@
 
 serve: $(VENV)/.service ## install and run the service on 127.0.0.1:8077
