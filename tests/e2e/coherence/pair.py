@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,7 @@ from bench.coherence.fleet import Answer
 from bench.coherence.model import Batch, Delete, Get, GetMany, Item, List, Operation, Patch, Put, Search, State
 from bench.coherence.plan import VECTORS
 
-from memfast import bootstrap, model
+from memfast import model
 from memfast.http.app import build_app
 from memfast.service.coherence import Coherence
 from memfast.store.postgres import PostgresStore
@@ -269,5 +270,9 @@ async def reached(pause):
 
 def install(monkeypatch, **parts):
     """Build workers with parts of ours; what is not given is the real thing, but for the pauses."""
+    modules = [module for name, module in sys.modules.items() if name.split(".")[:2] == ["memfast", "bootstrap"]]
     for name, part in {"PostgresStore": PausingStore, "Coherence": Unwatched, **parts}.items():
-        monkeypatch.setattr(bootstrap, name, part)
+        users = [module for module in modules if hasattr(module, name)]
+        assert users, f"nobody builds a {name}"
+        for module in users:
+            monkeypatch.setattr(module, name, part)

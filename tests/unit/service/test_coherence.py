@@ -1,0 +1,199 @@
+"""Epochs, and the watch over what they cannot see."""
+
+import asyncio
+from uuid import UUID
+
+import msgspec
+import pytest
+from worlds import LINEAGE, Counters, scope
+
+from memfast.errors import StoreUnavailable
+from memfast.service import coherence as module
+from memfast.service.coherence import TRUST_S
+
+ADA, BOB = scope(1).id, scope(2).id
+
+
+async def test_epochs_hold_until_a_write_to_the_scope(world):
+    """Another scope's write changes nothing, one's own does, and so does the end of everything."""
+    epochs = world.coherence.epochs(ADA)
+    world.coherence.wrote(BOB, 1)
+    assert world.coherence.holds(epochs)
+    assert world.coherence.wrote(ADA, 1) == epochs._replace(scope=epochs.scope + 1)
+    assert not world.coherence.holds(epochs)
+    epochs = world.coherence.epochs(ADA)
+    world.coherence.drop_everything()
+    assert not world.coherence.holds(epochs)
+    assert world.coherence.current(epochs.slot) == (epochs.scope, epochs.every + 1)
+
+
+async def test_a_check_reads_what_was_served_once(world):
+    """Each check covers what was served since the one before."""
+    world.coherence.served(ADA)
+    world.coherence.served(ADA)
+    await world.coherence.check()
+    await world.coherence.check()
+    assert world.ledger.asked == [[ADA], []]
+
+
+async def test_a_check_voids_copies_older_than_the_database(world):
+    """One that is as new as the database stays."""
+    for scope_id, version in ((ADA, 5), (BOB, 6)):
+        world.coherence.copied(scope_id, world.coherence.epochs(scope_id), version)
+        world.coherence.served(scope_id)
+    world.ledger.versions_of = {ADA: 6, BOB: 6}
+    ada, bob = world.coherence.epochs(ADA), world.coherence.epochs(BOB)
+    await world.coherence.check()
+    assert not world.coherence.holds(ada)
+    assert world.coherence.holds(bob)
+
+
+async def test_the_oldest_copy_counts(world):
+    """That a newer version was seen says nothing about a copy that was kept before, or comes later."""
+    world.ledger.versions_of = {ADA: 6}
+    for versions in ((5, 6), (6, 5)):
+        epochs = world.coherence.epochs(ADA)
+        for version in versions:
+            world.coherence.copied(ADA, epochs, version)
+        world.coherence.served(ADA)
+        await world.coherence.check()
+        assert not world.coherence.holds(epochs)
+
+
+async def test_copies_of_older_epochs_count_no_more(world):
+    """What a write has voided is not voided again, in whatever order copies arrive."""
+    old = world.coherence.epochs(ADA)
+    world.coherence.copied(ADA, old, 5)
+    new = world.coherence.wrote(ADA, 6)
+    world.ledger.versions_of = {ADA: 6}
+    world.coherence.served(ADA)
+    await world.coherence.check()
+    assert world.coherence.holds(new)
+    world.coherence.copied(ADA, new, 6)
+    world.coherence.copied(ADA, old, 5)
+    world.coherence.served(ADA)
+    await world.coherence.check()
+    assert world.coherence.holds(new)
+
+
+async def test_idle_copies_take_turns(world, monkeypatch):
+    """Copies that nobody asks for are checked too, those first that waited longest; void ones are not."""
+    monkeypatch.setattr(module, "IDLE_MAX", 2)
+    ids = [scope(number).id for number in range(1, 5)]
+    for scope_id in ids:
+        world.coherence.copied(scope_id, world.coherence.epochs(scope_id), 1)
+        world.ledger.versions_of[scope_id] = 1
+    world.coherence.wrote(ids[2], 2)
+    world.ledger.versions_of[ids[2]] = 2
+    world.coherence.served(ids[0])
+    for _ in range(4):
+        await world.coherence.check()
+    assert world.ledger.asked == [[ids[0], ids[1]], [ids[3]], [ids[0], ids[1]], [ids[3], ids[0]]]
+
+
+async def test_what_is_beyond_a_check_is_void(world, monkeypatch):
+    """Of more scopes than one statement covers the rest loses its copies unasked."""
+    monkeypatch.setattr(module, "SERVED_MAX", 1)
+    before = {scope_id: world.coherence.epochs(scope_id) for scope_id in (ADA, BOB)}
+    for scope_id, epochs in before.items():
+        world.coherence.copied(scope_id, epochs, 1)
+        world.coherence.served(scope_id)
+    world.ledger.versions_of = {ADA: 1, BOB: 1}
+    await world.coherence.check()
+    assert sum(world.coherence.holds(epochs) for epochs in before.values()) == 1
+
+
+async def test_what_is_not_remembered_is_void(world, monkeypatch):
+    """Of more copies than are remembered the oldest are of unknown age: the check voids them."""
+    monkeypatch.setattr(module, "KNOWN_MAX", 1)
+    epochs = world.coherence.epochs(ADA)
+    world.coherence.copied(ADA, epochs, 1)
+    world.coherence.copied(BOB, world.coherence.epochs(BOB), 1)
+    world.ledger.versions_of = {ADA: 1}
+    world.coherence.served(ADA)
+    await world.coherence.check()
+    assert not world.coherence.holds(epochs)
+
+
+async def test_scopes_of_one_slot_are_told_apart(world):
+    """Versions belong to scopes: a busy neighbour in the slot costs misses, and hides nothing."""
+    world.slots = Counters(2)
+    coherence = world.another()
+    epochs = coherence.epochs(ADA)
+    coherence.copied(BOB, epochs, 9)
+    coherence.copied(ADA, epochs, 5)
+    world.ledger.versions_of = {ADA: 6, BOB: 9}
+    coherence.served(ADA)
+    await coherence.check()
+    assert not coherence.holds(epochs)
+
+
+async def test_trust_ends_when_the_database_is_silent(world):
+    """A check that fails renews nothing and forgets nothing; the next that works does both."""
+    assert world.coherence.stale_for_s() == 0.0
+    world.coherence.served(ADA)
+    world.ledger.away = True
+    world.clock.seconds += TRUST_S + 3
+    with pytest.raises(StoreUnavailable):
+        await world.coherence.check()
+    assert world.coherence.stale_for_s() == 3.0
+    world.ledger.away = False
+    await world.coherence.check()
+    assert world.coherence.stale_for_s() == 0.0
+    assert world.ledger.asked == [[ADA], [ADA]]
+
+
+async def test_trust_counts_from_the_start_of_the_check(world):
+    """What happens while the query runs is not confirmed by it."""
+    checking = asyncio.create_task(world.coherence.check())
+    await asyncio.sleep(0)
+    world.clock.seconds += 5
+    await checking
+    assert world.coherence.stale_for_s() == 5 - TRUST_S
+
+
+async def test_a_new_life_voids_everything(world):
+    """Another lineage means another database: all copies go, and the listener hears of it."""
+    epochs = world.coherence.epochs(ADA)
+    world.ledger.facts = msgspec.structs.replace(world.ledger.facts, lineage=UUID(int=5))
+    await world.coherence.check()
+    assert not world.coherence.holds(epochs)
+    assert world.heard == [world.ledger.facts]
+    assert world.coherence.facts == world.ledger.facts
+
+
+@pytest.mark.parametrize("sign", ["wal", "version", "row"])
+async def test_a_database_that_went_back_begins_a_new_life(world, sign):
+    """An older log, an older version than was seen, or no row where there was one: all copies go."""
+    epochs = world.coherence.epochs(ADA)
+    world.coherence.copied(ADA, epochs, 5)
+    world.coherence.served(ADA)
+    world.ledger.versions_of = {} if sign == "row" else {ADA: 4 if sign == "version" else 5}
+    if sign == "wal":
+        world.ledger.facts = msgspec.structs.replace(world.ledger.facts, wal=999)
+    await world.coherence.check()
+    assert not world.coherence.holds(epochs)
+    assert world.ledger.lives == 1
+    assert world.coherence.facts.lineage != LINEAGE
+    await world.coherence.check()
+    assert world.ledger.lives == 1
+
+
+async def test_the_watch_goes_on_whatever_it_meets(world, caplog):
+    """A silent database and a fault of our own end one check, not the watch."""
+    seen = asyncio.Event()
+    answers = iter([StoreUnavailable("away"), ValueError("a fault")])
+
+    async def versions(scope_ids, real=world.ledger.versions):
+        error = next(answers, None)
+        if error is not None:
+            raise error
+        seen.set()
+        return await real(scope_ids)
+
+    world.ledger.versions = versions
+    watch = asyncio.create_task(world.coherence.watch(0.001))
+    await asyncio.wait_for(seen.wait(), 10)
+    watch.cancel()
+    assert "a fault" in caplog.text
+    await asyncio.gather(watch, return_exceptions=True)
