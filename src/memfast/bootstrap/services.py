@@ -72,6 +72,7 @@ class Services(Struct, frozen=True, kw_only=True):
     answers: Answers
     coherence: Coherence
     embedder: CachedEmbedder
+    heat: Heat
     warm: Warm
     shards: ShardPool
     warmup: Warmup
@@ -148,6 +149,7 @@ async def open_services(site: Ground) -> AsyncIterator[Services]:
             answers=answers,
             coherence=coherence,
             embedder=embedder,
+            heat=heat,
             warm=warm,
             shards=shards,
             warmup=warmup,

@@ -180,6 +180,7 @@ class Recall:
         Raises:
             NotFound: the scope has none of that id; another scope's is the same as none.
         """
+        self._heat.read(scope.id)
         key = derive_key(scope.id, b"get", form.encode(), target.bytes)
         epochs = self._coherence.epochs(scope.id)
         shard = self._warm.current(scope.id, epochs)
@@ -209,6 +210,7 @@ class Recall:
     async def get_many(self, scope: Scope, ids: Sequence[UUID]) -> Found:
         """Memories by id, each once, in the order of the request."""
         self._limits.items(len(ids), "$.ids")
+        self._heat.read(scope.id)
         wanted = list(dict.fromkeys(ids))
         memories, version = await self._store.get(scope, wanted, now=self._clock.now())
         present = [memories[target] for target in wanted if target in memories]
@@ -221,6 +223,7 @@ class Recall:
         Raises:
             InvalidRequest: a parameter or the cursor is not valid.
         """
+        self._heat.read(scope.id)
         binding = _binding(scope, query)
         after = None
         if query.cursor is not None:

@@ -46,9 +46,7 @@ class Warmup:
             _log.info("nothing was warmed at the start: %s", error)
             self.progress.done = True
             return
-        self.progress.scopes_total = len(hottest)
-        await self._each(hottest, queries)
-        self.progress.done = True
+        await self._each(hottest, queries, self.progress)
 
     async def hottest(self, limit: int, queries: int) -> Progress:
         """Warm the most read scopes.
@@ -56,7 +54,7 @@ class Warmup:
         Raises:
             Unavailable: the store did not answer.
         """
-        return await self._each(await self._log.hottest(limit), queries)
+        return await self._each(await self._log.hottest(limit), queries, Progress())
 
     async def named(self, namespace: str, user_ids: Sequence[str], queries: int) -> Progress:
         """Warm some users' scopes.
@@ -64,18 +62,17 @@ class Warmup:
         Raises:
             Unavailable: the store did not answer.
         """
-        return await self._each(await self._log.named(namespace, user_ids), queries)
+        return await self._each(await self._log.named(namespace, user_ids), queries, Progress())
 
-    async def _each(self, scopes: Sequence[HotScope], queries: int) -> Progress:
-        progress = Progress(scopes_total=len(scopes))
+    async def _each(self, scopes: Sequence[HotScope], queries: int, progress: Progress) -> Progress:
+        progress.scopes_total = len(scopes)
         for hot in scopes:
             if not await self._warm.load(hot.scope, evict=False):
                 break  # the coldest of what is held is hotter than what would come
             for query in hot.queries[:queries]:
                 await self._ask(hot.scope, query.request)
-            for counted in (progress, self.progress):
-                counted.scopes += 1
-                counted.memories += hot.memories
+            progress.scopes += 1
+            progress.memories += hot.memories
         progress.done = True
         return progress
 
