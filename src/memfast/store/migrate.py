@@ -57,7 +57,9 @@ async def apply_migrations(connection: Any, migrations: Sequence[Migration], *, 
     Raises:
         DatabaseRefused: the schema is newer than this release, or an applied file was changed.
     """
-    await connection.execute(ADMIN.create_migrations_table)
+    async with connection.transaction():
+        await connection.execute(ADMIN.lock_migrations)  # two that create one table at once collide
+        await connection.execute(ADMIN.create_migrations_table)
     for migration in migrations:
         async with connection.transaction():
             await connection.execute(ADMIN.lock_migrations)
