@@ -13,7 +13,7 @@ import asyncpg
 import numpy as np
 from numpy.typing import NDArray
 
-from memfast.errors import NotFound, OutcomeUnknown, StoreUnavailable
+from memfast.errors import NotFound, OutcomeUnknown, StoreUnavailable, Unavailable
 from memfast.model import (
     Change,
     Create,
@@ -133,7 +133,7 @@ class PostgresStore:
             row = await connection.fetchrow(WRITE.raise_existing_version, scope.id, len(changes), expected, now)
             if row is None:
                 return None
-        commit.transaction_id = row["transaction_id"]
+        commit.began(row)
         return int(row["version"])
 
     async def _existing(self, connection: Any, changes: list[Change]) -> dict[UUID, Row]:
@@ -279,7 +279,7 @@ class PostgresStore:
             row = await connection.fetchrow(WRITE.forget_scope, scope.id, now)
             if row is None:
                 return None
-            commit.transaction_id = row["transaction_id"]
+            commit.began(row)
             erased = await connection.fetchval(WRITE.forget_memories, scope.id)
         return ForgetReceipt(memories=erased, version=row["version"])
 
@@ -299,38 +299,66 @@ class PostgresStore:
         )
 
 
+_LOST = (
+    OSError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+)
+"""What a COMMIT ends with when its answer cannot be had. A timeout is an OSError."""
+
+
 class _Commit:
     """A transaction whose COMMIT is never left in doubt while its fate can be learned."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self.transaction_id: str | None = None
+        self._transaction_id: str | None = None
+        self._server_life: datetime | None = None
 
     def transaction(self, connection: Any) -> _CommitContext:
         return _CommitContext(self, connection)
+
+    def began(self, row: Any) -> None:
+        """Its first write told its number."""
+        self._transaction_id, self._server_life = row["transaction_id"], row["server_life"]
+
+    @property
+    def wrote(self) -> bool:
+        """Whether there is anything to be in doubt about."""
+        return self._transaction_id is not None
 
     async def resolve(self, cause: BaseException) -> None:
         """Return when the transaction is known to be committed.
 
         Raises:
             StoreUnavailable: it was rolled back: nothing was written.
-            OutcomeUnknown: the server did not tell in time.
+            OutcomeUnknown: the server did not tell in time, or crashed.
         """
         for wait_s in _STATUS_POLL_S:
-            try:
-                async with self._pool.connection() as connection:
-                    status = await connection.fetchval(WRITE.transaction_status, self.transaction_id)
-            except StoreUnavailable:
-                status = None
-            if status == "committed":
+            status, same_life = await self._status()
+            if status == "committed" and same_life:
                 return
+            if status == "committed":
+                break
             if status == "aborted":
                 raise StoreUnavailable("the connection broke and the write was rolled back; repeat it") from cause
             await asyncio.sleep(wait_s)
         raise OutcomeUnknown(
-            "the connection broke at COMMIT and the database has not said whether the write happened; "
+            "the connection broke at COMMIT and the database cannot say whether the write happened; "
             "read it back before repeating it"
         ) from cause
+
+    async def _status(self) -> tuple[str | None, bool]:
+        try:
+            async with self._pool.connection() as connection:
+                row = await connection.fetchrow(WRITE.transaction_status, self._transaction_id, self._server_life)
+        except Unavailable:
+            return None, False
+        except asyncpg.InvalidParameterValueError:  # a number not given out yet: a crash took the transaction with it
+            return "aborted", False
+        return row["status"], row["same_life"]
 
 
 class _CommitContext:
@@ -349,8 +377,8 @@ class _CommitContext:
             return
         try:
             await self._transaction.commit()
-        except (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError) as lost:
-            if self._commit.transaction_id is None:
+        except _LOST as lost:
+            if not self._commit.wrote:
                 raise
             await self._commit.resolve(lost)
 

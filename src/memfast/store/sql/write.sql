@@ -10,13 +10,15 @@ ON CONFLICT (scope_id) DO UPDATE SET
     user_id = EXCLUDED.user_id,
     created_at = COALESCE(s.created_at, EXCLUDED.created_at),
     updated_at = EXCLUDED.updated_at
-RETURNING version, pg_current_xact_id()::text AS transaction_id;
+RETURNING version, pg_current_xact_id()::text AS transaction_id,
+          (SELECT stats_reset FROM pg_stat_wal) AS server_life;
 
 -- name: raise_existing_version
 -- The same for writes that need an existing scope: no row, no scope.
 UPDATE scopes SET version = version + $2, memories = memories + $3, updated_at = $4
 WHERE scope_id = $1 AND user_id IS NOT NULL
-RETURNING version, pg_current_xact_id()::text AS transaction_id;
+RETURNING version, pg_current_xact_id()::text AS transaction_id,
+          (SELECT stats_reset FROM pg_stat_wal) AS server_life;
 
 -- name: correct_count
 -- Where a write turned out not to add or remove the memories that were expected.
@@ -69,7 +71,8 @@ WHERE scope_id = $1 AND id = $2;
 UPDATE scopes SET version = version + 1, purged_to = version + 1, memories = 0, user_id = NULL, created_at = NULL,
                   updated_at = $2
 WHERE scope_id = $1 AND user_id IS NOT NULL
-RETURNING version, pg_current_xact_id()::text AS transaction_id;
+RETURNING version, pg_current_xact_id()::text AS transaction_id,
+          (SELECT stats_reset FROM pg_stat_wal) AS server_life;
 
 -- name: forget_memories
 WITH vectors AS (
@@ -85,7 +88,9 @@ SELECT count(*) FILTER (WHERE deleted_at IS NULL) FROM gone;
 SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector';
 
 -- name: transaction_status
-SELECT pg_xact_status($1::text::xid8);
+-- The fate of a transaction, and whether the server has not crashed since: after a crash, numbers of transactions that
+-- never reached the disk are given out again. A crash resets the statistics, a clean restart keeps them.
+SELECT pg_xact_status($1::text::xid8) AS status, (SELECT stats_reset FROM pg_stat_wal) IS NOT DISTINCT FROM $2 AS same_life;
 
 -- name: touch_database
 -- Health: a commit that really writes, and changes nothing.
