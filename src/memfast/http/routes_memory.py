@@ -64,9 +64,12 @@ async def create_batch(exchange: Exchange, services: Services) -> Reply:
         for position, raw in enumerate(request.memories)
     ]
     outcomes = await services.remember.create_many(drafts)
+    answer = BatchResults([_result(outcome, position) for position, outcome in enumerate(outcomes)])
+    scopes = {item[0].id for item in drafts if not isinstance(item, Rejected)}
     version = max((outcome.scope_version for outcome in outcomes), default=0)
-    results = [_result(outcome, position) for position, outcome in enumerate(outcomes)]
-    return exchange.written(BatchResults(results), version=version)
+    if len(scopes) != 1 or version == 0:  # a token speaks of one user, and of something that was written
+        return exchange.reply(answer)
+    return exchange.written(answer, version=version)
 
 
 async def get_many(exchange: Exchange, services: Services) -> Reply:

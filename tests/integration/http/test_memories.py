@@ -541,3 +541,13 @@ async def test_an_id_may_be_sent_in_any_form_of_a_uuid(api, user):
     memory_id = str(uuid4())
     await api.create(user, "x", id=memory_id.upper())
     assert (await api.get(user, memory_id.upper())).json()["id"] == memory_id
+
+
+async def test_a_batch_of_several_users_has_no_token(api):
+    """A version speaks of one user: a batch of one user carries a token, one of several does not."""
+    one, two = api.new_user(), api.new_user()
+    alone = await api.client.post("/v1/memories/batch", json={"user_id": one, "memories": [{"text": "a"}]})
+    items = [{"user_id": one, "text": "b"}, {"user_id": two, "text": "c"}]
+    mixed = await api.client.post("/v1/memories/batch", json={"memories": items})
+    refused = await api.client.post("/v1/memories/batch", json={"user_id": one, "memories": [{"text": ""}]})
+    assert ["memfast-token" in answer.headers for answer in (alone, mixed, refused)] == [True, False, False]
