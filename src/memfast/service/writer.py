@@ -70,6 +70,7 @@ class Writer:
             for scope_id, delta in deltas.items():
                 epochs = self._coherence.wrote(scope_id, 0 if delta is None else delta.version)
                 self._warm.wrote(scope_id, delta, epochs)
+            for scope_id, delta in deltas.items():  # after the last bump: what fails here must not cost one
                 if delta is not None and delta.deleted:
                     await self._warm.erase(scope_id)
 

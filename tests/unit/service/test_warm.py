@@ -1,6 +1,7 @@
 """Shards of users that are asked often: kept at the database's state, never behind it."""
 
 import asyncio
+import importlib
 from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
@@ -320,3 +321,87 @@ async def test_long_searches_take_a_thread(world, warm, monkeypatch):
     monkeypatch.setattr(module, "INLINE_CELLS", 0)
     assert await warm.run(shard, work) == 7
     assert threads == [True, False]
+
+
+async def test_a_saved_shard_is_brought_up_and_not_loaded(world, warm, warming, rows, pool):
+    """A new worker maps what was saved, and asks for what came since."""
+    assert pool.save(ADA, warm.current(ADA.id, epochs(world))) > 0
+    pool.drop(ADA.id)
+    rows.delete(1)
+    rows.put(4)
+    world.coherence.wrote(ADA.id, rows.version)
+    started = warming()
+    assert await started.load(ADA)
+    assert ids(started.current(ADA.id, epochs(world))) == [2, 3, 4]
+    assert (rows.loads, rows.deltas) == (1, 1)
+
+
+@pytest.mark.parametrize("why", ["no row", "went back"])
+async def test_a_saved_shard_that_no_delta_continues_is_left(world, warm, warming, rows, pool, why):
+    """The database is asked for everything instead."""
+    pool.save(ADA, warm.current(ADA.id, epochs(world)))
+    pool.drop(ADA.id)
+    rows.empty = why == "no row"
+    rows.version, rows.live = 1, {1: rows.live[1]}
+    started = warming()
+    assert await started.load(ADA)
+    assert ids(started.current(ADA.id, epochs(world))) == [1]
+    assert rows.loads == 2
+
+
+async def test_what_was_saved_of_an_erased_memory_goes(world, warm, pool, tmp_path, caplog):
+    """A file that cannot be removed is told of and costs nothing else."""
+    pool.save(ADA, warm.current(ADA.id, epochs(world)))
+    await warm.erase(ADA.id)
+    assert not list(tmp_path.iterdir())
+    await warm.erase(ADA.id)
+    assert not caplog.records
+    (tmp_path / f"{ADA.id.hex}.shard").mkdir()
+    await warm.erase(ADA.id)
+    assert "could not be removed" in caplog.text
+
+
+@pytest.fixture
+def worn(monkeypatch):
+    """A shard is worn after one change."""
+    monkeypatch.setattr(importlib.import_module("memfast.index.shard"), "WORN_ROWS_MIN", 1)
+
+
+async def behind(world, warm, rows):
+    """Let another worker write twice, and a search find it."""
+    rows.put(4)
+    rows.delete(1)
+    world.coherence.wrote(ADA.id, rows.version)
+    return await warm.shard(ADA, epochs(world))
+
+
+async def test_a_worn_shard_is_rebuilt_in_the_background(world, warm, rows, worn):
+    """Once, with what was written meanwhile, while searches go on."""
+    rows.gate.clear()
+    searching = asyncio.create_task(behind(world, warm, rows))
+    await begun(lambda: rows.deltas == 1)
+    rows.gate.set()
+    found = await searching
+    assert found.needs_rebuild(20_000)
+    rows.put(5)
+    await begun(lambda: not warm._rebuilds)
+    shard = warm.current(ADA.id, epochs(world))
+    assert not shard.needs_rebuild(20_000)
+    assert ids(shard) == [2, 3, 4, 5]
+
+
+async def test_a_rebuild_that_fails_leaves_the_shard(world, warm, rows, worn, caplog):
+    """The database went away while it ran: what is held goes on."""
+    found = await behind(world, warm, rows)
+    rows.away = True
+    await begun(lambda: not warm._rebuilds)
+    assert "could not be rebuilt" in caplog.text
+    assert warm.current(ADA.id, epochs(world)) is found
+
+
+async def test_a_rebuild_stays_in_its_life(world, warm, rows, worn):
+    """When everything was voided meanwhile, no delta may lead it on."""
+    await behind(world, warm, rows)
+    world.coherence.drop_everything()
+    await begun(lambda: not warm._rebuilds)
+    assert warm.current(ADA.id, epochs(world)) is None
