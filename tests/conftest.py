@@ -25,6 +25,24 @@ def pytest_report_header():
     return [f"memfast: {kernels.IMPL} kernels, PostgreSQL {majors}"]
 
 
+EXPECTED_SKIPS = {
+    "only root runs PostgreSQL as another user",
+    "this system gives no mount namespace",
+    "needs root and setpriv",
+}
+"""Why a test may be left out on some machines; any other reason fails the run."""
+
+
+def pytest_sessionfinish(session):
+    """No test hides: a skip for a reason that is not expected fails the run."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    skipped = [] if reporter is None else reporter.stats.get("skipped", [])
+    reasons = {report.longrepr[2].removeprefix("Skipped: ") for report in skipped if isinstance(report.longrepr, tuple)}
+    if unexpected := reasons - EXPECTED_SKIPS:
+        reporter.write_line(f"skipped for reasons that are not expected: {', '.join(sorted(unexpected))}", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
 def in_thread(work, *arguments):
     """Run a function that starts an event loop of its own, away from the loop of the tests."""
     with ThreadPoolExecutor(1) as executor:

@@ -202,24 +202,9 @@ class MemoriesPage(Struct):
     has_more: bool
 
 
-class SearchHit(Struct, kw_only=True):
+class SearchHit(Memory, frozen=True, kw_only=True):
     """A memory and its score from 0 to 1."""
 
-    id: UUID
-    user_id: str
-    text: str
-    kind: str
-    tags: list[str]
-    entities: list[str]
-    importance: float
-    metadata: Raw
-    agent_id: str | None
-    run_id: str | None
-    source: str | None
-    created_at: datetime
-    updated_at: datetime
-    expires_at: datetime | None
-    version: int
     score: float
 
 
