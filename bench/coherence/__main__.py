@@ -14,11 +14,12 @@ import argparse
 import sys
 from typing import Any
 
-from bench.coherence.driver import PATIENCE_S, Checker, Tally, drive
+from bench.coherence.driver import PATIENCE_S, Asked, Checker, Tally, drive
 from bench.coherence.fleet import Fleet
 from bench.coherence.harm import harm
 from bench.coherence.history import History
 from bench.coherence.plan import DIMENSIONS
+from bench.coherence.planted import OfYesterday
 from bench.coherence.truth import open_database
 from bench.harness.load import run
 from bench.harness.report import Figure, Report, finish, options
@@ -40,15 +41,18 @@ SETTINGS = (
 )
 
 
-def measure(*, reads: int, owners: int = 8, seed: int = 1, kills: int = 3) -> Report:
-    """Run against a service of its own."""
+def measure(*, reads: int, owners: int = 8, seed: int = 1, kills: int = 3, planted: bool = False) -> Report:
+    """Run against a service of its own; with `planted` one worker repeats itself, and this raises `Stale`."""
     with scratch_dir() as root, Service(root / "data", settings=SETTINGS) as service:
-        return run(_measure(service, reads, owners, seed, kills))
+        return run(_measure(service, reads, owners, seed, kills, planted=planted))
 
 
-async def _measure(service: Service, reads: int, owners: int, seed: int, kills: int) -> Report:
+async def _measure(service: Service, reads: int, owners: int, seed: int, kills: int, *, planted: bool) -> Report:
     fleet, tally = Fleet(service.address, service.pid), Tally()
-    checker = Checker(fleet.workers, tally)
+    workers: list[Asked] = list(fleet.workers)
+    if planted:
+        workers[-1] = OfYesterday(workers[-1])
+    checker = Checker(workers, tally)
     try:
         async with open_database(service.database()) as database:
             await drive(
@@ -103,7 +107,10 @@ def main() -> int:
 
     chosen = options(__doc__ or "", more)
     reads = chosen.reads // 10 if chosen.quick else chosen.reads
-    return finish(measure(reads=reads, owners=chosen.owners, seed=chosen.seed, kills=chosen.kills), chosen.json)
+    return finish(
+        measure(reads=reads, owners=chosen.owners, seed=chosen.seed, kills=chosen.kills, planted=chosen.planted),
+        chosen.json,
+    )
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from bench.coherence.harm import harm
 from bench.coherence.history import History
 from bench.coherence.model import Batch, Delete, Get, GetMany, Item, List, Put, Search, State
 from bench.coherence.plan import DIMENSIONS, VECTORS
+from bench.coherence.planted import OfYesterday
 from bench.coherence.truth import open_database
 
 from memfast.store.embedded import Cluster
@@ -84,18 +85,6 @@ async def test_one_user_under_many_hands(start):
     async with beside(start()) as (fleet, _):
         judged = await History(Checker(fleet.workers, Tally()), SEED).run(writers=3, readers=3, writes=40)
     assert judged > 200
-
-
-class OfYesterday:
-    """A worker whose answers to searches are those it gave first."""
-
-    def __init__(self, worker):
-        self.worker = worker
-        self.given = {}
-
-    async def ask(self, method, path, body=None):
-        answer = await self.worker.ask(method, path, body)
-        return self.given.setdefault(repr(body), answer) if path == "/v1/search" else answer
 
 
 async def test_the_checkers_notice_a_worker_that_repeats_itself(start):
