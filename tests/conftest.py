@@ -102,6 +102,12 @@ def postgres_servers(session_base):
         each.cluster.stop()
 
 
+@pytest.fixture(scope="session")
+def new_server():
+    """Function: start a cluster of a test's own, which has to stop it."""
+    return lambda cluster: Server(cluster, cluster.start())
+
+
 @pytest.fixture(scope="module")
 def major():
     """The PostgreSQL of a test module; a module that runs on several says so with its own fixture."""

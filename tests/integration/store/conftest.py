@@ -24,11 +24,13 @@ class Proxy:
     """Between client and server, on a socket of its own. `at_commit` says what happens to the next COMMIT.
 
     before: the connection breaks and the server never sees it. after: the server commits, the answer is lost with the
-    connection. silent: the server commits, the answer never comes. withheld: neither side hears anything any more.
+    connection (and `after_commit` runs in between). silent: the server commits, the answer never comes. withheld: neither side hears anything any more. A
+    coroutine function: it runs, then the connection breaks and the server never sees the COMMIT.
     """
 
     def __init__(self, folder, target):
         self.at_commit = None
+        self.after_commit = None
         self.commits = 0
         self._target = target
         self._path = folder / ".s.PGSQL.5432"
@@ -59,6 +61,9 @@ class Proxy:
             if b"COMMIT;\0" in data:
                 self.commits += 1
                 mode, self.at_commit = self.at_commit, None
+                if callable(mode):
+                    await mode()
+                    break
                 if mode == "before":
                     break
                 state["cut"] = mode == "after"
@@ -73,6 +78,9 @@ class Proxy:
     async def _down(self, from_server, to_client, state):
         while data := await from_server.read(65536):
             if state["cut"]:
+                hook, self.after_commit = self.after_commit, None
+                if hook is not None:
+                    await hook()
                 break
             if not state["muted"]:
                 to_client.write(data)

@@ -1,14 +1,13 @@
 """A connection that breaks at COMMIT: what the caller is told is what happened."""
 
 import asyncio
+from datetime import UTC, datetime
 
 import asyncpg
 import pytest
 
 from memfast.errors import OutcomeUnknown, StoreUnavailable, Unavailable
 from memfast.store import postgres
-
-from datetime import UTC, datetime
 
 NOW = datetime(2025, 1, 1, tzinfo=UTC)
 
@@ -160,5 +159,3 @@ async def test_no_broken_connection_hides_what_happened(server, database, proxy,
         assert await ids_of(store, scope) == stood
         assert len(stood) == 5
         assert len(undone) == 3
-
-

@@ -1,0 +1,151 @@
+"""Writers at the same time, and waits that end."""
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from uuid import uuid4
+
+import pytest
+
+from memfast.errors import DeadlineExceeded, StoreUnavailable, Unavailable
+from memfast.model import Delete, Listing, Patch, Scope, derive_scope_id
+
+NOW = datetime(2025, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module", params=[16, 18], ids=["pg16", "pg18"])
+def major(request):
+    """Both ends of what is supported."""
+    return request.param
+
+
+@pytest.fixture
+def new_scope(site):
+    """Function: the scope of another new user."""
+
+    def make():
+        name = f"user {uuid4()}"
+        return Scope(derive_scope_id(site.prepared.secret, "default", name), "default", name)
+
+    return make
+
+
+async def test_writers_of_one_user_each_take_their_own_version(open_store, new_create, scope):
+    """20 tasks with 20 creates each: the versions 1 to 400, each once, and the right count."""
+    async with open_store(size=8, acquire_timeout_s=30.0) as store:
+
+        async def work():
+            return [(await store.apply([new_create(fresh_id=True)], now=NOW))[0].version for _ in range(20)]
+
+        versions = sum(await asyncio.gather(*(work() for _ in range(20))), [])
+        assert sorted(versions) == list(range(1, 401))
+        user = await store.user(scope)
+        assert (user.memories, user.version) == (400, 400)
+
+
+async def test_first_writes_of_a_new_user_at_once(open_store, new_create, new_scope):
+    """Eight first writes of the same user, many times over: none fails, the user is made once."""
+    async with open_store(size=8, acquire_timeout_s=30.0) as store:
+        await asyncio.gather(*(store.check() for _ in range(8)))  # every connection is open
+        for _ in range(60):
+            scope = new_scope()
+            outcomes = await asyncio.gather(*(store.apply([new_create(owner=scope)], now=NOW) for _ in range(8)))
+            assert sorted(outcome[0].version for outcome in outcomes) == list(range(1, 9))
+            assert (await store.user(scope)).memories == 8
+
+
+async def test_batches_of_the_same_users_in_opposite_orders(open_store, new_create, new_scope):
+    """No deadlock: scopes are locked in one order, whatever the order of the items."""
+    async with open_store(size=8, acquire_timeout_s=30.0) as store:
+        scopes = [new_scope() for _ in range(3)]
+
+        async def work(order):
+            for _ in range(25):
+                outcomes = await store.apply([new_create(owner=scope) for scope in order], now=NOW)
+                assert all(outcome.status == "created" for outcome in outcomes)
+
+        await asyncio.gather(*(work(order) for order in (scopes, scopes[::-1], scopes[1:] + scopes[:1], scopes)))
+        for scope in scopes:
+            user = await store.user(scope)
+            assert (user.memories, user.version) == (100, 100)
+
+
+async def test_every_kind_of_write_at_once_keeps_the_count_right(open_store, new_create, new_scope, ids_of):
+    """Creates, changes, deletes and forgets of two users: the count is that of the rows, nothing deadlocks."""
+    async with open_store(size=8, acquire_timeout_s=30.0) as store:
+        scopes = [new_scope(), new_scope()]
+        ids = [uuid4() for _ in range(6)]
+
+        async def work(seed):
+            for step in range(15):
+                scope, target = scopes[(seed + step) % 2], ids[(seed * 7 + step) % 6]
+                choice = (seed + step) % 5
+                if choice == 4:
+                    await store.forget(scope, now=NOW)
+                    continue
+                change = [
+                    new_create(target, scope, on_conflict="update"),
+                    Delete(scope=scope, id=target),
+                    Patch(scope=scope, id=target, kind="changed"),
+                    new_create(target, scope, on_conflict="ignore"),
+                ][choice]
+                other = new_create(owner=scopes[(seed + step + 1) % 2])
+                await store.apply([change, other] if seed % 2 else [other, change], now=NOW)
+
+        await asyncio.gather(*(work(seed) for seed in range(8)))
+        for scope in scopes:
+            user = await store.user(scope)
+            memories = await store.list(scope, Listing(limit=1000), now=NOW)
+            assert (user.memories if user else 0) == len(memories.memories)
+
+
+async def test_an_exhausted_pool_is_unavailable_within_its_time(open_store, new_create, scope):
+    """Every connection is taken: refused after the wait for one, and well again when they are back."""
+    async with open_store(size=2, acquire_timeout_s=0.2) as store:
+        async with store._pool.connection(), store._pool.connection():
+            started = time.monotonic()
+            with pytest.raises(StoreUnavailable, match=r"no database connection became free within 0\.2 s"):
+                await store.apply([new_create()], now=NOW)
+            assert 0.15 < time.monotonic() - started < 10
+        assert (await store.apply([new_create()], now=NOW))[0].version == 1
+
+
+async def test_a_statement_over_its_time_is_a_deadline(open_store, new_create, scope):
+    """It is cancelled on the server too, and the connection is used again."""
+    async with open_store(size=1, command_timeout_s=0.3) as store:
+        for _ in range(3):
+            with pytest.raises(DeadlineExceeded):
+                async with store._pool.connection() as connection:
+                    await connection.execute("SELECT pg_sleep(60)")
+        assert (await store.apply([new_create()], now=NOW))[0].version == 1
+
+
+async def test_a_write_that_waits_for_a_lock_too_long_writes_nothing(open_store, new_create, scope, ids_of):
+    """Another session holds the user's row: refused in time, nothing written, then well again."""
+    async with open_store(size=3, command_timeout_s=0.4) as store, open_store(size=1) as other:
+        await store.apply([new_create()], now=NOW)
+        async with other._pool.connection() as connection, connection.transaction():
+            await connection.execute("SELECT FROM scopes WHERE scope_id = $1 FOR UPDATE", scope.id)
+            with pytest.raises(Unavailable) as refused:
+                await store.apply([new_create(), new_create()], now=NOW)
+            assert refused.value.slug in {"deadline-exceeded", "store-unavailable"}
+        assert len(await ids_of(store, scope)) == 1
+        assert (await store.apply([new_create()], now=NOW))[0].version == 2
+
+
+async def test_a_cancelled_write_gives_its_connection_back(open_store, new_create, scope, ids_of):
+    """Whoever is cancelled in the middle leaves no transaction open and no connection lost."""
+    async with open_store(size=1) as store, open_store(size=1) as other:
+        await store.apply([new_create()], now=NOW)
+        for _ in range(5):
+            async with other._pool.connection() as connection, connection.transaction():
+                await connection.execute("SELECT FROM scopes WHERE scope_id = $1 FOR UPDATE", scope.id)
+                task = asyncio.create_task(store.apply([new_create()], now=NOW))
+                async with asyncio.timeout(10):
+                    while not await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                        await asyncio.sleep(0)
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+        assert (await store.apply([new_create()], now=NOW))[0].version == 2
+        assert len(await ids_of(store, scope)) == 2
