@@ -43,6 +43,7 @@ class ShardPool:
         dimensions: length of a vector.
         admit_window_s: a scope that misses twice within it is worth loading; one that turned out to be larger than
             all room is not tried again before it is over.
+        int8: whether shards of many memories keep an int8 image of their vectors.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class ShardPool:
         generation: int,
         dimensions: int,
         admit_window_s: float,
+        int8: bool = True,
     ) -> None:
         self._capacity_bytes = capacity_bytes
         self._snapshots = snapshots
@@ -61,6 +63,7 @@ class ShardPool:
         self._generation = generation
         self._dimensions = dimensions
         self._admit_window_s = admit_window_s
+        self._int8 = int8
         self._held: OrderedDict[UUID, tuple[Shard, int]] = OrderedDict()
         self._missed_s: OrderedDict[UUID, float] = OrderedDict()
         self._too_large_s: OrderedDict[UUID, float] = OrderedDict()
@@ -76,11 +79,12 @@ class ShardPool:
             identity=identity,
             version=snapshot.version,
             purged_to=snapshot.purged_to,
+            int8=self._int8,
         )
 
     def restore(self, scope: Scope) -> Shard | None:
         """See `ports.Shards.restore`."""
-        return load(self._path(scope.id), self._identity(scope.id))
+        return load(self._path(scope.id), self._identity(scope.id), int8=self._int8)
 
     def save(self, scope: Scope, shard: Shard) -> int:
         """See `ports.Shards.save`."""

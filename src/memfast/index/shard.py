@@ -123,6 +123,7 @@ class Shard:
         terms: the codes of kinds, agents, runs, tags and entities.
         encode: makes a memory's fragment. Filters on metadata read the field `metadata` of its JSON.
         next_expiry_us: no live row expires before; microseconds since 1970.
+        int8: whether a base of many rows keeps an int8 image.
         graph: over the base, or None.
     """
 
@@ -139,6 +140,7 @@ class Shard:
     next_expiry_us: int
     vector_arena: Arena = field(repr=False)
     fragment_arena: Arena = field(repr=False)
+    int8: bool = True
     graph: Graph | None = None
 
     @classmethod
@@ -151,6 +153,7 @@ class Shard:
         version: int,
         purged_to: int = 0,
         encode: Encode = encode_fragment,
+        int8: bool = True,
     ) -> Self:
         """A shard of all live memories of a scope, read in one snapshot.
 
@@ -162,6 +165,7 @@ class Shard:
             version: the scope's version in the snapshot.
             purged_to: the scope's tombstones up to this version are gone.
             encode: makes a memory's fragment.
+            int8: whether a base of many rows keeps an int8 image.
 
         Raises:
             ValueError: vectors of another shape, dtype or norm, an id twice, or a memory newer than the version.
@@ -173,26 +177,35 @@ class Shard:
         elif vectors.base is not None:  # a part of something larger would keep all of it alive
             vectors = vectors.copy()
         terms = Terms()
-        base = Block.of(memories, vectors, terms, encode)
+        image = kernels.quantise(vectors)  # also where it is not kept: it refuses vectors that are too long
+        base = replace(Block.of(memories, vectors, terms, encode), quantised=image)
         if (base.ids[1:] == base.ids[:-1]).any():
             raise ValueError("two memories have the same id; a shard is built from each live memory once")
         if base.wide[VERSION].max(initial=0) > version:
             raise ValueError(f"a memory is newer than the version {version} of its scope; read both in one snapshot")
         return cls.of_base(
-            _quantised(base), terms, identity=identity, version=version, purged_to=purged_to, encode=encode
+            base, terms, identity=identity, version=version, purged_to=purged_to, encode=encode, int8=int8
         )
 
     @classmethod
     def of_base(
-        cls, base: Block, terms: Terms, *, identity: ShardIdentity, version: int, purged_to: int, encode: Encode
+        cls,
+        base: Block,
+        terms: Terms,
+        *,
+        identity: ShardIdentity,
+        version: int,
+        purged_to: int,
+        encode: Encode,
+        int8: bool,
     ) -> Self:
-        """A shard of finished rows in ascending order of id."""
+        """A shard of finished rows in ascending order of id; their int8 image is made or dropped where it must be."""
         tail = Block.empty(identity.dimensions)
         return cls(
             identity=identity,
             version=version,
             purged_to=purged_to,
-            base=base,
+            base=_quantised(base, int8=int8),
             base_live=None,
             base_dead=0,
             tail=tail,
@@ -202,6 +215,7 @@ class Shard:
             next_expiry_us=int(base.wide[EXPIRES].min(initial=NEVER_US)),
             vector_arena=Arena(tail.vectors, 0),
             fragment_arena=Arena(tail.fragments, 0),
+            int8=int8,
         )
 
     def __len__(self) -> int:
@@ -339,12 +353,13 @@ class Shard:
         terms = Terms()
         base = self._both().take(self._live_rows()).recoded(self.terms, terms)
         return self.of_base(
-            _quantised(base),
+            base,
             terms,
             identity=self.identity,
             version=self.version,
             purged_to=self.purged_to,
             encode=self.encode,
+            int8=self.int8,
         )
 
     def _search_base(self, vector: NDArray[np.float32], k: int, mask: Mask | None) -> tuple[Rows, NDArray[np.float64]]:
@@ -420,6 +435,7 @@ class Shard:
             next_expiry_us=min(self.next_expiry_us, int(block.wide[EXPIRES].min(initial=NEVER_US))),
             vector_arena=vectors,
             fragment_arena=fragments,
+            int8=self.int8,
             graph=self.graph,
         )
 
@@ -444,9 +460,11 @@ def _checked(vectors: NDArray[np.float32], rows: int, identity: ShardIdentity) -
     return np.ascontiguousarray(vectors)
 
 
-def _quantised(base: Block) -> Block:
-    image = kernels.quantise(base.vectors)  # also where it is not kept: it refuses vectors that are too long
-    return replace(base, quantised=image if len(base) >= QUANTISED_FROM_ROWS else None)
+def _quantised(base: Block, *, int8: bool) -> Block:
+    wanted = int8 and len(base) >= QUANTISED_FROM_ROWS
+    if wanted == (base.quantised is not None):
+        return base
+    return replace(base, quantised=kernels.quantise(base.vectors) if wanted else None)
 
 
 def _search_unordered(

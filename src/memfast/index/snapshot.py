@@ -115,13 +115,14 @@ def save(shard: Shard, path: Path) -> None:
     _sync_directory(path.parent)
 
 
-def load(path: Path, identity: ShardIdentity, *, encode: Encode = encode_fragment) -> Shard | None:
+def load(path: Path, identity: ShardIdentity, *, encode: Encode = encode_fragment, int8: bool = True) -> Shard | None:
     """Map a shard from a file; its rows are read in place and shared with whoever else maps it.
 
     Args:
         path: what `save` wrote.
         identity: whose shard it must be.
         encode: makes the fragments of later rows; it must make them as those of the file were made.
+        int8: as in `Shard.build`; the file may hold an image or not.
 
     Returns:
         The shard at the version of the file, or None where there is no file or not a good one of this identity. The
@@ -130,7 +131,7 @@ def load(path: Path, identity: ShardIdentity, *, encode: Encode = encode_fragmen
     try:
         with path.open("rb") as file:
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return _read(memoryview(content), identity, encode)
+        return _read(memoryview(content), identity, encode, int8=int8)
     except FileNotFoundError:
         _log.debug("there is no snapshot %s", path)
     except (OSError, ValueError, msgspec.DecodeError, _Damaged) as error:
@@ -199,7 +200,7 @@ def _sync_directory(directory: Path) -> None:
         os.close(handle)
 
 
-def _read(content: memoryview, identity: ShardIdentity, encode: Encode) -> Shard:
+def _read(content: memoryview, identity: ShardIdentity, encode: Encode, *, int8: bool) -> Shard:
     header, start = _read_header(content)
     if header.identity != identity:
         raise _Damaged(f"it is of {header.identity}, wanted is {identity}")
@@ -210,7 +211,13 @@ def _read(content: memoryview, identity: ShardIdentity, encode: Encode) -> Shard
     base = _block(sections, header.rows, identity.dimensions)
     _check(base, terms, header)
     return Shard.of_base(
-        base, terms, identity=identity, version=header.version, purged_to=header.purged_to, encode=encode
+        base,
+        terms,
+        identity=identity,
+        version=header.version,
+        purged_to=header.purged_to,
+        encode=encode,
+        int8=int8,
     )
 
 

@@ -234,11 +234,12 @@ class World:
             deleted=list(deleted.items()),
         )
 
-    def build(self, kind=Shard):
+    def build(self, kind=Shard, **options):
         """A shard of everything, from rows in the order of their writing."""
         return kind.build(
             [memory for memory, _ in self.rows.values()],
             np.array([each for _, each in self.rows.values()], np.float32).reshape(-1, DIMENSIONS),
             identity=IDENTITY,
             version=self.version,
+            **options,
         )

@@ -191,3 +191,18 @@ def test_the_int8_image_is_saved_with_the_rows(tmp_path, monkeypatch):
     for ours, theirs in zip(loaded.base.quantised, built.packed().base.quantised, strict=True):
         assert np.array_equal(ours, theirs)
     assert struct.unpack_from("<8sI", (tmp_path / "shard").read_bytes()) == (b"memfast\x01", 1)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("wanted_image", [True, False])
+def test_the_int8_image_is_there_as_configured(tmp_path, small_limits, kept, wanted_image):
+    """Whatever the file holds, a loaded shard has the image that is wanted now, through writes, and answers alike."""
+    world = World()
+    world.write(numbered(40))
+    built = world.build(int8=kept)
+    assert (built.base.quantised is not None) is kept
+    save(built, tmp_path / "shard")
+    loaded = load(tmp_path / "shard", IDENTITY, int8=wanted_image)
+    assert answers(loaded) == answers(built)
+    for each in (loaded, loaded.apply(world.write(numbered(3))).packed()):
+        assert (each.base.quantised is not None) is wanted_image
