@@ -190,11 +190,15 @@ class Listing(Struct, frozen=True, kw_only=True):
 
 
 class MemoryPage(Struct, frozen=True):
-    """A page of memories and whether more follow, with the version of the snapshot."""
+    """A page of memories and whether more follow, with the version of the snapshot.
+
+    `expires_at` is when that stops being true by itself: the first memory behind the page counts too.
+    """
 
     memories: list[Memory]
     has_more: bool
     version: int
+    expires_at: datetime | None = None
 
 
 class NearestRows(Struct, frozen=True):

@@ -242,7 +242,7 @@ class Recall:
         if page.has_more:
             last = page.memories[-1]
             cursor = self._cursors.seal(Position(last.created_at, last.id), binding=binding)
-        return Page(page.memories, cursor, page.version, _earliest(page.memories))
+        return Page(page.memories, cursor, page.version, page.expires_at)
 
 
 def _expiry(shard: Shard, now: datetime) -> datetime | None:

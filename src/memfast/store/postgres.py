@@ -216,7 +216,8 @@ class PostgresStore:
                 listing.run_id,
             )
         memories = [_memory(scope.user_id, record, 1) for record in records if record[1] is not None]
-        return MemoryPage(memories[: listing.limit], len(memories) > listing.limit, records[0][0] or 0)
+        expires_at = min((each.expires_at for each in memories if each.expires_at is not None), default=None)
+        return MemoryPage(memories[: listing.limit], len(memories) > listing.limit, records[0][0] or 0, expires_at)
 
     async def nearest(self, scope: Scope, vector: NDArray[np.float32], limit: int, *, now: datetime) -> NearestRows:
         """See `ports.MemoryStore.nearest`."""

@@ -4,7 +4,7 @@ Then copies of the code with one fault each: each must be caught by the play tha
 """
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import msgspec
@@ -250,6 +250,24 @@ async def test_no_order_of_events_shows_an_old_state(pair, monkeypatch, play):
     """Each play by its own docstring."""
     install(monkeypatch)
     await play(pair)
+
+
+async def test_a_memory_that_expires_is_gone_from_every_copy(pair, monkeypatch):
+    """At that moment, from hits, pages and gets, and from the word that more follows a page."""
+    install(monkeypatch)
+    async with pair(warm=True) as both:
+        end = datetime.now(UTC) + timedelta(seconds=3)
+        await both.write(both.a, both.put(expires_at=end))
+        whole = List(both.user_id, limit=6, ascending=True)
+        await both.copied()
+        for place in (both.a, both.b, both.a, both.b):
+            both.judge(whole, await both.later(place, whole))
+        async with asyncio.timeout(10):
+            while datetime.now(UTC) < end:
+                await asyncio.sleep(0.02)
+        for place in (both.a, both.b):
+            both.judge(whole, await both.later(place, whole))
+        await both.right()
 
 
 # The same plays with one fault
