@@ -373,9 +373,7 @@ async def test_a_closed_embedder_refuses(endpoint, make):
             await embedder.embed(["a"])
 
 
-@pytest.mark.parametrize(
-    "base_url", ["", "localhost:11434/v1", "ftp://host/v1", "http://", "http://user:pw@[::1/v1"]
-)
+@pytest.mark.parametrize("base_url", ["", "localhost:11434/v1", "ftp://host/v1", "http://", "http://user:pw@[::1/v1"])
 def test_an_address_that_cannot_work_is_refused_at_once(base_url):
     """With the name of the setting, and without what may be a password."""
     with pytest.raises(ConfigError, match=r"embedding\.base_url") as caught:

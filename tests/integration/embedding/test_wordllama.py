@@ -148,9 +148,7 @@ async def test_the_model_keeps_its_meaning(embedder):
 
 async def test_near_texts_are_nearer_than_far_ones(embedder):
     """The vectors mean something."""
-    near, other, far = await embedder.embed(
-        ["prefers dark mode", "likes a dark theme", "the invoice is overdue"]
-    )
+    near, other, far = await embedder.embed(["prefers dark mode", "likes a dark theme", "the invoice is overdue"])
     assert near @ other > 0.3 > near @ far
 
 
@@ -298,8 +296,6 @@ async def test_closing_during_a_long_call_refuses_its_rest():
 
 def test_nothing_connects_and_the_root_logger_stays_clean():
     """A fresh interpreter loads and embeds without a look-up or a connection, and without the package's imports."""
-    answer = subprocess.run(
-        [sys.executable, "-c", OFFLINE], capture_output=True, text=True, check=False, timeout=60
-    )
+    answer = subprocess.run([sys.executable, "-c", OFFLINE], capture_output=True, text=True, check=False, timeout=60)
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout.strip() == "[]"

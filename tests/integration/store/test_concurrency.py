@@ -3,6 +3,7 @@
 import asyncio
 import time
 from datetime import UTC, datetime
+from itertools import chain
 from uuid import uuid4
 
 import pytest
@@ -37,7 +38,7 @@ async def test_writers_of_one_user_each_take_their_own_version(open_store, new_c
         async def work():
             return [(await store.apply([new_create(fresh_id=True)], now=NOW))[0].version for _ in range(20)]
 
-        versions = sum(await asyncio.gather(*(work() for _ in range(20))), [])
+        versions = chain.from_iterable(await asyncio.gather(*(work() for _ in range(20))))
         assert sorted(versions) == list(range(1, 401))
         user = await store.user(scope)
         assert (user.memories, user.version) == (400, 400)

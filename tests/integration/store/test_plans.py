@@ -1,0 +1,165 @@
+"""The plans of the hot statements, generic and custom, over many users: by the index that the SQL file names."""
+
+import json
+
+import numpy as np
+import pytest
+import pytest_asyncio
+
+from memfast.store.queries import READ, WRITE
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+SCOPES, ROWS, DIMENSIONS = 40, 500, 8
+SCOPE = "md5('7')::uuid"
+IDS = "ARRAY[md5('7/3')::uuid, md5('7/70')::uuid, md5('none')::uuid]"
+MEMORY = f"{SCOPE}, md5('7/3')::uuid"
+VECTOR = "'[1,2,3,4,5,6,7,8]'::vector"
+FIELDS = "'text', 'fact', ARRAY['t'], ARRAY['e'], 0.5, '{}'::json, NULL, NULL, NULL, now(), now(), NULL"
+PAGE = f"{SCOPE}, now(), '2024-03-01', md5('7/3')::uuid, 21, NULL, NULL, NULL, NULL"
+
+STATEMENTS = {
+    "get_memories": (READ.get_memories, f"{SCOPE}, {IDS}, now()", None),  # generic: ten ids, as cheap by time
+    "nearest": (
+        READ.nearest,
+        f"{SCOPE}, 1, {VECTOR}, 26, now()",
+        {"memory_vectors_pkey", "memories_pkey", "scopes_pkey"},
+    ),
+    "list_descending": (READ.list_descending, PAGE, {"memories_by_time", "scopes_pkey"}),
+    "list_ascending": (READ.list_ascending, PAGE, {"memories_by_time", "scopes_pkey"}),
+    "list_filtered": (
+        READ.list_descending,
+        f"{SCOPE}, now(), '2024-03-01', md5('7/3')::uuid, 21, 'fact', 't', 'a', 'r'",
+        {"memories_by_time", "scopes_pkey"},
+    ),
+    "users": (READ.users, "'default', 'user 20', 21", {"scopes_names"}),
+    "user": (READ.user, SCOPE, {"scopes_pkey"}),
+    "scope_state": (READ.scope_state, SCOPE, {"scopes_pkey"}),
+    "load_scope": (READ.load_scope, f"{SCOPE}, 1", None),
+    "changes_since": (
+        READ.changes_since,
+        f"{SCOPE}, 495, 1",
+        {"memories_by_version", "memory_vectors_pkey", "scopes_pkey"},
+    ),
+    "raise_existing_version": (WRITE.raise_existing_version, f"{SCOPE}, 1, 1, now()", {"scopes_pkey"}),
+    "correct_count": (WRITE.correct_count, f"{SCOPE}, 1", {"scopes_pkey"}),
+    "existing_memories": (WRITE.existing_memories, f"{SCOPE}, {IDS}", {"memories_pkey"}),
+    "replace_memory": (WRITE.replace_memory, f"{MEMORY}, 9, {FIELDS}", {"memories_pkey"}),
+    "set_vector_expiry": (WRITE.set_vector_expiry, f"{SCOPE}, 1, md5('7/3')::uuid, now()", {"memory_vectors_pkey"}),
+    "bury_memory": (WRITE.bury_memory, f"{MEMORY}, 9, now()", {"memories_pkey", "memory_vectors_pkey"}),
+    "forget_scope": (WRITE.forget_scope, f"{SCOPE}, now()", {"scopes_pkey"}),
+    "forget_memories": (WRITE.forget_memories, SCOPE, None),
+}
+ALTERNATIVES = {
+    "scopes_pkey",
+    "memories_pkey",
+    "memories_by_version",
+    "memories_by_time",
+    "memory_vectors_pkey",
+    "access_stats_pkey",
+}
+
+
+@pytest.fixture(scope="module", params=[16, 18], ids=["pg16", "pg18"])
+def major(request):
+    """Both ends of what is supported."""
+    return request.param
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def filled(open_store, site):
+    """A connection as the pool makes it, to a database of 3000 users, 40 of whom have 500 memories each."""
+    async with open_store() as store, store._pool.connection() as connection:
+        if not await connection.fetchval("SELECT count(*) FROM scopes"):
+            for statement in (
+                f"""INSERT INTO scopes (scope_id, namespace, user_id, generation, version, memories, created_at, updated_at)
+                    SELECT md5(s::text)::uuid, 'default', 'user ' || s, 1, {ROWS}, {ROWS}, now(), now()
+                    FROM generate_series(1, 3000) s""",
+                f"""INSERT INTO memories (scope_id, id, version, text, kind, tags, entities, importance, metadata,
+                                          created_at, updated_at)
+                    SELECT md5(s::text)::uuid, md5(s || '/' || m)::uuid, m, repeat('some text ', 20), 'fact', '{{t}}', '{{}}', 0.5, '{{}}',
+                           timestamptz '2024-01-01' + m * interval '1 day', now()
+                    FROM generate_series(1, {SCOPES}) s, generate_series(1, {ROWS}) m""",
+                f"""INSERT INTO memory_vectors (scope_id, generation, id, embedding)
+                    SELECT scope_id, 1, id, (SELECT array_agg(random()) FROM generate_series(1, {DIMENSIONS})
+                                             WHERE scope_id IS NOT NULL)::vector
+                    FROM memories""",
+                "ANALYZE scopes, memories, memory_vectors",
+            ):
+                await connection.execute(statement)
+        yield connection
+
+
+async def plan_of(connection, statement, arguments, mode):
+    """The nodes of a statement's plan, as dictionaries."""
+    await connection.execute(f"SET plan_cache_mode = {mode}; PREPARE probe AS {statement}")
+    (text,) = await connection.fetchrow(f"EXPLAIN (FORMAT JSON) EXECUTE probe({arguments})")
+    await connection.execute("DEALLOCATE probe; RESET plan_cache_mode")
+    pending, nodes = [json.loads(bytes(text))[0]["Plan"]], []
+    while pending:
+        node = pending.pop()
+        pending.extend(node.get("Plans", ()))
+        nodes.append(node)
+    return nodes
+
+
+@pytest.mark.parametrize("mode", ["force_generic_plan", "force_custom_plan"])
+@pytest.mark.parametrize("name", STATEMENTS)
+async def test_a_hot_statement_uses_its_index(filled, name, mode):
+    """No table is read from end to end, and the index is the one that the SQL file names."""
+    statement, arguments, indexes = STATEMENTS[name]
+    nodes = await plan_of(filled, statement, arguments, mode)
+    scanned = [node for node in nodes if node["Node Type"] == "Seq Scan"]
+    assert not [node for node in scanned if node["Relation Name"] in {"memories", "memory_vectors", "scopes"}]
+    used = {node["Index Name"] for node in nodes if "Index Name" in node}
+    if indexes is None:
+        assert used <= ALTERNATIVES
+        assert len(used) >= 2
+    else:
+        assert used == indexes
+    conditions = " ".join(str(node.get("Index Cond", "")) for node in nodes if "Index Name" in node)
+    assert "scope_id" in conditions or name == "users"
+    if name.startswith("list"):
+        assert not [node for node in nodes if "Sort" in node["Node Type"]]  # the index gives the order
+
+
+async def test_an_index_that_knows_distances_does_not_make_search_approximate(filled):
+    """Somebody gives the column a length and an HNSW index: the plan and the answer stay as they were."""
+    statement, arguments, indexes = STATEMENTS["nearest"]
+    query = f"SET enable_sort = off; SET hnsw.ef_search = 1; PREPARE n AS {statement}"
+
+    async def answer():
+        await filled.execute(query)
+        rows = await filled.fetch(f"EXECUTE n({arguments})")
+        await filled.execute("DEALLOCATE n; RESET enable_sort; RESET hnsw.ef_search")
+        return [row["id"] for row in rows]
+
+    exact = await answer()
+    assert len(exact) == 26
+    await filled.execute(f"ALTER TABLE memory_vectors ALTER COLUMN embedding TYPE vector({DIMENSIONS})")
+    await filled.execute(
+        "CREATE INDEX hnsw ON memory_vectors USING hnsw (embedding vector_ip_ops) WITH (m = 4, ef_construction = 8)"
+    )
+    try:
+        await filled.execute("ANALYZE memory_vectors")
+        approximate = f"SELECT id FROM memory_vectors ORDER BY embedding <#> {VECTOR} LIMIT 5"
+        nodes = json.loads(bytes((await filled.fetchrow(f"EXPLAIN (FORMAT JSON) {approximate}"))[0]))
+        assert "hnsw" in json.dumps(nodes)  # the index is there and wanted by others
+        for mode in ("force_generic_plan", "force_custom_plan"):
+            nodes = await plan_of(filled, statement, arguments, mode)
+            assert {node["Index Name"] for node in nodes if "Index Name" in node} == indexes
+        assert await answer() == exact
+    finally:
+        await filled.execute("DROP INDEX hnsw")
+
+
+async def test_nearest_is_the_same_as_a_comparison_with_every_vector(filled):
+    """The candidates of one user, against NumPy."""
+    statement, arguments, _ = STATEMENTS["nearest"]
+    await filled.execute(f"PREPARE n AS {statement}")
+    rows = await filled.fetch(f"EXECUTE n({arguments})")
+    await filled.execute("DEALLOCATE n")
+    everything = await filled.fetch(f"SELECT id, embedding::text FROM memory_vectors WHERE scope_id = {SCOPE}")
+    query = np.arange(1, DIMENSIONS + 1, dtype=np.float32)
+    scored = sorted((-float(np.float32(json.loads(row["embedding"])) @ query), row["id"]) for row in everything)
+    assert {row["id"] for row in rows} == {memory_id for _, memory_id in scored[:26]}
