@@ -17,6 +17,7 @@ __all__ = [
     "ByteCache",
     "CacheStats",
     "SlotTable",
+    "crc32",
     "quantise",
     "scan",
     "scan_int8",
@@ -37,6 +38,7 @@ if WANTED not in {"", "c", "py"}:
 if not TYPE_CHECKING and WANTED != "py":
     try:
         from memfast._native._cache import ByteCache
+        from memfast._native._checksum import crc32
         from memfast._native._slots import SlotTable
         from memfast._native._vectors import quantise, scan, scan_int8, search_rows, simd, top_k
 
@@ -51,6 +53,7 @@ if not TYPE_CHECKING and WANTED != "py":
 
 if TYPE_CHECKING or WANTED == "py" or FALLBACK_REASON:
     from memfast._native._cache_reference import ByteCache
+    from memfast._native._checksum_reference import crc32
     from memfast._native._slots_reference import SlotTable
     from memfast._native._vectors_reference import quantise, scan, scan_int8, search_rows, simd, top_k
 

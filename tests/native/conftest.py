@@ -28,3 +28,9 @@ def caches(request):
 def slots(request):
     """The shared epochs."""
     return twin_of(request.param, "_slots")
+
+
+@pytest.fixture(scope="session", params=list(TWINS))
+def checksums(request):
+    """The checksums of files."""
+    return twin_of(request.param, "_checksum")

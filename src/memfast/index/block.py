@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from sys import getsizeof
 from typing import Any, TypeAlias
 
@@ -167,10 +168,11 @@ class Block:
     def __len__(self) -> int:
         return len(self.ids)
 
-    @classmethod
-    def empty(cls, dimensions: int) -> Block:
-        """No rows of this many dimensions."""
-        return cls.of([], np.empty((0, dimensions), np.float32), Terms(), encode_fragment)
+    @staticmethod
+    @lru_cache(16)
+    def empty(dimensions: int) -> Block:
+        """No rows of this many dimensions; every shard begins with them behind its base."""
+        return Block.of([], np.empty((0, dimensions), np.float32), Terms(), encode_fragment)
 
     @classmethod
     def of(cls, memories: Sequence[Memory], vectors: NDArray[np.float32], terms: Terms, encode: Encode) -> Block:
