@@ -220,9 +220,8 @@ class Shard(Protocol):
         """Bytes in memory."""
         ...
 
-    @property
-    def next_expiry_us(self) -> int:
-        """No memory expires before; microseconds since 1970."""
+    def next_expiry_after(self, now_us: int) -> int:
+        """No memory that lives at `now_us` expires before; microseconds since 1970."""
         ...
 
     def __len__(self) -> int:

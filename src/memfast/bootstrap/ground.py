@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import secrets
@@ -21,7 +22,7 @@ from memfast.errors import DatabaseRefused
 from memfast.kernels import SlotTable
 from memfast.store.database import Prepared, new_lineage, prepare
 from memfast.store.embedded import Cluster, DataDirLock
-from memfast.store.life import ServerLife, last_life, note_life, server_life
+from memfast.store.life import Note, continues_life, server_life, write_note
 from memfast.store.pool import PoolSize, ServerFacts, connect, pool_size
 
 __all__ = ["Ground", "Reporter", "attached", "database_address", "ground", "life_note", "open_connection"]
@@ -46,7 +47,7 @@ class Ground(Struct, frozen=True, kw_only=True):
     config: Config
     address: dict[str, Any]
     prepared: Prepared
-    life: ServerLife
+    note: Note
     pool: PoolSize
     slots: str
 
@@ -62,7 +63,11 @@ def ground(config: Config, report: Reporter) -> Iterator[Ground]:
         StartError: with its exit code, what is wrong and what to do.
     """
     with database_address(config, report) as address, _slots(config) as slots:
-        yield asyncio.run(_prepare(config, address, slots, report))
+        site = asyncio.run(_prepare(config, address, slots, report))
+        try:
+            yield site
+        finally:
+            asyncio.run(_note_end(site))
 
 
 @contextmanager
@@ -116,13 +121,23 @@ async def _prepare(config: Config, address: dict[str, Any], slots: str, report: 
     connection = await open_connection(config, address)
     try:
         prepared = await prepare(connection, model=embedder.model, dimensions=embedder.dimensions, report=report)
-        prepared = await _continue_life(config, connection, prepared)
-        life = await server_life(connection)
+        prepared, note = await _continue_life(config, connection, prepared)
     finally:
         await connection.close()
         await embedder.close()
     pool = _pool_size(config, prepared.facts)
-    return Ground(config=config, address=address, prepared=prepared, life=life, pool=pool, slots=slots)
+    return Ground(config=config, address=address, prepared=prepared, note=note, pool=pool, slots=slots)
+
+
+async def _note_end(site: Ground) -> None:
+    """Note how far the database came; where it cannot be asked any more, the last note stands."""
+    with contextlib.suppress(DatabaseRefused):
+        connection = await open_connection(site.config, site.address)
+        try:
+            life = await server_life(connection)
+        finally:
+            await connection.close()
+        write_note(life_note(site.config), msgspec.structs.replace(site.note, life=life))
 
 
 async def open_connection(config: Config, address: dict[str, Any]) -> Any:
@@ -134,16 +149,15 @@ async def open_connection(config: Config, address: dict[str, Any]) -> Any:
     )
 
 
-async def _continue_life(config: Config, connection: Any, prepared: Prepared) -> Prepared:
+async def _continue_life(config: Config, connection: Any, prepared: Prepared) -> tuple[Prepared, Note]:
     """Begin a new life of the database if it is not the one, at least as far on, that was seen here last."""
-    marker, note = Path(config.data_dir) / "restored", life_note(config)
-    life, last = await server_life(connection), last_life(note)
-    if marker.exists() or (last is not None and not life.continues(last)):
+    marker = Path(config.data_dir) / "restored"
+    same, note = await continues_life(connection, life_note(config))
+    if marker.exists() or not same:
         _log.warning("the database was restored or replaced: cursors, tokens and copies of before are refused")
         prepared = msgspec.structs.replace(prepared, lineage=await new_lineage(connection))
     marker.unlink(missing_ok=True)
-    note_life(note, life)
-    return prepared
+    return prepared, note
 
 
 def life_note(config: Config) -> Path:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from msgspec import Struct
 
 from memfast.bootstrap.embedder import build_embedder
@@ -47,7 +48,7 @@ from memfast.store.access import PostgresAccessLog
 from memfast.store.database import Prepared
 from memfast.store.keys import PostgresKeys
 from memfast.store.ledger import PostgresLedger
-from memfast.store.life import ServerLife, note_life
+from memfast.store.life import write_note
 from memfast.store.pool import Pool, PoolSize
 from memfast.store.postgres import PostgresStore
 
@@ -243,11 +244,11 @@ async def _load(embedder: Embedder) -> None:
 
 async def _keep_life(site: Ground, coherence: Coherence) -> None:
     """Note how far the database has come, every few seconds."""
-    note = life_note(site.config)
+    path = life_note(site.config)
     while True:
         await asyncio.sleep(LIFE_NOTE_S)
-        life = ServerLife(site.life.system, site.life.timeline, coherence.facts.wal)
-        await asyncio.to_thread(note_life, note, life)
+        life = msgspec.structs.replace(site.note.life, wal=coherence.facts.wal)
+        await asyncio.to_thread(write_note, path, msgspec.structs.replace(site.note, life=life))
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

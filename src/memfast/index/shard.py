@@ -247,6 +247,13 @@ class Shard:
             return MISSING_REASON is None or self.worn > self.worn_limit
         return self.worn > self.worn_limit
 
+    def next_expiry_after(self, now_us: int) -> int:
+        """No row that has not expired at `now_us` expires before; both in microseconds since 1970."""
+        if now_us < self.next_expiry_us:
+            return self.next_expiry_us
+        later = [block.wide[EXPIRES][block.wide[EXPIRES] > now_us] for block in (self.base, self.tail)]
+        return int(np.concatenate(later).min(initial=NEVER_US))
+
     def search(
         self,
         vector: NDArray[np.float32],

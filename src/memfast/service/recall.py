@@ -247,7 +247,8 @@ class Recall:
 
 def _expiry(shard: Shard, now: datetime) -> datetime | None:
     """No answer of the shard changes by itself before."""
-    left_us = shard.next_expiry_us - int(now.timestamp() * 1e6)
+    now_us = int(now.timestamp() * 1e6)
+    left_us = shard.next_expiry_after(now_us) - now_us
     return None if left_us > _FAR_US else now + timedelta(microseconds=max(0, left_us))
 
 

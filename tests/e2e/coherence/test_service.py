@@ -180,7 +180,7 @@ async def _page(service, cursor=None):
     return service.client.get("/v1/memories", params=parameters)
 
 
-async def test_a_copied_back_data_directory_begins_a_new_life(start, data_dir, poll):
+async def test_a_copied_back_data_directory_begins_a_new_life(start, data_dir):
     """An older copy of PostgreSQL's files: what it holds is served, and cursors of what came after it are refused."""
     folder = data_dir()
     service = start(folder)
@@ -190,11 +190,9 @@ async def test_a_copied_back_data_directory_begins_a_new_life(start, data_dir, p
     subprocess.run(["cp", "-a", folder / "postgres", folder / "older"], check=True)
     service = start(folder)
     lineage = service.client.get("/v1/health").json()["lineage"]
-    noted = (folder / "life").read_bytes()
     assert service.client.delete(f"/v1/memories/{user.ids[0]}", params={"user_id": "ada"}).status_code == 204
     cursor = (await _page(service)).json()["next_cursor"]
     assert (await _page(service, cursor)).status_code == 200
-    poll(lambda: (folder / "life").read_bytes() != noted)
     service.stop()
     shutil.rmtree(folder / "postgres")
     (folder / "older").rename(folder / "postgres")

@@ -24,7 +24,7 @@ INSERT INTO schema_migrations (number, name, checksum) VALUES ($1, $2, $3);
 -- name: database_facts
 -- Read by every worker twice a second: the life, the schema, whether the keys changed, and the versions of scopes.
 SELECT d.lineage, d.keys_generation, (SELECT max(number) FROM schema_migrations) AS schema,
-       (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint AS wal, s.scope_ids, s.versions
+       (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint AS wal, s.scope_ids, s.versions
 FROM database d, (
     SELECT array_agg(scope_id) AS scope_ids, array_agg(version) AS versions FROM scopes WHERE scope_id = ANY ($1)
 ) s;
@@ -42,7 +42,7 @@ UPDATE database SET lineage = gen_random_uuid() WHERE lineage = $1;
 -- name: server_life
 -- A restored or replaced server has another system id, another timeline, or an older log.
 SELECT s.system_identifier::text AS system, c.timeline_id AS timeline,
-       (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint AS wal
+       (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint AS wal
 FROM pg_control_system() s, pg_control_checkpoint() c;
 
 -- name: current_embedder
@@ -71,3 +71,10 @@ SELECT id, namespace, user_id, role, created_at, revoked_at FROM api_keys ORDER 
 -- name: revoke_key
 WITH changed AS (UPDATE database SET keys_generation = keys_generation + 1)
 UPDATE api_keys SET revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL RETURNING id;
+
+-- name: known_start
+SELECT start FROM starts WHERE service = $1;
+
+-- name: record_start
+INSERT INTO starts (service, start) VALUES ($1, $2)
+ON CONFLICT (service) DO UPDATE SET start = EXCLUDED.start, started_at = now();
