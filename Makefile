@@ -53,7 +53,7 @@ format: $(VENV)/.dev ## put code into its form
 	$(BIN)/ruff check --fix .
 
 bench: $(VENV)/.dev ## print every figure; DATA=folder adds those that need data sets, QUICK=1 takes fewer rounds
-	$(BIN)/python -m bench $(if $(QUICK),--quick) $(if $(DATA),--data $(DATA))
+	$(BIN)/python -m bench $(if $(QUICK),--quick --attempts 3) $(if $(DATA),--data $(DATA))
 
 clean: ## remove what was built here
 	rm -rf $(VENV) build dist src/*.egg-info src/memfast/_native/*.so src/memfast/_native/*.c src/memfast/_native/*.cpp
