@@ -20,7 +20,7 @@ from memfast.http.edge import EXCHANGE, Edge
 from memfast.http.exchange import Exchange, Reply
 from memfast.http.openapi import build_document, build_page
 from memfast.http.problems import INTERNAL_ERROR, problem_reply
-from memfast.http.routing import Route
+from memfast.http.routing import Endpoint, Route
 from memfast.resilience.clock import SystemClock
 
 __all__ = ["ROUTES", "build_app"]
@@ -65,7 +65,10 @@ def build_app(site: Ground) -> Edge:
         openapi_config=None,
         logging_config=None,
     )
-    holder.append(Edge(application, site.config.server, SystemClock()))
+    direct: dict[tuple[str, str], Endpoint] = {
+        (route.method, route.path): route.endpoint for route in ROUTES if "{" not in route.path
+    }
+    holder.append(Edge(application, direct, site.config.server, SystemClock()))
     return holder[0]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, quote, unquote
 from uuid import UUID
@@ -16,13 +17,16 @@ from memfast.http.codec import BodyDecoder, encode, request_form, response_form
 from memfast.model import Scope
 from memfast.search.encode import Form
 from memfast.service.access import Access, Principal
-from memfast.service.answers import Answer, Kind, Target
+from memfast.service.answers import Answer, Kind, Target, Tier
 
-__all__ = ["Exchange", "Reply", "finished_reply", "sent_path", "standard_headers"]
+__all__ = ["Exchange", "Reply", "finished_headers", "sent_path", "standard_headers"]
 
 _T = TypeVar("_T")
 _ETAG = re.compile(rb'"(\d{1,18})"|(\d{1,18})')
 _BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+Header = tuple[bytes, bytes]
+_REMEMBERED = 4096
+"""Combinations of headers that are kept made."""
 _CONTENT_TYPES: dict[Form, bytes] = {"json": b"application/json", "msgpack": b"application/msgpack"}
 
 
@@ -66,7 +70,7 @@ class Exchange:
         principal: Principal,
         access: Access,
         body: bytes,
-        request_id: str,
+        request_id: bytes,
         started: float,
         stale_for_s: float = 0.0,
     ) -> None:
@@ -176,7 +180,8 @@ class Exchange:
     def answered(self, answer: Answer, target: Target) -> Reply:
         """A finished answer; the same request may be answered from `target` from now on."""
         self.target = target
-        return finished_reply(answer, target.kind, self.answer_form, self.standard_headers())
+        own = finished_headers(len(answer.body), answer.version, answer.tier, target.kind, self.answer_form)
+        return Reply(200, [*own, *self.standard_headers()], answer.body)
 
     def reply(
         self,
@@ -212,7 +217,7 @@ class Exchange:
 
 
 def standard_headers(
-    headers: Mapping[bytes, bytes], request_id: str, started: float, stale_for_s: float = 0.0
+    headers: Mapping[bytes, bytes], request_id: bytes, started: float, stale_for_s: float = 0.0
 ) -> list[tuple[bytes, bytes]]:
     """See `Exchange.standard_headers`.
 
@@ -222,12 +227,7 @@ def standard_headers(
         started: seconds of `time.perf_counter`.
         stale_for_s: since when copies could not be confirmed; 0 while they are.
     """
-    elapsed_s = time.perf_counter() - started
-    standard = [
-        (b"x-request-id", request_id.encode("latin-1")),
-        (b"x-process-time", b"%.6f" % elapsed_s),
-        (b"server-timing", b"total;dur=%.3f" % (elapsed_s * 1000)),
-    ]
+    standard = [(b"x-request-id", request_id), *_timing(int((time.perf_counter() - started) * 1e6))]
     if stale_for_s:
         standard += ((b"memfast-mode", b"cache_only"), (b"age", b"%d" % (stale_for_s + 1)))
     if b"traceparent" in headers:
@@ -235,22 +235,26 @@ def standard_headers(
     return standard
 
 
-_TIERS: dict[str, tuple[bytes, bytes]] = {tier: (b"memfast-tier", tier.encode()) for tier in ("hot", "warm", "cold")}
+@lru_cache(_REMEMBERED)
+def _timing(elapsed_us: int) -> tuple[Header, Header]:
+    """Headers of the time spent. Few requests take long, and so few times are all there are."""
+    return (
+        (b"x-process-time", b"%.6f" % (elapsed_us / 1e6)),
+        (b"server-timing", b"total;dur=%.3f" % (elapsed_us / 1e3)),
+    )
 
 
-def finished_reply(answer: Answer, kind: Kind, form: Form, standard: list[tuple[bytes, bytes]]) -> Reply:
-    """A finished answer as it is sent."""
-    version = b"%d" % answer.version
-    headers = [
+@lru_cache(_REMEMBERED)
+def finished_headers(size: int, version: int, tier: Tier, kind: Kind, form: Form) -> tuple[Header, ...]:
+    """Headers of a finished answer of so many bytes, without the standard ones."""
+    etag = ((b"etag", b'"%d"' % version),) if kind == "get" else ()
+    return (
         (b"content-type", _CONTENT_TYPES[form]),
-        (b"content-length", b"%d" % len(answer.body)),
-        _TIERS[answer.tier],
-        (b"memfast-version", version),
-        *standard,
-    ]
-    if kind == "get":
-        headers.append((b"etag", b'"%b"' % version))
-    return Reply(200, headers, answer.body)
+        (b"content-length", b"%d" % size),
+        (b"memfast-tier", tier.encode()),
+        (b"memfast-version", b"%d" % version),
+        *etag,
+    )
 
 
 def sent_path(scope: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from msgspec import Struct
 from memfast.http.exchange import Reply
 from memfast.http.wire import NoParameters
 
-__all__ = ["Route", "Success"]
+__all__ = ["Endpoint", "Route", "Success"]
 
 Endpoint = Callable[..., Awaitable[Reply]]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from hashlib import blake2b
@@ -21,6 +22,10 @@ Tier = Literal["hot", "warm", "cold"]
 
 KEY_BYTES = 24
 """Length of a key: 192 bits of BLAKE2b."""
+
+_KINDS: tuple[Kind, ...] = ("search", "list", "get")
+_NOTE = struct.Struct(f"<BI16s{KEY_BYTES}s")
+"""A target: number of its kind, slot, scope, key."""
 
 _FLIGHTS_MAX = 10_000
 _NEVER_NS = 2**62
@@ -81,23 +86,29 @@ class Answers:
         self._clock = clock
         self._flights: dict[tuple[bytes, Epochs], asyncio.Task[Answer]] = {}
 
-    def recognise(self, request: bytes) -> tuple[Answer, Kind] | None:
-        """The finished answer of a request that is equal to the byte to an earlier one.
+    def recognise(self, request: bytes) -> tuple[bytes, int, Kind] | None:
+        """The finished answer of a request that is equal to the byte to an earlier one: bytes, version and kind.
 
         `request` is a digest of everything that the request says, and of whom it speaks for.
         """
-        noted = self._requests.get(request, 0, 0, int(self._clock.monotonic() * 1e9))
+        now_ns = int(self._clock.monotonic() * 1e9)
+        noted = self._requests.get(request, 0, 0, now_ns)
         if noted is None:
             return None
-        target = _unpack(noted)
-        answer = self.look(*target)
-        self._heat.read(target.scope_id, target.key)
-        return None if answer is None else (answer, target.kind)
+        number, slot, scope, key = _NOTE.unpack(noted)
+        kind = _KINDS[number]
+        found = self._caches[kind].get_entry(key, *self._coherence.current(slot), now_ns)
+        if found is None:
+            return None
+        self._coherence.touched(scope)
+        self._heat.again(key, scope)
+        return found[0], found[1], kind
 
     def note(self, request: bytes, target: Target) -> None:
         """Remember what a request asked for."""
         now_ns = int(self._clock.monotonic() * 1e9)
-        self._requests.put(request, _pack(target), 0, 0, 0, 0, _NEVER_NS, now_ns)
+        note = _NOTE.pack(_KINDS.index(target.kind), target.slot, target.scope_id.bytes, target.key)
+        self._requests.put(request, note, 0, 0, 0, 0, _NEVER_NS, now_ns)
 
     def look(self, kind: Kind, key: bytes, scope_id: UUID, slot: int) -> Answer | None:
         """A finished answer that is still good, or None."""
@@ -193,15 +204,3 @@ def _seen(flight: asyncio.Task[Answer]) -> None:
     """Every asker may have gone: a failure that nobody waits for is nobody's."""
     if not flight.cancelled():
         flight.exception()
-
-
-_KINDS: tuple[Kind, ...] = ("search", "list", "get")
-
-
-def _pack(target: Target) -> bytes:
-    kind = _KINDS.index(target.kind)
-    return b"%c%b%b%b" % (kind, target.slot.to_bytes(4, "big"), target.scope_id.bytes, target.key)
-
-
-def _unpack(noted: bytes) -> Target:
-    return Target(_KINDS[noted[0]], noted[21:], UUID(bytes=noted[5:21]), int.from_bytes(noted[1:5], "big"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from typing import Any
 from uuid import UUID
 
 from memfast.errors import MemfastError
@@ -23,6 +24,9 @@ QUERIES_MAX = 50
 
 REQUESTS_MAX = 20_000
 """Questions whose wording is remembered, by the keys of their answers."""
+
+AGAIN_MAX = 10_000
+"""Answers whose repetitions are counted between two writes."""
 
 FLUSH_S = 10.0
 """Time between two writes, in seconds."""
@@ -45,16 +49,25 @@ class Heat:
         self._reads: Counter[UUID] = Counter()
         self._queries: dict[UUID, Counter[bytes]] = {}
         self._requests: dict[bytes, bytes] = {}
+        self._again: dict[bytes, list[Any]] = {}
 
-    def read(self, scope_id: UUID, key: bytes | None = None) -> None:
+    def read(self, scope_id: UUID, key: bytes | None = None, times: int = 1) -> None:
         """The scope was read, by the question of an answer's key if there is one."""
         if scope_id not in self._reads and len(self._reads) >= SCOPES_MAX:
             return
-        self._reads[scope_id] += 1
+        self._reads[scope_id] += times
         if key is not None and key in self._requests:
             queries = self._queries.setdefault(scope_id, Counter())
             if key in queries or len(queries) < QUERIES_MAX:
-                queries[key] += 1
+                queries[key] += times
+
+    def again(self, key: bytes, scope: bytes) -> None:
+        """A kept answer of the scope (its id's 16 bytes) was given again: `read`, for a tenth of its time."""
+        counted = self._again.get(key)
+        if counted is not None:
+            counted[1] += 1
+        elif len(self._again) < AGAIN_MAX:
+            self._again[key] = [scope, 1]
 
     def asked(self, scope_id: UUID, key: bytes, request: bytes) -> None:
         """The scope was searched; `request` is the question in a form that can be asked again."""
@@ -70,6 +83,11 @@ class Heat:
         Raises:
             Unavailable: the store did not answer; what was counted is lost, which costs nothing but warmth.
         """
+        again, self._again = self._again, {}
+        for number, (key, (scope, times)) in enumerate(again.items()):
+            self.read(UUID(bytes=scope), key, times)
+            if number % FLUSH_SCOPES == 0:
+                await asyncio.sleep(0)  # readers need not wait for all of it
         reads, queries = self._reads, self._queries
         self._reads, self._queries = Counter(), {}
         items = [
