@@ -96,6 +96,25 @@ def test_sigterm_ends_a_start_at_any_moment(serve, data_dir):
         assert stopped_cleanly(service), f"{delay_s}: {service.output}"
 
 
+def test_sigterm_while_postgresql_is_started(serve, data_dir):
+    """A stop in the milliseconds in which the process of PostgreSQL comes to be leaves it to nobody."""
+    folder = data_dir()
+    for _ in range(6):
+        service = serve(folder)
+        children = Path(f"/proc/{service.pid}/task/{service.pid}/children")
+        while not any("postgres\0-D" in command_line(pid) for pid in children.read_text().split()):
+            assert service.process.poll() is None
+        assert service.stop() == 0
+        assert stopped_cleanly(service)
+
+
+def command_line(pid):
+    """The words of a process, or nothing when it has gone."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    return ""
+
+
 @pytest.mark.parametrize("delay_s", [0.0, 0.04, 0.08, 0.12, 0.16, 0.2, 0.25, 0.3])
 def test_sigterm_reaches_workers_that_start(serve, data_dir, poll, delay_s):
     """A worker that is told to stop while it starts does so at once: it is not killed after a timeout."""
