@@ -355,7 +355,7 @@ def _read_file(path: Path, known: Mapping[str, Setting]) -> dict[str, Any]:
             document = tomllib.load(stream)
     except OSError as error:
         raise ConfigError(f"the configuration file {path} cannot be read: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"the configuration file {path} is not valid TOML: {error}") from error
     flat: dict[str, Any] = {}
     for name, value in document.items():
