@@ -9,7 +9,6 @@ import os
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -74,17 +73,20 @@ def ground(config: Config, report: Reporter) -> Iterator[Ground]:
 def _slots(config: Config) -> Iterator[str]:
     """The file of the epochs that this service's workers share, in shared memory where there is some.
 
-    The holder of the data directory's lock owns it: nobody can have one mapped that a killed service left.
+    It has no name once it is made: workers, also those that replace a dead one, reach it through this process, and
+    nothing is left of it when this process ends, however it ends.
     """
     folder = Path("/dev/shm")  # noqa: S108 - not a temporary file: memory that processes of this host share
-    name = blake2b(str(Path(config.data_dir).resolve()).encode(), digest_size=12).hexdigest()
-    path = (folder if os.access(folder, os.W_OK) else Path(config.data_dir)) / f"memfast-{name}.slots"
-    path.unlink(missing_ok=True)
-    SlotTable.create(path, SLOTS, secrets.token_bytes(16)).close()
+    path = (folder if os.access(folder, os.W_OK) else Path(config.data_dir)) / f"memfast-{secrets.token_hex(8)}.slots"
     try:
-        yield str(path)
+        SlotTable.create(path, SLOTS, secrets.token_bytes(16)).close()
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     finally:
         path.unlink(missing_ok=True)
+    try:
+        yield f"/proc/{os.getpid()}/fd/{descriptor}"
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -27,7 +27,7 @@ def fragment_version(fragment: bytes) -> int:
     return int(fragment[fragment.rindex(b":") + 1 :])
 
 
-def encode_search(fragments: Iterable[bytes | memoryview], scores: Iterable[float], version: int) -> bytes:
+def encode_search(fragments: Sequence[bytes | memoryview], scores: Sequence[float], version: int) -> bytes:
     """The JSON of a search's answer.
 
     Args:
@@ -35,11 +35,14 @@ def encode_search(fragments: Iterable[bytes | memoryview], scores: Iterable[floa
         scores: their scores.
         version: the scope's version in the snapshot.
     """
-    pieces: list[bytes | memoryview] = []
-    for fragment, score in zip(fragments, scores, strict=True):
-        pieces += (fragment, b',"score":', _encode(score), b"},")
-    hits = b"".join(pieces)[:-1]
-    return b'{"results":[%b],"version":%d,"degraded":[]}' % (hits, version)
+    if not scores:
+        return b'{"results":[],"version":%d,"degraded":[]}' % version
+    pieces: list[bytes | memoryview] = [b"},"] * (4 * len(scores))
+    pieces[0::4] = fragments
+    pieces[1::4] = [b',"score":'] * len(scores)
+    pieces[2::4] = _encode(scores)[1:-1].split(b",")
+    pieces[-1] = b'}],"version":%d,"degraded":[]}' % version
+    return b"".join((b'{"results":[', *pieces))
 
 
 def recode(body: bytes, form: Form) -> bytes:

@@ -20,6 +20,8 @@ __all__ = ["NAME_CHARS", "Limits"]
 _FIRST_MOMENT = datetime.min.replace(tzinfo=UTC)
 _LAST_MOMENT = datetime.max.replace(tzinfo=UTC)
 _JSON_INTEGER = 2**53
+_SAFE_MIN, _SAFE_MAX = 1e-200, 1e200
+"""Between these no part of a sum of squares overflowed, and none vanished that matters."""
 _ZERO = 1e-30
 """A vector whose largest number is smaller has no direction."""
 NAME_CHARS = 512
@@ -111,6 +113,9 @@ class Limits:
             if len(value) != self._dimensions:
                 raise InvalidRequest(f"{path}: must have {self._dimensions} numbers, it has {len(value)}", path=path)
             given = np.asarray(value, dtype=np.float64)
+        square = float(given.dot(given))
+        if _SAFE_MIN < square < _SAFE_MAX:
+            return (given / math.sqrt(square)).astype(np.float32)
         largest = float(np.abs(given).max())
         if not math.isfinite(largest):
             raise InvalidRequest(f"{path}: must hold finite numbers only", path=path)

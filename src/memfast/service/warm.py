@@ -22,7 +22,7 @@ _log = logging.getLogger("memfast.warm")
 
 _T = TypeVar("_T")
 
-INLINE_CELLS = 2_500_000
+INLINE_CELLS = 5_000_000
 """Rows times dimensions up to which a search runs on the event loop: about 300 µs. A larger one takes a thread."""
 
 COMPLETE_MAX = 100_000

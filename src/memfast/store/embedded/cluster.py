@@ -205,7 +205,13 @@ class Cluster:
         write_configuration(layout.pgdata, account)
         layout.log_file.parent.mkdir(mode=0o700, exist_ok=True)
         log_start = _size(layout.log_file)
-        self._child = self._spawn(binaries, account)
+        # An interrupt between the start of the process and its being known would leave it to nobody. PostgreSQL sets
+        # its own mask when it starts.
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        try:
+            self._child = self._spawn(binaries, account)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, held)
         return self._endpoint(self._wait_until_ready(self._child.pid, log_start))
 
     def _spawn(self, binaries: Binaries, account: Account | None) -> subprocess.Popen[bytes]:
