@@ -23,7 +23,5 @@ print(json.dumps([opened, loaded, threading.active_count() - before]))
 
 def test_importing_and_making_embedders_loads_no_model_and_opens_no_socket():
     """A fresh interpreter has none of the model's libraries, no socket and no thread afterwards."""
-    answer = subprocess.run(
-        [sys.executable, "-c", PROBE], capture_output=True, text=True, check=True, timeout=60
-    )
+    answer = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, check=True, timeout=60)
     assert json.loads(answer.stdout) == [[], [], 0]

@@ -24,6 +24,7 @@ import re
 import secrets
 import shutil
 import stat
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,9 @@ from memfast.store.embedded.account import Account
 __all__ = ["PORT", "Layout", "change_owner", "sync_folder", "translated", "write_file"]
 
 PORT = 5432  # only names the socket
+_LEFTOVERS_S = 10.0
+"""How long leftovers are swept, in seconds: an orphaned initdb ends by itself in a few."""
+_SWEEP_S = 0.02
 _SOCKET_PATH_BYTES = 100  # the system allows 107
 
 
@@ -136,10 +140,16 @@ class Layout:
             shutil.rmtree(folder, ignore_errors=True)
 
     def remove_leftovers(self) -> list[Path]:
-        """Remove what a killed init, restore or upgrade left half made; the caller holds the lock."""
+        """Remove what a killed init, restore or upgrade left half made; the caller holds the lock.
+
+        A program that the killed process had started may still be writing there: it is swept until it stays gone.
+        """
         leftovers = sorted(self.data_dir.glob("work.*"))
+        deadline = time.monotonic() + _LEFTOVERS_S
         for folder in leftovers:
-            shutil.rmtree(folder, ignore_errors=True)
+            while folder.exists() and time.monotonic() < deadline:
+                shutil.rmtree(folder, ignore_errors=True)
+                time.sleep(_SWEEP_S)
         return leftovers
 
 
