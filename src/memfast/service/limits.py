@@ -20,7 +20,7 @@ __all__ = ["NAME_CHARS", "Limits"]
 _FIRST_MOMENT = datetime.min.replace(tzinfo=UTC)
 _LAST_MOMENT = datetime.max.replace(tzinfo=UTC)
 _JSON_INTEGER = 2**53
-_SAFE_MIN, _SAFE_MAX = 1e-200, 1e200
+_SAFE_MIN, _SAFE_MAX = 1e-50, 1e200
 """Between these no part of a sum of squares overflowed, and none vanished that matters."""
 _ZERO = 1e-30
 """A vector whose largest number is smaller has no direction."""
