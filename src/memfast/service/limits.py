@@ -20,8 +20,8 @@ __all__ = ["NAME_CHARS", "Limits"]
 _FIRST_MOMENT = datetime.min.replace(tzinfo=UTC)
 _LAST_MOMENT = datetime.max.replace(tzinfo=UTC)
 _JSON_INTEGER = 2**53
-_SAFE_MIN, _SAFE_MAX = 1e-50, 1e200
-"""Between these no part of a sum of squares overflowed, and none vanished that matters."""
+_SAFE_MIN = 1e-50
+"""In a larger sum of squares none has vanished that matters."""
 _ZERO = 1e-30
 """A vector whose largest number is smaller has no direction."""
 NAME_CHARS = 512
@@ -109,13 +109,13 @@ class Limits:
                     path=path,
                 )
             given = np.frombuffer(value, dtype="<f4").astype(np.float64)
+            square = float(given @ given)  # of float32 numbers: cannot overflow
+            if _SAFE_MIN < square < math.inf:
+                return (given / math.sqrt(square)).astype(np.float32)
         else:
             if len(value) != self._dimensions:
                 raise InvalidRequest(f"{path}: must have {self._dimensions} numbers, it has {len(value)}", path=path)
             given = np.asarray(value, dtype=np.float64)
-        square = float(given.dot(given))
-        if _SAFE_MIN < square < _SAFE_MAX:
-            return (given / math.sqrt(square)).astype(np.float32)
         largest = float(np.abs(given).max())
         if not math.isfinite(largest):
             raise InvalidRequest(f"{path}: must hold finite numbers only", path=path)
