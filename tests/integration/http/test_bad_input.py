@@ -216,7 +216,7 @@ BROKEN = [
     b'{"user_id":"u","memories":[' + b"[" * 10_000 + b"]" * 10_000 + b"x]}",
 ]
 POSTS = [("POST", "/v1/memories"), ("POST", "/v1/memories/batch"), ("POST", "/v1/memories/get"), ("POST", "/v1/search")]
-PATCH = ("PATCH", f"/v1/memories/{uuid4()}?user_id=u")
+PATCH = ("PATCH", "/v1/memories/5b83d9c9-d3a4-4c1e-9a53-5f2b8c6d7e01?user_id=u")
 
 
 @pytest.mark.parametrize("body", BROKEN, ids=[f"{body[:40]!r}-{len(body)}" for body in BROKEN])
