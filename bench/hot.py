@@ -49,7 +49,7 @@ def measure(*, quick: bool = False, planted: bool = False) -> Report:
         key = make_key(hot)
         with Floor(root / "answer") as floor:
             floor.wait_for(READY)
-            run(_beside_floor(hot, floor, key, report, pairs=15 if quick else 41, requests=1_000))
+            run(_beside_floor(hot, floor, key, report, pairs=41 if quick else 101, requests=400))
         if not planted:
             run(_many_users(hot, key, report, users=1_000 if quick else 10_000, pairs=7))
     return report
@@ -114,7 +114,7 @@ async def _beside_floor(
         async def bare(_number: int) -> Turn:
             return await take_turn(floor, there, work)
 
-        await interleaved(hot, bare, 1)
+        await interleaved(hot, bare, 5)
         _add_closed(report, await interleaved(hot, bare, pairs))
 
         async def paced(opened: list[Connection]) -> float:
