@@ -36,7 +36,7 @@ serve: $(VENV)/.service ## install and run the service on 127.0.0.1:8077
 
 test: $(VENV)/.dev ## install and run the whole test suite
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m pytest -n 2 --dist loadfile
 	$(BIN)/coverage combine --quiet
 
 check: $(VENV)/.dev ## everything CI does: format, lint, types, layers, tests and their coverage
