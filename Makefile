@@ -45,7 +45,7 @@ test: $(VENV)/.dev ## install and run the whole test suite
 check: $(VENV)/.dev ## everything CI does: format, lint, types, layers, tests and their coverage
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/cython-lint src/memfast/_native
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint src/memfast/_native
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	test -f .coverage || $(MAKE) test
