@@ -43,6 +43,15 @@ class CachedEmbedder:
         value = self._cache.get(self._key(text), 0, 0, self._now_ns())
         return None if value is None else np.frombuffer(value, dtype=np.float32)
 
+    async def vector(self, text: str) -> NDArray[np.float32]:
+        """The vector of one text: `embed` without the price of many."""
+        key = self._key(text)
+        value = self._cache.get(key, 0, 0, self._now_ns())
+        if value is None:
+            value = (await self._embedder.embed([text]))[0].tobytes()
+            self._cache.put(key, value, 0, 0, 0, 0, _NEVER_NS, self._now_ns())
+        return np.frombuffer(value, dtype=np.float32)
+
     async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """See `ports.Embedder.embed`."""
         vectors = np.empty((len(texts), self.dimensions), dtype=np.float32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
+from collections import Counter, OrderedDict
 from typing import Any
 from uuid import UUID
 
@@ -48,7 +48,7 @@ class Heat:
         self._clock = clock
         self._reads: Counter[UUID] = Counter()
         self._queries: dict[UUID, Counter[bytes]] = {}
-        self._requests: dict[bytes, bytes] = {}
+        self._requests: OrderedDict[bytes, bytes] = OrderedDict()
         self._again: dict[bytes, list[Any]] = {}
 
     def read(self, scope_id: UUID, key: bytes | None = None, times: int = 1) -> None:
@@ -57,7 +57,9 @@ class Heat:
             return
         self._reads[scope_id] += times
         if key is not None and key in self._requests:
-            queries = self._queries.setdefault(scope_id, Counter())
+            queries = self._queries.get(scope_id)
+            if queries is None:
+                queries = self._queries[scope_id] = Counter()
             if key in queries or len(queries) < QUERIES_MAX:
                 queries[key] += times
 
@@ -73,7 +75,7 @@ class Heat:
         """The scope was searched; `request` is the question in a form that can be asked again."""
         if key not in self._requests:
             if len(self._requests) >= REQUESTS_MAX:
-                del self._requests[next(iter(self._requests))]
+                self._requests.popitem(last=False)
             self._requests[key] = request
         self.read(scope_id, key)
 

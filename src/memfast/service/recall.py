@@ -127,7 +127,9 @@ class Recall:
             self._heat.asked(scope.id, key, msgspec.msgpack.encode(query))
         answer = self._answers.look(*target)
         if answer is None:
-            shard = await self._warm.shard(scope, epochs)
+            shard = self._warm.current(scope.id, epochs)
+            if shard is None:
+                shard = await self._warm.shard(scope, epochs)
             if shard is not None:
                 answer = await self._search_shard(shard, await self._vector(asked), asked, form)
                 self._answers.keep("search", key, scope.id, epochs, answer)
@@ -143,7 +145,7 @@ class Recall:
     async def _vector(self, asked: _Checked) -> NDArray[np.float32]:
         if asked.vector is not None:
             return asked.vector
-        return np.asarray((await self._embedder.embed([asked.text or ""]))[0])
+        return await self._embedder.vector(asked.text or "")
 
     async def _search_shard(self, shard: Shard, vector: NDArray[np.float32], asked: _Checked, form: Form) -> Answer:
         now = self._clock.now()
