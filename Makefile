@@ -57,6 +57,8 @@ format: $(VENV)/.dev ## put code into its form
 	$(BIN)/ruff check --fix .
 
 bench: $(VENV)/.dev ## print every figure; DATA=folder adds those that need data sets, QUICK=1 takes fewer rounds
+	$(BIN)/python -m pytest bench/regression --benchmark-only --benchmark-columns=min,median,ops --quiet \
+		--benchmark-max-time=0.5 --benchmark-min-rounds=3
 	$(BIN)/python -m bench $(if $(QUICK),--quick --attempts 3) $(if $(DATA),--data $(DATA))
 
 clean: ## remove what was built here
