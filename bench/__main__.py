@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bench import batch_create, cold_search, footprint, hot, start, tiers
+from bench import batch_create, cold_search, footprint, hot, start, tiers, warm
 from bench.harness.report import Figure, Report, finish, options
 from bench.quality import __main__ as locomo
 from bench.quality import agentlogs
@@ -31,6 +31,7 @@ def _benchmarks(chosen: argparse.Namespace) -> Iterator[tuple[str, Callable[[], 
     yield "batch_create", lambda: batch_create.measure(quick=chosen.quick)
     yield "start", lambda: start.measure(quick=chosen.quick)
     yield "hot", lambda: hot.measure(quick=chosen.quick)
+    yield "warm", lambda: warm.measure(quick=chosen.quick)
     yield "tiers", lambda: tiers.measure(quick=chosen.quick)
     yield "footprint", lambda: footprint.measure(quick=chosen.quick)
     if chosen.data is None:

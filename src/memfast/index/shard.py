@@ -220,7 +220,8 @@ class Shard:
 
     def __len__(self) -> int:
         """Live rows, expired ones included."""
-        return len(self.base) - self.base_dead + int(np.count_nonzero(self.tail_live))
+        tail = int(np.count_nonzero(self.tail_live)) if len(self.tail_live) else 0
+        return len(self.base) - self.base_dead + tail
 
     @property
     def nbytes(self) -> int:
