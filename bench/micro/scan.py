@@ -7,8 +7,8 @@ changing queries, and gives one ratio a kernel; printed is the median over the p
 product of the flat matrix with itself, which reads every byte once and does nothing else: where a float32 kernel
 stands beside it, only reading fewer bytes can be faster. With --gate the exit code is 1 when a limit is missed.
 
-Where reading the matrix once already takes longer than the limit, memory decides and not the kernel: there the limit
-is a tenth over that reading, and the table says so.
+Where reading the matrix once already takes longer than the limit, memory decides and not the kernel: the limit is still
+missed and the table says so, but the exit code counts it only when the scan is a tenth slower than that reading.
 """
 
 import argparse
@@ -96,12 +96,9 @@ def measure(options: argparse.Namespace, *, clustered: bool) -> dict[str, tuple[
     }
 
 
-def _limit(name: str, reading: float) -> tuple[float | None, str]:
-    """The limit of a kernel, and why where memory sets it: the float32 scan must read all that `reading` reads."""
-    limit = LIMITS.get(name)
-    if limit is None or name != "scan" or reading <= limit:
-        return limit, ""
-    return reading * MEMORY_MARGIN, f" (memory: reading alone takes {reading:.2f}, so {limit:.2f} is out of reach)"
+def _known(name: str, ratio: float, reading: float) -> bool:
+    """Whether memory explains a miss: the float32 scan must read all that `reading` reads."""
+    return name == "scan" and LIMITS[name] < reading and ratio <= reading * MEMORY_MARGIN
 
 
 def main() -> int:
@@ -120,11 +117,13 @@ def main() -> int:
         measured = measure(options, clustered=clustered)
         reading = measured["read floor"][1]
         for name, (microseconds, ratio) in measured.items():
-            limit, why = _limit(name, reading)
-            verdict = "" if limit is None else f"limit {limit:.2f}{why} {'ok' if ratio <= limit else 'MISSED'}"
+            limit, verdict = LIMITS.get(name), ""
+            if limit is not None:
+                known = _known(name, ratio, reading)
+                verdict = f"limit {limit:.2f} " + ("ok" if ratio <= limit else "MISSED, known" if known else "MISSED")
+                if ratio > limit and not known:
+                    missed.append(f"{kind} {name}")
             print(f"{kind:10} {name:20} {microseconds:8.1f} us   {ratio:5.2f} of numpy   {verdict}".rstrip())
-            if limit is not None and ratio > limit:
-                missed.append(f"{kind} {name}")
     return 1 if options.gate and missed else 0
 
 

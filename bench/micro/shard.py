@@ -2,7 +2,7 @@
 
     python bench/micro/shard.py [--gate] [--pairs 9] [--calls 200] [--width 256]
 
-Each pair times the kernel alone and then `Shard.search` with `encode_answer` on the same queries; printed are the
+Each pair times the kernel alone and then `Shard.search` with `encode_search` on the same queries; printed are the
 medians, and the median of the differences. With --gate the exit code is 1 when a difference is over the limit.
 """
 
@@ -23,9 +23,10 @@ import msgspec  # noqa: E402 - BLAS reads its number of threads when it is loade
 import numpy as np  # noqa: E402 - the same
 
 from memfast import kernels  # noqa: E402 - the same
-from memfast.index.shard import Shard, ShardIdentity, encode_answer  # noqa: E402 - the same
+from memfast.index.shard import Shard, ShardIdentity  # noqa: E402 - the same
 from memfast.index.snapshot import load, save  # noqa: E402 - the same
 from memfast.model import Delta, Memory  # noqa: E402 - the same
+from memfast.search.encode import encode_search  # noqa: E402 - the same
 
 LIMIT_US = 10.0
 """What search and encoding may add to a kernel for ten hits."""
@@ -113,7 +114,8 @@ def measure(shard: Shard, queries: np.ndarray, options: argparse.Namespace) -> t
             kernels.search_rows(shard.tail.vectors, query, 11, mask=shard.tail_live)
 
     def whole(query: np.ndarray) -> bytes:
-        return encode_answer(shard.search(query, 10, now_us=NOW_US), shard.version)
+        hits = shard.search(query, 10, now_us=NOW_US)
+        return encode_search(hits.fragments, hits.scores, shard.version)
 
     kernel_us, whole_us = [], []
     for _ in range(options.pairs):

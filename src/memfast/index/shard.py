@@ -43,7 +43,7 @@ from memfast.index.filters import Filter, passing
 from memfast.index.hnsw import FLAT_LIMIT, MISSING_REASON, Graph, search_graph
 from memfast.model import Delta, Memory
 
-__all__ = ["Hits", "Shard", "ShardIdentity", "encode_answer"]
+__all__ = ["Hits", "Shard", "ShardIdentity"]
 
 QUANTISED_FROM_ROWS = 512
 """From this many rows on the base has an int8 image: a quarter more memory, a third of the time."""
@@ -54,7 +54,6 @@ WORN_SHARE = 10
 WORN_OUT_FACTOR = 4
 """This many times worn, `apply` packs a shard without a graph at once."""
 
-_scores_encoder = msgspec.json.Encoder()
 _NO_ROWS = np.empty(0, np.int64)
 _NO_SCORES = np.empty(0, np.float64)
 
@@ -93,18 +92,6 @@ class Hits(msgspec.Struct, frozen=True):
             data[starts[row] : ends[row]] if row < size else tail_data[tail_starts[row - size] : tail_ends[row - size]]
             for row in self.rows
         ]
-
-
-def encode_answer(hits: Hits, version: int) -> bytes:
-    """The finished JSON answer: `{"results":[…],"version":N,"degraded":[]}`, as `http` encodes the same hits."""
-    end = b'],"version":%d,"degraded":[]}' % version
-    if not hits.rows:
-        return b'{"results":[' + end
-    scores = _scores_encoder.encode(hits.scores)[1:-1]
-    pieces: list[bytes | memoryview] = [b""] * (2 * len(hits.rows))
-    pieces[0::2] = hits.fragments
-    pieces[1::2] = (b',"score":%b}' % scores.replace(b",", b'},\n,"score":')).split(b"\n")
-    return b"".join((b'{"results":[', *pieces, end))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -30,8 +30,9 @@ from index_world import (
 )
 
 from memfast.http.wire import SearchAnswer, SearchHit
-from memfast.index.shard import Shard, encode_answer
+from memfast.index.shard import Shard
 from memfast.model import Memory
+from memfast.search.encode import encode_search
 
 changes = st.lists(st.tuples(memories, vectors) | st.sampled_from(IDS), max_size=4)
 writes = st.lists(st.tuples(memories, vectors), max_size=30)
@@ -107,7 +108,7 @@ class ShardMachine(RuleBasedStateMachine):
                 shard.version,
                 [],
             )
-            assert encode_answer(hits, shard.version) == msgspec.json.encode(answer)
+            assert encode_search(hits.fragments, hits.scores, shard.version) == msgspec.json.encode(answer)
 
     @staticmethod
     def with_equal_hits_of(hits, rows, vector, expected):
@@ -192,12 +193,14 @@ def test_a_shard_does_not_change_under_a_search_in_another_thread():
     shard = world.build()
     for row in numbered(40):
         shard = shard.apply(world.write([row]))
-    expected = encode_answer(shard.search(VECTORS[20], 20, now_us=0), 1)
+    before = shard.search(VECTORS[20], 20, now_us=0)
+    expected = encode_search(before.fragments, before.scores, 1)
     stop, answers = threading.Event(), set()
 
     def searching():
         while not stop.is_set():
-            answers.add(encode_answer(shard.search(VECTORS[20], 20, now_us=0), 1))
+            found = shard.search(VECTORS[20], 20, now_us=0)
+            answers.add(encode_search(found.fragments, found.scores, 1))
 
     thread = threading.Thread(target=searching)
     thread.start()
