@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import weakref
 from typing import Any, NamedTuple
 
 import msgspec
@@ -44,6 +45,10 @@ class _Line(Connection):
     async def ask(self, request: bytes) -> Answer:
         status, body = await self.send(request)
         return Answer(status, _field(self.head, b"memfast-tier"), int(_field(self.head, b"memfast-version") or 0), body)
+
+    def close(self) -> None:
+        """Close it at once; nobody waits for what is not sent yet."""
+        self._transport.abort()
 
     @property
     def closed(self) -> bool:
@@ -95,7 +100,8 @@ class Worker:
     def dead(self) -> None:
         """The process was killed."""
         self.alive.clear()
-        self._idle.clear()
+        while self._idle:
+            self._idle.pop().close()
 
     async def _line(self) -> _Line:
         await self.alive.wait()
@@ -117,6 +123,7 @@ class Fleet:
     def __init__(self, address: tuple[str, int], parent_pid: int) -> None:
         self._address = address
         self._parent_pid = parent_pid
+        self._opened: weakref.WeakSet[_Line] = weakref.WeakSet()
         self.workers = [Worker(self, pid) for pid in self._pids()]
 
     async def line_to(self, worker: Worker) -> _Line:
@@ -129,6 +136,7 @@ class Fleet:
         async with asyncio.timeout(SETTLE_S):
             while True:
                 _, line = await asyncio.get_running_loop().create_connection(_Line, *self._address)
+                self._opened.add(line)
                 answer = await line.ask(encode("GET", "/v1/health"))
                 pid = msgspec.json.decode(answer.body)["pid"]
                 if pid == worker.pid:
@@ -153,10 +161,9 @@ class Fleet:
         worker.alive.set()
 
     def close(self) -> None:
-        """Close every idle connection."""
-        for worker in self.workers:
-            for line in worker._idle:  # noqa: SLF001 - the fleet and its workers are one thing
-                line.close()
+        """Close every connection, also one whose request was given up."""
+        for line in list(self._opened):
+            line.close()
 
     def _pids(self) -> list[int]:
         children = psutil.Process(self._parent_pid).children()
