@@ -45,7 +45,8 @@ def measure(path: Path, *, url: str | None = None, mode: str = "vector", expect_
     print_table(("", "questions", *average(scores)), [*rows, ("all", *_cells(scores))])
     low, high = DENSE_RECALL_AT_10 if expect_dense else (None, None)
     figures = [
-        Figure(f"LoCoMo {name}", value, "%", *((low, high) if name == "R@10" else ())) for name, value in means.items()
+        Figure(f"LoCoMo {name}", value, "%", *((low, high) if name == "R@10" else ()), exact=True)
+        for name, value in means.items()
     ]
     details = {
         "mode": mode,
