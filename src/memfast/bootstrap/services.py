@@ -40,6 +40,7 @@ from memfast.service.limits import Limits
 from memfast.service.pressure import Pressure
 from memfast.service.recall import Recall
 from memfast.service.remember import Remember
+from memfast.service.searches import Searches
 from memfast.service.users import Directory
 from memfast.service.warm import Warm
 from memfast.service.warmup import Warmup
@@ -80,6 +81,7 @@ class Services(Struct, frozen=True, kw_only=True):
     pressure: Pressure
     remember: Remember
     recall: Recall
+    searches: Searches
     forget: Forget
     directory: Directory
     health: Health
@@ -157,6 +159,7 @@ async def open_services(site: Ground) -> AsyncIterator[Services]:
             pressure=pressure,
             remember=Remember(writer, embedder, limits, Identifiers(clock, secrets.randbits), clock),
             recall=recall,
+            searches=Searches(recall, embedder),
             forget=Forget(writer, clock),
             directory=Directory(store, limits, cursors),
             health=Health(store, embedder, clock),

@@ -13,7 +13,7 @@ from memfast import __version__
 from memfast.config import LimitsConfig
 from memfast.http.codec import JSON, MSGPACK
 from memfast.http.routing import Route, Success
-from memfast.http.wire import BatchItem, NoParameters, PatchRequest, Problem
+from memfast.http.wire import BatchItem, NoParameters, PatchRequest, Problem, SearchAnswer, SearchFailed, SearchItem
 from memfast.service.limits import NAME_CHARS
 
 __all__ = ["build_document", "build_page"]
@@ -48,7 +48,7 @@ def build_document(routes: Sequence[Route], limits: LimitsConfig) -> dict[str, A
         routes: everything that is served.
         limits: the configured bounds, which are part of the contract.
     """
-    types: list[Any] = [Problem, BatchItem]
+    types: list[Any] = [Problem, BatchItem, SearchItem, SearchFailed]
     for route in routes:
         types.extend(kind for kind in (route.body, route.parameters) if kind is not None)
         types.extend(answer.kind for answer in route.answers.values() if answer.kind is not None)
@@ -179,15 +179,18 @@ def _tighten(components: dict[str, Any], limits: LimitsConfig) -> None:
         components[parameters]["properties"]["limit"]["maximum"] = limits.page_items
     batch = components["BatchRequest"]["properties"]["memories"]
     batch.update(items=_schema(BatchItem), maxItems=limits.batch_items)
-    search = components["SearchRequest"]
-    search["properties"]["limit"]["maximum"] = limits.page_items
-    search["oneOf"] = [
-        {"required": ["query"], "properties": {"query": {"type": "string"}, "embedding": {"type": "null"}}},
-        {
-            "required": ["embedding"],
-            "properties": {"embedding": {"not": {"type": "null"}}, "query": {"type": "null"}},
-        },
-    ]
+    components["SearchBatchRequest"]["properties"]["searches"].update(items=_schema(SearchItem))
+    alternatives = [_schema(SearchAnswer), _schema(SearchFailed)]
+    components["SearchBatchAnswer"]["properties"]["results"]["items"] = {"anyOf": alternatives}
+    for search in (components["SearchRequest"], components["SearchItem"]):
+        search["properties"]["limit"]["maximum"] = limits.page_items
+        search["oneOf"] = [
+            {"required": ["query"], "properties": {"query": {"type": "string"}, "embedding": {"type": "null"}}},
+            {
+                "required": ["embedding"],
+                "properties": {"embedding": {"not": {"type": "null"}}, "query": {"type": "null"}},
+            },
+        ]
     components[PatchRequest.__name__]["minProperties"] = 1
     for answer in ("Memory", "SearchHit"):
         components[answer]["properties"]["metadata"] = {"type": "object"}

@@ -32,7 +32,11 @@ __all__ = [
     "Ready",
     "Receipt",
     "SearchAnswer",
+    "SearchBatchAnswer",
+    "SearchBatchRequest",
+    "SearchFailed",
     "SearchHit",
+    "SearchItem",
     "SearchRequest",
     "UserParameters",
     "UsersAnswer",
@@ -214,6 +218,31 @@ class SearchAnswer(Struct):
     results: list[SearchHit]
     version: int
     degraded: list[str]
+
+
+class SearchItem(SearchRequest, kw_only=True):
+    """One search of a batch; its `user_id` wins over the batch's."""
+
+    user_id: UserId | None = None  # type: ignore[assignment]
+
+
+class SearchBatchRequest(Incoming, kw_only=True):
+    """Several searches, each for itself."""
+
+    searches: Annotated[list[Raw], Meta(min_length=1, max_length=20)]
+    user_id: UserId | None = None
+
+
+class SearchFailed(Struct):
+    """A search of a batch that could not be answered."""
+
+    problem: Problem
+
+
+class SearchBatchAnswer(Struct):
+    """For each search, in order, what it found or why it failed."""
+
+    results: list[dict[str, Any]]  # SearchAnswer or SearchFailed: two structs without a tag make no union
 
 
 class UsersAnswer(Struct):

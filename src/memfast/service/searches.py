@@ -1,0 +1,79 @@
+"""Many searches in one request."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import msgspec
+
+from memfast.errors import MemfastError, Rejected
+from memfast.model import Scope
+from memfast.search.encode import Form
+from memfast.service.answers import Answer
+from memfast.service.embeddings import CachedEmbedder
+from memfast.service.recall import Query, Recall
+
+__all__ = ["AT_ONCE", "Searches"]
+
+AT_ONCE = 4
+"""Searches of one request that run at the same time."""
+
+
+class Searches:
+    """Runs several searches: their texts are embedded in one batch, and equal searches are made once.
+
+    Args:
+        recall: makes each of them.
+        embedder: embeds their texts beforehand.
+    """
+
+    def __init__(self, recall: Recall, embedder: CachedEmbedder) -> None:
+        self._recall = recall
+        self._embedder = embedder
+
+    async def run(self, searches: Sequence[tuple[Scope, Query] | Rejected], form: Form) -> list[Answer | MemfastError]:
+        """An answer for each search, or why there is none; one that fails leaves the others alone.
+
+        Args:
+            searches: scopes with queries, or the reason why one could not even be read.
+            form: how the answers are encoded.
+        """
+        distinct: dict[bytes, tuple[Scope, Query]] = {}
+        keys: list[bytes | Rejected] = []
+        for item in searches:
+            if isinstance(item, Rejected):
+                keys.append(item)
+                continue
+            scope, query = item
+            key = scope.id.bytes + msgspec.msgpack.encode(query)
+            distinct[key] = item
+            keys.append(key)
+        failed = await self._embed([query for _, query in distinct.values()])
+        turns = asyncio.Semaphore(AT_ONCE)
+
+        async def search(scope: Scope, query: Query) -> Answer | MemfastError:
+            if failed is not None and query.text is not None:
+                return failed
+            async with turns:
+                try:
+                    return (await self._recall.search(scope, query, form))[0]
+                except MemfastError as error:
+                    return error
+
+        answers = await asyncio.gather(*(search(*item) for item in distinct.values()))
+        found = dict(zip(distinct, answers, strict=True))
+        return [key if isinstance(key, Rejected) else found[key] for key in keys]
+
+    async def _embed(self, queries: Sequence[Query]) -> MemfastError | None:
+        """Have every text's vector made and kept, so that each search finds its own; the error when that fails."""
+        texts = [query.text for query in queries if query.text]
+        if len(texts) < 2:  # a single text needs no batch
+            return None
+        try:
+            await self._embedder.embed(texts)
+        except Rejected:  # of one text: its own search will say so
+            return None
+        except MemfastError as error:
+            return error
+        return None
