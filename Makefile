@@ -12,7 +12,7 @@ QUICK  ?=
 FULLY := */store/pool.py,*/index/pool.py,*/service/answers.py,*/service/coherence.py,*/service/embeddings.py,*/service/warm.py,*/_native/_cache_reference.py
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check format bench clean
+.PHONY: help serve test soak check format bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -41,6 +41,9 @@ test: $(VENV)/.dev ## install and run the whole test suite
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -n 2 --dist loadfile
 	$(BIN)/coverage combine --quiet
+
+soak: $(VENV)/.dev ## the random tests of resilience in their long form, ten times as much
+	SOAK=10 $(BIN)/python -m pytest tests/unit/resilience
 
 check: $(VENV)/.dev ## everything CI does: format, lint, types, layers, tests and their coverage
 	$(BIN)/ruff format --check .

@@ -1,0 +1,198 @@
+"""A circuit breaker: after a few failures of a dependency nobody waits for it any more, until it has shown life.
+
+```
+            failures within window_s                   hold_s over
+   closed ───────────────────────────► open ────────────────────────────► half_open
+     ▲ ▲                                │ ▲         a probe fails            │  │
+     │ └────────── ping answered ───────┘ └──────────────────────────────────┘  │
+     └────────────────── every probe succeeded, or ping answered ───────────────┘
+```
+A caller asks for a ticket, does its work, and settles the ticket with how it went. In `half_open` exactly `probes`
+tickets are given; one whose work came to nothing (cancelled, refused for its content) or that is not settled within
+`window_s` gives its place to another. What settles after the state has changed says nothing about the new state and is
+ignored. The state is this process's own and is never kept in what it guards.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+from msgspec import Struct
+
+from memfast.ports import Clock
+
+__all__ = ["Breaker", "BreakerSnapshot", "Outcome", "State", "Transition", "log_transition"]
+
+_log = logging.getLogger("memfast.breaker")
+
+State = Literal["closed", "open", "half_open", "isolated"]
+Outcome = Literal["success", "failure", "neutral"]
+"""How work went: `neutral` says nothing about the dependency (a cancellation, an error of the request's own)."""
+
+
+class Transition(NamedTuple):
+    """A change of state, and why."""
+
+    name: str
+    before: State
+    after: State
+    reason: str
+
+
+class BreakerSnapshot(Struct, frozen=True, kw_only=True):
+    """What a breaker counted since the process started. `failures` are those of the current window."""
+
+    name: str
+    state: State
+    failures: int
+    opened: int
+    refused: int
+    reason: str | None
+
+
+class Breaker:
+    """See the module. Not for several threads.
+
+    Args:
+        name: of the dependency, for people.
+        clock: monotonic seconds.
+        failures: so many within `window_s` open it.
+        hold_s: how long it stays open without a ping that is answered, in seconds.
+        probes: tickets in `half_open`.
+        window_s: the rolling window, and how long a probe may take before it is given up, in seconds.
+    """
+
+    def __init__(
+        self, name: str, clock: Clock, *, failures: int, hold_s: float, probes: int = 1, window_s: float = 10.0
+    ) -> None:
+        self.name = name
+        self._clock = clock
+        self._hold_s = hold_s
+        self._window_s = window_s
+        self._places = probes
+        self._state: State = "closed"
+        self._era = 0
+        self._failed_at: deque[float] = deque(maxlen=failures)
+        self._opened_at = 0.0
+        self._probes: dict[int, float] = {}
+        self._probe_number = 0
+        self._successes = 0
+        self._listeners: list[Callable[[Transition], None]] = []
+        self._reason: str | None = None
+        self._opened = self._refused = 0
+
+    @property
+    def state(self) -> State:
+        """The state now."""
+        self._advance()
+        return self._state
+
+    @property
+    def reason(self) -> str | None:
+        """Why it is not closed; None while it is."""
+        return self._reason
+
+    @property
+    def opens_in_s(self) -> float:
+        """Seconds until it gives tickets by itself; 0 where it does, `hold_s` while it is isolated."""
+        if self.state == "isolated":
+            return self._hold_s
+        return max(0.0, self._opened_at + self._hold_s - self._clock.monotonic()) if self._state == "open" else 0.0
+
+    def listen(self, listener: Callable[[Transition], None]) -> None:
+        """Call a function at every change of state. It must not raise."""
+        self._listeners.append(listener)
+
+    def admit(self) -> int | None:
+        """A ticket, which `settle` must take back whatever happens; None when the work must not begin."""
+        if self._state == "closed":
+            return self._era
+        self._advance()
+        if self._state == "half_open":
+            now = self._clock.monotonic()
+            for ticket in [ticket for ticket, began in self._probes.items() if began <= now - self._window_s]:
+                del self._probes[ticket]
+            if len(self._probes) + self._successes < self._places:
+                self._probe_number -= 1
+                self._probes[self._probe_number] = now
+                return self._probe_number
+        self._refused += 1
+        return None
+
+    def settle(self, ticket: int, outcome: Outcome, reason: str = "") -> None:
+        """Take back a ticket with how its work went; `reason` says what a failure was."""
+        if ticket < 0:
+            if self._probes.pop(ticket, None) is not None:
+                self._probed(outcome, reason)
+        elif ticket == self._era and outcome == "failure":
+            self._failed(reason)
+
+    def pinged(self, *, answered: bool, reason: str = "") -> None:
+        """A cheap question from the background was answered, or not. It is asked whatever the state is."""
+        if answered and self._state in {"open", "half_open"}:
+            self._change("closed", "a ping was answered")
+        elif not answered and self._state == "closed":
+            self._failed(reason)
+
+    def isolate(self, reason: str) -> None:
+        """Give no tickets, whatever happens, until `restore`."""
+        self._change("isolated", reason)
+
+    def restore(self) -> None:
+        """End an isolation."""
+        if self._state == "isolated":
+            self._change("closed", "restored")
+
+    def snapshot(self) -> BreakerSnapshot:
+        """Counters and state now."""
+        state = self.state
+        horizon = self._clock.monotonic() - self._window_s
+        return BreakerSnapshot(
+            name=self.name,
+            state=state,
+            failures=sum(at >= horizon for at in self._failed_at),
+            opened=self._opened,
+            refused=self._refused,
+            reason=self._reason,
+        )
+
+    def _advance(self) -> None:
+        if self._state == "open" and self._clock.monotonic() >= self._opened_at + self._hold_s:
+            self._change("half_open", self._reason or "")
+
+    def _failed(self, reason: str) -> None:
+        now = self._clock.monotonic()
+        failed_at = self._failed_at
+        failed_at.append(now)
+        if len(failed_at) == failed_at.maxlen and failed_at[0] >= now - self._window_s:
+            self._change("open", reason)
+
+    def _probed(self, outcome: Outcome, reason: str) -> None:
+        if outcome == "failure":
+            self._change("open", reason)
+        elif outcome == "success":
+            self._successes += 1
+            if self._successes >= self._places:
+                self._change("closed", "it works again")
+
+    def _change(self, after: State, reason: str) -> None:
+        before, self._state = self._state, after
+        self._era += 1
+        self._probes.clear()
+        self._successes = 0
+        self._failed_at.clear()
+        self._reason = None if after == "closed" else reason
+        if after == "open":
+            self._opened_at = self._clock.monotonic()
+            self._opened += 1
+        for listener in self._listeners:
+            listener(Transition(self.name, before, after, reason))
+
+
+def log_transition(transition: Transition) -> None:
+    """One line for people: a listener."""
+    level = logging.INFO if transition.after in {"closed", "half_open"} else logging.WARNING
+    _log.log(level, "%s: %s, was %s: %s", transition.name, transition.after, transition.before, transition.reason)
