@@ -13,6 +13,7 @@ repeated reads take, by PostgreSQL's own count. Then percentiles of each operati
 from __future__ import annotations
 
 import base64
+import itertools
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -41,6 +42,7 @@ CLIENTS = 4
 OPERATION_CLIENTS = 16
 ROWS = 10_000
 HOT_GATE, WARM_GATE, LIST_GATE, EMBEDDING_GATE, STATEMENTS_GATE = 20, 10, 10, 20, 0.1
+EMBEDDING_BATCH_GATE = 3
 PLANTED = Planted(request_s=2e-3)
 
 
@@ -50,7 +52,7 @@ def measure(*, quick: bool = False, planted: bool = False) -> Report:
     report = Report([])
     with scratch_dir() as scratch:
         run(_searches(scratch, report, pairs, rows, PLANTED if planted else None))
-    report.figures.append(run(_embeddings(pairs)))
+    report.figures += [run(_embeddings(pairs)), run(_embedding_batch(pairs))]
     return report
 
 
@@ -181,6 +183,37 @@ async def _embeddings(pairs: int) -> Figure:
     ratio = median_ratio([a for a, _ in turns], [b for _, b in turns])
     await embedder.close()
     return Figure("embedding held ÷ made, texts/s", ratio, at_least=EMBEDDING_GATE)
+
+
+async def _embedding_batch(pairs: int) -> Figure:
+    """100 texts of which half are held, in one batch, and as many new ones, one by one."""
+    cache = ByteCache(64 << 20, entry_limit=100_000, ttl_ns=10**12, idle_ns=10**12)
+    embedder = CachedEmbedder(WordLlamaEmbedder(), cache, SystemClock())
+    texts = itertools.cycle(sentences(np.random.default_rng(11), 1000))
+    numbers = itertools.count()
+
+    def some(count: int) -> list[str]:
+        return [f"{next(texts)} {next(numbers)}" for _ in range(count)]
+
+    async def together(_pair: int) -> float:
+        held = some(50)
+        await embedder.embed(held)
+        batch = held + some(50)
+        began = time.perf_counter()
+        await embedder.embed(batch)
+        return len(batch) / (time.perf_counter() - began)
+
+    async def one_by_one(_pair: int) -> float:
+        singles = some(100)
+        began = time.perf_counter()
+        for text in singles:
+            await embedder.embed([text])
+        return len(singles) / (time.perf_counter() - began)
+
+    turns = await interleaved(together, one_by_one, pairs)
+    ratio = median_ratio([a for a, _ in turns], [b for _, b in turns])
+    await embedder.close()
+    return Figure("100 embeddings, half held, in a batch ÷ one by one", ratio, at_least=EMBEDDING_BATCH_GATE)
 
 
 async def _operations(service: Service, rng: np.random.Generator) -> list[dict[str, Any]]:
