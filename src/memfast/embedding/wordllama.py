@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,20 +59,34 @@ class _Model:
 
     def _pool(self, token_ids: list[list[int]]) -> NDArray[np.float32]:
         sums = np.empty((len(token_ids), _DIMENSIONS), dtype=np.float32)
-        for row, ids in enumerate(token_ids):
-            sums[row] = self._sum(np.array(ids, dtype=np.intp))
+        for first, texts in _gatherings(token_ids):
+            sums[first : first + len(texts)] = self._sums(texts) if texts[0] else 0.0
         sums[~sums.any(axis=1), 0] = 1.0
         return unit_rows(sums)
 
-    def _sum(self, ids: NDArray[np.intp]) -> NDArray[np.float32]:
-        """Add the vectors of one text's tokens; the order depends on nothing but the text."""
-        if len(ids) <= _BLOCK_TOKENS:
-            block: NDArray[np.float32] = np.add.reduce(self.matrix.take(ids, axis=0), axis=0)
-            return block
-        total = np.zeros(_DIMENSIONS, dtype=np.float32)
-        for start in range(0, len(ids), _BLOCK_TOKENS):
-            total += np.add.reduce(self.matrix.take(ids[start : start + _BLOCK_TOKENS], axis=0), axis=0)
-        return total
+    def _sums(self, texts: list[list[int]]) -> NDArray[np.float32]:
+        """Add the vectors of each text's tokens; the order depends on nothing but the text."""
+        if len(texts) == 1 and len(texts[0]) > _BLOCK_TOKENS:
+            ids = texts[0]
+            blocks = (ids[start : start + _BLOCK_TOKENS] for start in range(0, len(ids), _BLOCK_TOKENS))
+            return sum((self._sums([block]) for block in blocks), start=np.zeros((1, _DIMENSIONS), dtype=np.float32))
+        starts = list(itertools.accumulate(map(len, texts[:-1]), initial=0))
+        ids = texts[0] if len(texts) == 1 else list(itertools.chain.from_iterable(texts))
+        sums: NDArray[np.float32] = np.add.reduceat(self.matrix.take(ids, axis=0), starts, axis=0)
+        return sums
+
+
+def _gatherings(token_ids: list[list[int]]) -> Iterator[tuple[int, list[list[int]]]]:
+    """Runs of texts that have tokens, together at most `_BLOCK_TOKENS`, with the number of the first; others alone."""
+    first, run, tokens = 0, list[list[int]](), 0
+    for number, ids in enumerate(token_ids):
+        if run and (not ids or not run[0] or tokens + len(ids) > _BLOCK_TOKENS):
+            yield first, run
+            first, run, tokens = number, [], 0
+        run.append(ids)
+        tokens += len(ids)
+    if run:
+        yield first, run
 
 
 class WordLlamaEmbedder:

@@ -54,20 +54,17 @@ class CachedEmbedder:
 
     async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """See `ports.Embedder.embed`."""
-        vectors = np.empty((len(texts), self.dimensions), dtype=np.float32)
-        missing = []
-        for position, text in enumerate(texts):
-            held = self.held(text)
-            if held is None:
-                missing.append(position)
-            else:
-                vectors[position] = held
+        keys = [self._key(text) for text in texts]
+        now_ns = self._now_ns()
+        held = [self._cache.get(key, 0, 0, now_ns) for key in keys]
+        missing = [position for position, value in enumerate(held) if value is None]
         if missing:
             made = await self._embedder.embed([texts[position] for position in missing])
-            vectors[missing] = made
+            now_ns = self._now_ns()
             for position, vector in zip(missing, made, strict=True):
-                self._keep(texts[position], vector)
-        return vectors
+                held[position] = value = vector.tobytes()
+                self._cache.put(keys[position], value, 0, 0, 0, 0, _NEVER_NS, now_ns)
+        return np.frombuffer(b"".join(filter(None, held)), dtype=np.float32).reshape(len(texts), self.dimensions)
 
     async def check(self) -> None:
         """See `ports.Embedder.check`."""
@@ -84,9 +81,6 @@ class CachedEmbedder:
     def clear(self) -> None:
         """Drop every vector that is held."""
         self._cache.clear()
-
-    def _keep(self, text: str, vector: NDArray[np.float32]) -> None:
-        self._cache.put(self._key(text), vector.tobytes(), 0, 0, 0, 0, _NEVER_NS, self._now_ns())
 
     def _key(self, text: str) -> bytes:
         digest = self._seed.copy()
