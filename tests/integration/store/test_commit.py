@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from memfast.errors import OutcomeUnknown, StoreUnavailable, Unavailable
-from memfast.store import postgres
+from memfast.store import commit
 
 NOW = datetime(2025, 1, 1, tzinfo=UTC)
 
@@ -89,7 +89,7 @@ async def test_a_fate_that_cannot_be_learned_is_called_unknown(
     server, database, proxy, open_store, new_create, monkeypatch
 ):
     """The database is out of reach after the break: neither success nor failure is claimed."""
-    monkeypatch.setattr(postgres, "_STATUS_POLL_S", (0.0, 0.01, 0.01))
+    monkeypatch.setattr(commit, "_STATUS_POLL_S", (0.0, 0.01, 0.01))
     async with open_store(server.dsn(database, proxy.folder), size=2) as store:
         proxy.at_commit = "after"
 

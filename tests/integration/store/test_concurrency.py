@@ -71,6 +71,76 @@ async def test_batches_of_the_same_users_in_opposite_orders(open_store, new_crea
             assert (user.memories, user.version) == (100, 100)
 
 
+async def test_users_that_exist_and_users_that_do_not_are_locked_in_one_order(open_store, new_create, new_scope):
+    """Changes need an existing user and creates make one: mixed in both ways, they do not deadlock either."""
+    async with open_store(size=8, acquire_timeout_s=30.0) as store:
+        for _ in range(10):
+            scopes = [new_scope() for _ in range(4)]
+
+            async def work(shift, scopes=scopes):
+                for step in range(5):
+                    changes = [
+                        new_create(owner=scope) if (row + shift + step) % 2 else Delete(scope=scope, id=uuid4())
+                        for row, scope in enumerate(scopes)
+                    ]
+                    await store.apply(changes[shift:] + changes[:shift], now=NOW)
+
+            await asyncio.gather(*(work(shift) for shift in range(4)))
+
+
+async def test_a_change_makes_no_user(open_store, new_create, new_scope):
+    """Neither of a user that never was nor of one that is forgotten while the change waits; others are not touched."""
+    async with open_store() as store:
+        nobody, forgotten, somebody = new_scope(), new_scope(), new_scope()
+        memory = (await store.apply([new_create(owner=forgotten)], now=NOW))[0]
+        changes = [Patch(scope=nobody, id=uuid4(), kind="habit"), new_create(owner=somebody)]
+        missing, made = await store.apply(changes, now=NOW)
+        assert (missing.refused.slug, made.version) == ("not-found", 1)
+        async with store._pool.connection() as connection:
+            assert await connection.fetchval("SELECT count(*) FROM scopes WHERE scope_id = $1", nobody.id) == 0
+            async with connection.transaction():
+                await connection.execute(
+                    "UPDATE scopes SET version = version + 1, user_id = NULL WHERE scope_id = $1", forgotten.id
+                )
+                waiting = asyncio.create_task(
+                    store.apply([Delete(scope=forgotten, id=memory.id), new_create(owner=somebody)], now=NOW)
+                )
+                async with asyncio.timeout(10):
+                    while not await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                        await asyncio.sleep(0)
+            missing, made = await waiting
+            assert (missing.refused.slug, made.version) == ("not-found", 2)
+            state = "SELECT version, user_id FROM scopes WHERE scope_id = $1"
+            assert tuple(await connection.fetchrow(state, forgotten.id)) == (2, None)
+
+
+@pytest.mark.parametrize("count", [3, 40])
+async def test_one_transaction_of_many_users(open_store, new_create, new_scope, count):
+    """Each has its own version, outcomes stand in the order of the changes, few rows and many alike."""
+    async with open_store() as store:
+        scopes = [new_scope() for _ in range(count)]
+        creates = [new_create(owner=scope, fresh_id=True) for scope in [*scopes, *scopes]]
+        outcomes = await store.apply(creates, now=NOW)
+        assert [outcome.version for outcome in outcomes] == [1] * count + [2] * count
+        changes = [
+            change
+            for create in creates[:count]
+            for change in (
+                Patch(scope=create.scope, id=create.memory.id, text="other", vector=create.vector),
+                Patch(scope=create.scope, id=create.memory.id, expires_at=datetime(2031, 1, 1, tzinfo=UTC)),
+                Delete(scope=create.scope, id=uuid4()),
+            )
+        ]
+        outcomes = await store.apply(changes, now=NOW)
+        assert [outcome.refused and outcome.refused.slug for outcome in outcomes] == [None, None, "not-found"] * count
+        for scope in scopes:
+            user = await store.user(scope)
+            assert (user.memories, user.version) == (2, 5)
+            loaded = await store.load(scope)
+            assert sorted(memory.text for memory in loaded.memories) == ["other", "text"]
+            assert len(loaded.vectors) == 2
+
+
 async def test_every_kind_of_write_at_once_keeps_the_count_right(open_store, new_create, new_scope, ids_of):
     """Creates, changes, deletes and forgets of two users: the count is that of the rows, nothing deadlocks."""
     async with open_store(size=8, acquire_timeout_s=30.0) as store:

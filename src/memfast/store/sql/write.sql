@@ -1,23 +1,21 @@
--- Statements of one write transaction. The row of the scope is locked first; it orders the writers of a scope.
+-- Statements of one write transaction. The rows of its scopes are locked first, in the order of their keys; they order
+-- the writers of a scope. Each statement speaks of one scope, and is sent for all of a flush's scopes in one round trip.
 
 -- name: raise_version
--- Raises the version by $5 for writes that may create the scope, expecting $6 more memories, and locks the row.
+-- Raises the version by $5, expecting $6 more memories, and locks the row. Writes that may create the scope ($8) make
+-- the row; for others it must be there and bear a name: else no row is the answer. One statement for both, because a
+-- flush locks its scopes in the order of their keys.
 INSERT INTO scopes AS s (scope_id, namespace, user_id, generation, version, memories, created_at, updated_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $7)
+SELECT $1, $2, $3, $4, $5, $6, $7, $7
+WHERE $8 OR EXISTS (SELECT FROM scopes e WHERE e.scope_id = $1 AND e.user_id IS NOT NULL)
 ON CONFLICT (scope_id) DO UPDATE SET
     version = s.version + EXCLUDED.version,
     memories = s.memories + EXCLUDED.memories,
     user_id = EXCLUDED.user_id,
     created_at = COALESCE(s.created_at, EXCLUDED.created_at),
     updated_at = EXCLUDED.updated_at
-RETURNING version, pg_current_xact_id()::text AS transaction_id,
-          (SELECT stats_reset FROM pg_stat_wal) AS server_life;
-
--- name: raise_existing_version
--- The same for writes that need an existing scope: no row, no scope.
-UPDATE scopes SET version = version + $2, memories = memories + $3, updated_at = $4
-WHERE scope_id = $1 AND user_id IS NOT NULL
-RETURNING version, pg_current_xact_id()::text AS transaction_id,
+WHERE $8 OR s.user_id IS NOT NULL
+RETURNING scope_id, version, pg_current_xact_id()::text AS transaction_id,
           (SELECT stats_reset FROM pg_stat_wal) AS server_life;
 
 -- name: correct_count
@@ -27,7 +25,7 @@ UPDATE scopes SET memories = memories + $2 WHERE scope_id = $1;
 -- name: existing_memories
 -- Rows that changes speak of, as they are before them, tombstones included. The scope's lock keeps them so.
 SELECT id, text, kind, tags, entities, importance, metadata, agent_id, run_id, source,
-       created_at, updated_at, expires_at, version, deleted_at
+       created_at, updated_at, expires_at, version, deleted_at, scope_id
 FROM memories WHERE scope_id = $1 AND id = ANY ($2);
 
 -- name: insert_memory
