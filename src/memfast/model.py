@@ -108,11 +108,14 @@ class Create(Struct, frozen=True, kw_only=True):
 
 
 class Patch(Struct, frozen=True, kw_only=True):
-    """Change fields of a memory; UNSET leaves a field alone. `vector` comes with a new text or by itself."""
+    """Change fields of a memory; UNSET leaves a field alone. `vector` comes with a new text or by itself.
+
+    `expected_versions` are those of which the memory must have one; None = any.
+    """
 
     scope: Scope
     id: UUID
-    expected_version: int | None = None
+    expected_versions: frozenset[int] | None = None
     vector: NDArray[np.float32] | None = None
     text: str | UnsetType = UNSET
     kind: str | UnsetType = UNSET
@@ -150,7 +153,7 @@ class Delete(Struct, frozen=True, kw_only=True):
 
     scope: Scope
     id: UUID
-    expected_version: int | None = None
+    expected_versions: frozenset[int] | None = None
 
 
 Change = Create | Patch | Delete

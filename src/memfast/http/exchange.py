@@ -22,7 +22,8 @@ from memfast.service.answers import Answer, Kind, Target, Tier
 __all__ = ["Exchange", "Reply", "finished_headers", "sent_path", "standard_headers"]
 
 _T = TypeVar("_T")
-_ETAG = re.compile(rb'"(\d{1,18})"|(\d{1,18})')
+_ENTITY_TAG = re.compile(rb'[ \t]*(?:(W/)?"([\x21\x23-\x7e\x80-\xff]*)"[ \t]*)?(?:,|\Z)')
+_VERSION = re.compile(rb"0|[1-9]\d{0,17}")
 _BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 Header = tuple[bytes, bytes]
 _REMEMBERED = 4096
@@ -154,19 +155,22 @@ class Exchange:
         except msgspec.ValidationError as error:
             raise InvalidRequest("id: must be a UUID, e.g. 0198c5b2-7c3e-7d41-9a53-5f2b8c6d7e01", path="id") from error
 
-    def if_match(self) -> int | None:
-        """The version that `If-Match` asks for; None without one, or for `*`.
+    def if_match(self) -> frozenset[int] | None:
+        """The versions of which `If-Match` asks for one; None without it, or for `*` (RFC 9110, 13.1.1).
+
+        The comparison is the strong one: weak ETags match nothing, and neither do those that are none of ours. A bare
+        number is taken for the ETag that it was copied from.
 
         Raises:
-            InvalidRequest: it is not an ETag of ours.
+            InvalidRequest: it is not a list of ETags.
         """
-        value = self.headers.get(b"if-match", b"").strip()
-        if value in {b"", b"*"}:
+        value = self.headers.get(b"if-match", b"*").strip()
+        if value == b"*":
             return None
-        match = _ETAG.fullmatch(value)
-        if match is None:
-            raise InvalidRequest('If-Match: must be the ETag of a memory, e.g. "42"', path="If-Match")
-        return int(match[1] or match[2])
+        if _VERSION.fullmatch(value):
+            return frozenset([int(value)])
+        tags = _entity_tags(value)
+        return frozenset(int(tag) for weak, tag in tags if not weak and _VERSION.fullmatch(tag))
 
     def scope(self, user_id: str) -> Scope:
         """The user's scope, as far as the key reaches."""
@@ -214,6 +218,22 @@ class Exchange:
     def standard_headers(self) -> list[tuple[bytes, bytes]]:
         """Headers of every answer: the request's id, its trace, and the time spent."""
         return standard_headers(self.headers, self.request_id, self._started, self._stale_for_s)
+
+
+def _entity_tags(value: bytes) -> list[tuple[bytes, bytes]]:
+    """The ETags of a list, each with its mark if it is weak; empty elements are skipped (RFC 9110, 5.6.1)."""
+    tags: list[tuple[bytes, bytes]] = []
+    position = 0
+    while position < len(value):
+        match = _ENTITY_TAG.match(value, position)
+        if match is None:
+            raise InvalidRequest('If-Match: must be ETags of a memory, e.g. "42", or *', path="If-Match")
+        if match[2] is not None:
+            tags.append((match[1] or b"", match[2]))
+        position = match.end()
+    if not tags:
+        raise InvalidRequest('If-Match: names no ETag; send one, e.g. "42", or *', path="If-Match")
+    return tags
 
 
 def standard_headers(

@@ -38,6 +38,7 @@ _PROBLEMS = _COMMON_PROBLEMS | {
 }
 _BODILESS_STATUSES = frozenset({408, 413, 415, 507})
 _PATH_PARAMETER = re.compile(r"{(\w+)}")
+_TAG = '(W/)?"[!#-~]*"'
 _REFERENCE = "#/components/schemas/{name}"
 
 
@@ -118,8 +119,8 @@ def _parameters(route: Route, components: dict[str, Any]) -> list[dict[str, Any]
                 "name": "If-Match",
                 "in": "header",
                 "required": False,
-                "description": "the ETag (version) that the memory must have",
-                "schema": {"type": "string", "pattern": '^("[0-9]{1,18}"|[0-9]{1,18}|\\*)$'},
+                "description": "ETags (versions) of which the memory must have one, or *; weak ones never match",
+                "schema": {"type": "string", "pattern": f"^(\\*|[0-9]{{1,18}}|{_TAG}( *, *{_TAG})*)$"},
             }
         )
     return found

@@ -100,7 +100,7 @@ async def update(exchange: Exchange, services: Services, memory_id: str) -> Repl
     request = exchange.read(_patch_body)
     changes = Changes(**{name: getattr(request, name) for name in request.__struct_fields__})
     outcome = await services.remember.update(
-        scope, exchange.path_id(memory_id), changes, expected_version=exchange.if_match()
+        scope, exchange.path_id(memory_id), changes, expected_versions=exchange.if_match()
     )
     return _written(exchange, outcome, status=200)
 
@@ -108,7 +108,7 @@ async def update(exchange: Exchange, services: Services, memory_id: str) -> Repl
 async def delete(exchange: Exchange, services: Services, memory_id: str) -> Reply:
     """Delete a memory."""
     scope = _scope(exchange, services, exchange.parameters(UserParameters))
-    outcome = await services.forget.delete(scope, exchange.path_id(memory_id), expected_version=exchange.if_match())
+    outcome = await services.forget.delete(scope, exchange.path_id(memory_id), expected_versions=exchange.if_match())
     return exchange.written(status=204, version=outcome.scope_version)
 
 

@@ -19,14 +19,14 @@ class Forget:
         self._writer = writer
         self._clock = clock
 
-    async def delete(self, scope: Scope, target: UUID, *, expected_version: int | None) -> Outcome:
+    async def delete(self, scope: Scope, target: UUID, *, expected_versions: frozenset[int] | None) -> Outcome:
         """Delete one memory; doing so again is no error.
 
         Raises:
             NotFound: the scope never had a memory of that id.
-            PreconditionFailed: it has another version than expected.
+            PreconditionFailed: it has none of the versions expected.
         """
-        change = Delete(scope=scope, id=target, expected_version=expected_version)
+        change = Delete(scope=scope, id=target, expected_versions=expected_versions)
         outcome = (await self._writer.commit([change], now=self._clock.now()))[0]
         if outcome.refused is not None:
             raise outcome.refused

@@ -106,14 +106,16 @@ class Remember:
                 outcomes[position] = outcome
         return [outcome for outcome in outcomes if outcome is not None]
 
-    async def update(self, scope: Scope, target: UUID, changes: Changes, *, expected_version: int | None) -> Outcome:
+    async def update(
+        self, scope: Scope, target: UUID, changes: Changes, *, expected_versions: frozenset[int] | None
+    ) -> Outcome:
         """Change fields of a memory; a changed text is embedded again unless a vector comes with it.
 
         Raises:
             NotFound: the scope has no such memory.
-            PreconditionFailed: it has another version than expected.
+            PreconditionFailed: it has none of the versions expected.
         """
-        patch = await self._patch(scope, target, changes, expected_version)
+        patch = await self._patch(scope, target, changes, expected_versions)
         outcome = (await self._writer.commit([patch], now=self._clock.now()))[0]
         if outcome.refused is not None:
             raise outcome.refused
@@ -170,7 +172,9 @@ class Remember:
         for position, vector in zip(missing, vectors, strict=True):
             creates[position] = msgspec.structs.replace(creates[position], vector=vector)
 
-    async def _patch(self, scope: Scope, target: UUID, changes: Changes, expected_version: int | None) -> Patch:
+    async def _patch(
+        self, scope: Scope, target: UUID, changes: Changes, expected_versions: frozenset[int] | None
+    ) -> Patch:
         check = self._limits
         checks: dict[str, Callable[[Any, str], Any]] = {
             "text": check.text,
@@ -194,7 +198,7 @@ class Remember:
         vector = await self._patched_vector(changes)
         if not fields and vector is None:
             raise InvalidRequest("$: names no field to change", path="$")
-        return Patch(scope=scope, id=target, expected_version=expected_version, vector=vector, **fields)
+        return Patch(scope=scope, id=target, expected_versions=expected_versions, vector=vector, **fields)
 
     async def _patched_vector(self, changes: Changes) -> NDArray[np.float32] | None:
         if changes.embedding is None:

@@ -95,7 +95,7 @@ def _create(change: Create, row: Row | None, *, version: int, now: datetime) -> 
 def _patch(change: Patch, row: Row | None, *, version: int, now: datetime) -> tuple[Outcome, Row | None]:
     if row is None or row.memory is None or not row.live(now):
         return _missing(change.id), None
-    if change.expected_version not in {None, row.version}:
+    if change.expected_versions is not None and row.version not in change.expected_versions:
         return _other_version(change, row), None
     memory = change.applied_to(row.memory, now=now, version=version)
     vector = change.vector if change.vector is not None else row.vector
@@ -107,7 +107,7 @@ def _delete(change: Delete, row: Row | None, *, version: int, now: datetime) -> 
         return _missing(change.id), None
     if row.memory is None:  # deleted before: the same answer, nothing to do
         return Outcome(id=change.id, status="deleted", version=row.version), None
-    if change.expected_version not in {None, row.version}:
+    if change.expected_versions is not None and row.version not in change.expected_versions:
         return _other_version(change, row), None
     after = Row(memory=None, version=version, stored=row.stored)
     return Outcome(id=change.id, status="deleted", version=version), after
@@ -123,8 +123,9 @@ def _missing(target: UUID) -> Outcome:
 
 
 def _other_version(change: Patch | Delete, row: Row) -> Outcome:
+    asked = " or ".join(str(version) for version in sorted(change.expected_versions or ())) or "nothing that can match"
     detail = (
-        f"If-Match asks for version {change.expected_version}, the memory {change.id} has version {row.version}; "
+        f"If-Match asks for version {asked}, the memory {change.id} has version {row.version}; "
         "get it again and repeat the change"
     )
     return Outcome(id=change.id, refused=PreconditionFailed(detail))

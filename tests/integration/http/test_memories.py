@@ -378,9 +378,30 @@ async def test_if_match_guards_patch_and_delete(api, user, check_problem):
     assert (await api.delete(user, memory["id"], headers={"if-match": etag})).status_code == 204
 
 
-@pytest.mark.parametrize("value", ["x", '"1', '1"', 'W/"1"', '"1", "2"', "-1", "9" * 19, '""', '"', "²"])
-async def test_a_foreign_if_match_is_refused(api, user, value, check_problem):
-    """What is not an ETag of ours is a 400, never a guess."""
+@pytest.mark.parametrize("value", ['"1"', "1", '"7", "1"', '"1","7"', ' , "a,b" ,, W/"7", "1" ,', "*", ' "1"\t'])
+async def test_if_match_takes_every_form_of_the_standard(api, user, value):
+    """One ETag, a list with empty elements and commas inside of tags, and `*`: what names the version goes through."""
+    memory = await api.create(user, "x")
+    headers = {"if-match": value}
+    assert (await api.patch(user, memory["id"], {"kind": "b"}, headers=headers)).status_code == 200
+
+
+@pytest.mark.parametrize("value", ['W/"1"', '"2"', '"2", W/"1", "3"', '"x"', '""', '"01"', '"²"', '"' + "9" * 19 + '"'])
+async def test_if_match_compares_strongly(api, user, value, check_problem):
+    """Weak ETags match nothing, foreign ones neither: 412 for change and delete, and nothing happens."""
+    memory = await api.create(user, "x")
+    headers = {"if-match": value.encode()}
+    changed = await api.patch(user, memory["id"], {"kind": "b"}, headers=headers)
+    check_problem(changed, 412, "precondition-failed", says="has version 1")
+    check_problem(await api.delete(user, memory["id"], headers=headers), 412, "precondition-failed")
+    assert (await api.get(user, memory["id"])).json() == memory
+
+
+@pytest.mark.parametrize(
+    "value", ["", "x", '"1', '1"', '"1" "2"', '*, "1"', 'w/"1"', "-1", "9" * 19, '"', "²", ",", " " * 60_000 + "x"]
+)
+async def test_a_broken_if_match_is_refused(api, user, value, check_problem):
+    """What is no list of ETags is a 400, never a guess."""
     memory = await api.create(user, "x")
     headers = {"if-match": value.encode()}
     check_problem(

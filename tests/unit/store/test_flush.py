@@ -46,7 +46,7 @@ def vector(number):
 
 
 EXPIRIES = st.sampled_from([None, LATER, EARLIER, NOW])
-VERSIONS = st.none() | st.integers(1, 60)
+VERSIONS = st.none() | st.frozensets(st.integers(1, 60), max_size=3)
 CHANGES = st.one_of(
     st.builds(
         lambda target, text, expires_at, on_conflict, number: Create(
@@ -67,7 +67,7 @@ CHANGES = st.one_of(
             id=target,
             text=text,
             expires_at=expires_at,
-            expected_version=expected,
+            expected_versions=expected,
             vector=None if number is None else vector(number),
         ),
         st.sampled_from(IDS),
@@ -77,7 +77,7 @@ CHANGES = st.one_of(
         st.none() | st.integers(100, 199),
     ),
     st.builds(
-        lambda target, expected: Delete(scope=SCOPE, id=target, expected_version=expected),
+        lambda target, expected: Delete(scope=SCOPE, id=target, expected_versions=expected),
         st.sampled_from(IDS),
         VERSIONS,
     ),
@@ -106,7 +106,7 @@ class Model:
             return "deleted", version, None
         if not live:
             return None, 0, NotFound
-        if change.expected_version not in {None, version}:
+        if change.expected_versions is not None and version not in change.expected_versions:
             return None, 0, PreconditionFailed
         if isinstance(change, Delete):
             self.rows[target] = (None, self.version, None)
