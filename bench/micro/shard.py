@@ -2,7 +2,7 @@
 
     python bench/micro/shard.py [--gate] [--pairs 9] [--calls 200] [--width 256]
 
-Each pair times the kernel alone and then `Shard.search` with `encode_search` on the same queries; printed are the
+Each pair times the kernel alone and then `Shard.search` with `encode_rows` on the same queries; printed are the
 medians, and the median of the differences. With --gate the exit code is 1 when a difference is over the limit.
 """
 
@@ -26,7 +26,7 @@ from memfast import kernels  # noqa: E402 - the same
 from memfast.index.shard import Shard, ShardIdentity  # noqa: E402 - the same
 from memfast.index.snapshot import load, save  # noqa: E402 - the same
 from memfast.model import Delta, Memory  # noqa: E402 - the same
-from memfast.search.encode import encode_search  # noqa: E402 - the same
+from memfast.search.encode import encode_rows  # noqa: E402 - the same
 
 LIMIT_US = 10.0
 """What search and encoding may add to a kernel for ten hits."""
@@ -115,7 +115,7 @@ def measure(shard: Shard, queries: np.ndarray, options: argparse.Namespace) -> t
 
     def whole(query: np.ndarray) -> bytes:
         hits = shard.search(query, 10, now_us=NOW_US)
-        return encode_search(hits.fragments, hits.scores, shard.version)
+        return encode_rows(hits.blocks, hits.rows, hits.scores, shard.version)
 
     kernel_us, whole_us = [], []
     for _ in range(options.pairs):

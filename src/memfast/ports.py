@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, TypeAlias
 from uuid import UUID
 
 import numpy as np
@@ -31,7 +31,21 @@ from memfast.model import (
     UserPage,
 )
 
-__all__ = ["AccessLog", "Clock", "Embedder", "Hits", "KeyStore", "Ledger", "MemoryStore", "Shard", "Shards"]
+__all__ = [
+    "AccessLog",
+    "Clock",
+    "Embedder",
+    "FragmentTable",
+    "Hits",
+    "KeyStore",
+    "Ledger",
+    "MemoryStore",
+    "Shard",
+    "Shards",
+]
+
+FragmentTable: TypeAlias = tuple[NDArray[np.int64], NDArray[np.uint8]]
+"""Where the fragment of each row begins and ends, int64 (2, n), and the bytes of all."""
 
 
 class Clock(Protocol):
@@ -192,8 +206,13 @@ class Hits(Protocol):
     """What a shard found, by (score descending, id ascending)."""
 
     @property
-    def fragments(self) -> Sequence[bytes | memoryview]:
-        """The memories, as `search.encode.encode_fragment` makes them."""
+    def blocks(self) -> tuple[FragmentTable, FragmentTable]:
+        """Tables of fragments as `search.encode.encode_fragment` makes them: see `kernels.join_rows`."""
+        ...
+
+    @property
+    def rows(self) -> list[int]:
+        """The memories' rows in these tables."""
         ...
 
     @property

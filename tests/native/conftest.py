@@ -34,3 +34,9 @@ def slots(request):
 def checksums(request):
     """The checksums of files."""
     return twin_of(request.param, "_checksum")
+
+
+@pytest.fixture(scope="session", params=list(TWINS))
+def wires(request):
+    """The numbers and bytes of a search."""
+    return twin_of(request.param, "_wire")

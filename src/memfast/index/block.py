@@ -35,6 +35,7 @@ __all__ = [
     "Arena",
     "Block",
     "Encode",
+    "FragmentRows",
     "Ids",
     "Mask",
     "Quantised",
@@ -48,6 +49,7 @@ __all__ = [
 Ids: TypeAlias = NDArray[np.bytes_]
 Mask: TypeAlias = NDArray[np.bool_]
 Rows: TypeAlias = NDArray[np.int64]
+FragmentRows: TypeAlias = tuple[NDArray[np.int64], NDArray[np.uint8]]
 Quantised: TypeAlias = tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.float32]]
 Encode: TypeAlias = Callable[[Memory], bytes]
 
@@ -160,10 +162,13 @@ class Block:
     quantised: Quantised | None = None
     spans: tuple[memoryview, memoryview, memoryview] = field(init=False, repr=False)
     """Where fragments begin and end, and their bytes."""
+    fragment_rows: FragmentRows = field(init=False, repr=False)
+    """The same as arrays: int64 (2, n), and uint8."""
 
     def __post_init__(self) -> None:
         spans = (self.wide[FRAGMENT].data, self.wide[FRAGMENT_END].data, self.fragments.data)
         object.__setattr__(self, "spans", spans)
+        object.__setattr__(self, "fragment_rows", (self.wide[FRAGMENT : FRAGMENT_END + 1], self.fragments))
 
     def __len__(self) -> int:
         return len(self.ids)

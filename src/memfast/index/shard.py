@@ -32,6 +32,7 @@ from memfast.index.block import (
     Arena,
     Block,
     Encode,
+    FragmentRows,
     Ids,
     Mask,
     Rows,
@@ -80,18 +81,15 @@ class Hits(msgspec.Struct, frozen=True):
         return [UUID(bytes=self.shard.id_bytes(row)) for row in self.rows]
 
     @property
+    def blocks(self) -> tuple[FragmentRows, FragmentRows]:
+        """Where the memories' fragments are: see `search.encode.encode_rows`."""
+        return self.shard.base.fragment_rows, self.shard.tail.fragment_rows
+
+    @property
     def fragments(self) -> list[memoryview]:
         """The memories' fragments."""
-        base, tail = self.shard.base, self.shard.tail
-        if not len(tail):
-            return base.fragments_of(self.rows)
-        size = len(base)
-        starts, ends, data = base.spans
-        tail_starts, tail_ends, tail_data = tail.spans
-        return [
-            data[starts[row] : ends[row]] if row < size else tail_data[tail_starts[row - size] : tail_ends[row - size]]
-            for row in self.rows
-        ]
+        base, size = self.shard.base, len(self.shard.base)
+        return [base.fragment(row) if row < size else self.shard.tail.fragment(row - size) for row in self.rows]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Literal
 
 import msgspec
+import numpy as np
 
+from memfast import kernels
 from memfast.model import Memory
+from memfast.ports import FragmentTable
 
-__all__ = ["Form", "encode_fragment", "encode_search", "fragment_version", "recode"]
+__all__ = ["Form", "encode_fragment", "encode_rows", "encode_search", "fragment_version", "recode"]
 
 Form = Literal["json", "msgpack"]
+_NO_ROWS: FragmentTable = np.empty((2, 0), np.int64), np.empty(0, np.uint8)
 
 _encode = msgspec.json.Encoder().encode
 _encode_msgpack = msgspec.msgpack.Encoder().encode
@@ -35,14 +40,27 @@ def encode_search(fragments: Sequence[bytes | memoryview], scores: Sequence[floa
         scores: their scores.
         version: the scope's version in the snapshot.
     """
-    if not scores:
+    data = np.frombuffer(b"".join(fragments), np.uint8)
+    ends = list(accumulate(map(len, fragments), initial=0))
+    block = np.array((ends[:-1], ends[1:]), np.int64), data
+    return encode_rows((block, _NO_ROWS), list(range(len(scores))), scores, version)
+
+
+def encode_rows(
+    blocks: tuple[FragmentTable, FragmentTable], rows: list[int], scores: Sequence[float], version: int
+) -> bytes:
+    """The JSON of a search's answer whose fragments lie in tables: see `kernels.join_rows`.
+
+    Args:
+        blocks: the tables.
+        rows: hits by falling score.
+        scores: their scores.
+        version: the scope's version in the snapshot.
+    """
+    if not rows:
         return b'{"results":[],"version":%d,"degraded":[]}' % version
-    pieces: list[bytes | memoryview] = [b"},"] * (4 * len(scores))
-    pieces[0::4] = fragments
-    pieces[1::4] = [b',"score":'] * len(scores)
-    pieces[2::4] = _encode(scores)[1:-1].split(b",")
-    pieces[-1] = b'}],"version":%d,"degraded":[]}' % version
-    return b"".join((b'{"results":[', *pieces))
+    hits = kernels.join_rows(blocks, rows, _encode(scores)[1:-1], b',"score":', b"},")
+    return b'{"results":[%b],"version":%d,"degraded":[]}' % (hits[:-1], version)
 
 
 def recode(body: bytes, form: Form) -> bytes:

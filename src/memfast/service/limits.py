@@ -12,6 +12,7 @@ import numpy as np
 from msgspec import Raw
 from numpy.typing import NDArray
 
+from memfast import kernels
 from memfast.config import LimitsConfig
 from memfast.errors import InvalidRequest
 
@@ -20,8 +21,6 @@ __all__ = ["NAME_CHARS", "Limits"]
 _FIRST_MOMENT = datetime.min.replace(tzinfo=UTC)
 _LAST_MOMENT = datetime.max.replace(tzinfo=UTC)
 _JSON_INTEGER = 2**53
-_SAFE_MIN = 1e-50
-"""In a larger sum of squares none has vanished that matters."""
 _ZERO = 1e-30
 """A vector whose largest number is smaller has no direction."""
 NAME_CHARS = 512
@@ -108,10 +107,10 @@ class Limits:
                     f"it has {len(value)} bytes",
                     path=path,
                 )
+            unit = kernels.unit_vector(value)
+            if unit is not None:
+                return unit
             given = np.frombuffer(value, dtype="<f4").astype(np.float64)
-            square = float(given @ given)  # of float32 numbers: cannot overflow
-            if _SAFE_MIN < square < math.inf:
-                return (given / math.sqrt(square)).astype(np.float32)
         else:
             if len(value) != self._dimensions:
                 raise InvalidRequest(f"{path}: must have {self._dimensions} numbers, it has {len(value)}", path=path)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from memfast.errors import InvalidRequest, NotFound
 from memfast.model import Listing, Memory, Position, Scope
 from memfast.ports import Clock, MemoryStore, Shard
-from memfast.search.encode import Form, encode_fragment, encode_search, fragment_version, recode
+from memfast.search.encode import Form, encode_fragment, encode_rows, encode_search, fragment_version, recode
 from memfast.search.rank import SLACK, rank
 from memfast.service.answers import Answer, Answers, Target, derive_key
 from memfast.service.coherence import Coherence, Epochs
@@ -153,7 +153,7 @@ class Recall:
 
         def work() -> bytes:
             hits = shard.search(vector, asked.limit, now_us=now_us, min_score=asked.min_score)
-            return encode_search(hits.fragments, hits.scores, shard.version)
+            return encode_rows(hits.blocks, hits.rows, hits.scores, shard.version)
 
         body = await self._warm.run(shard, work)
         return Answer(recode(body, form), shard.version, "warm", _expiry(shard, now))

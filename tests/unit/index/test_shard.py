@@ -32,7 +32,7 @@ from index_world import (
 from memfast.http.wire import SearchAnswer, SearchHit
 from memfast.index.shard import Shard
 from memfast.model import Memory
-from memfast.search.encode import encode_search
+from memfast.search.encode import encode_rows, encode_search
 
 changes = st.lists(st.tuples(memories, vectors) | st.sampled_from(IDS), max_size=4)
 writes = st.lists(st.tuples(memories, vectors), max_size=30)
@@ -108,7 +108,8 @@ class ShardMachine(RuleBasedStateMachine):
                 shard.version,
                 [],
             )
-            assert encode_search(hits.fragments, hits.scores, shard.version) == msgspec.json.encode(answer)
+            served = encode_rows(hits.blocks, hits.rows, hits.scores, shard.version)
+            assert served == encode_search(hits.fragments, hits.scores, shard.version) == msgspec.json.encode(answer)
 
     @staticmethod
     def with_equal_hits_of(hits, rows, vector, expected):

@@ -1,0 +1,12 @@
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Block: TypeAlias = tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]
+
+def unit_vector(raw: bytes) -> npt.NDArray[np.float32] | None: ...
+def join_rows(
+    blocks: tuple[Block, Block], rows: Sequence[int], texts: bytes, between: bytes, behind: bytes
+) -> bytes: ...
