@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import accumulate, chain
 from sys import getsizeof
 from typing import Any, TypeAlias
 
@@ -182,26 +183,28 @@ class Block:
     @classmethod
     def of(cls, memories: Sequence[Memory], vectors: NDArray[np.float32], terms: Terms, encode: Encode) -> Block:
         """These memories, with the vectors beside them, in this order."""
-        wide = np.empty((7, len(memories)), np.int64)
-        wide[VERSION] = [memory.version for memory in memories]
-        wide[CREATED] = [microseconds(memory.created_at) for memory in memories]
-        wide[UPDATED] = [microseconds(memory.updated_at) for memory in memories]
-        wide[EXPIRES] = [
-            NEVER_US if memory.expires_at is None else microseconds(memory.expires_at) for memory in memories
-        ]
-        wide[IMPORTANCE].view(np.float64)[:] = [memory.importance for memory in memories]
         fragments = [encode(memory) for memory in memories]
-        _set_bounds(wide, FRAGMENT, [len(fragment) for fragment in fragments])
-        codes = np.empty((7, len(memories)), np.int32)
-        codes[KIND] = [terms[memory.kind] for memory in memories]
-        codes[AGENT] = [NO_TERM if memory.agent_id is None else terms[memory.agent_id] for memory in memories]
-        codes[RUN] = [NO_TERM if memory.run_id is None else terms[memory.run_id] for memory in memories]
-        _set_bounds(codes, TAGS, [len(memory.tags) for memory in memories])
-        _set_bounds(codes, ENTITIES, [len(memory.entities) for memory in memories])
+        starts, ends = _bounds(fragments)
+        wide = (
+            [memory.version for memory in memories],
+            [microseconds(memory.created_at) for memory in memories],
+            [microseconds(memory.updated_at) for memory in memories],
+            [NEVER_US if memory.expires_at is None else microseconds(memory.expires_at) for memory in memories],
+            np.array([memory.importance for memory in memories], np.float64).view(np.int64).tolist(),
+            starts,
+            ends,
+        )
+        codes = (
+            [terms[memory.kind] for memory in memories],
+            [NO_TERM if memory.agent_id is None else terms[memory.agent_id] for memory in memories],
+            [NO_TERM if memory.run_id is None else terms[memory.run_id] for memory in memories],
+            *_bounds([memory.tags for memory in memories]),
+            *_bounds([memory.entities for memory in memories]),
+        )
         return cls(
             ids=ids_of([memory.id.bytes for memory in memories]),
-            wide=wide,
-            codes=codes,
+            wide=np.fromiter(chain(*wide), np.int64, 7 * len(memories)).reshape(7, -1),
+            codes=np.fromiter(chain(*codes), np.int32, 7 * len(memories)).reshape(7, -1),
             vectors=vectors,
             fragments=np.frombuffer(b"".join(fragments), np.uint8),
             tags=np.array([terms[tag] for memory in memories for tag in memory.tags], np.int32),
@@ -287,6 +290,12 @@ class Block:
         codes = self.codes.copy()
         codes[: RUN + 1] = table[codes[: RUN + 1]]
         return replace(self, codes=codes, tags=table[self.tags], entities=table[self.entities])
+
+
+def _bounds(slices: Sequence[Sized]) -> tuple[list[int], list[int]]:
+    """Where slices begin and end when they stand one behind the other."""
+    ends = list(accumulate(map(len, slices)))
+    return [0, *ends[:-1]][: len(ends)], ends
 
 
 def _set_bounds(columns: NDArray[Any], start: int, lengths: Sequence[int] | NDArray[Any]) -> None:

@@ -27,6 +27,9 @@ _KINDS: tuple[Kind, ...] = ("search", "list", "get")
 _NOTE = struct.Struct(f"<BI16s{KEY_BYTES}s")
 """A target: number of its kind, slot, scope, key."""
 
+_SIZES = [struct.Struct(f"<B{count}Q").pack for count in range(8)]
+"""By the number of parts: that number and their lengths."""
+
 _FLIGHTS_MAX = 10_000
 _NEVER_NS = 2**62
 _SWEEP_STEPS = 500
@@ -57,9 +60,9 @@ class Target(NamedTuple):
 
 
 def derive_key(scope_id: UUID, *parts: bytes) -> bytes:
-    """The key of an answer: every input that changes its bytes, each with its length before it."""
-    sizes = b"%d " * len(parts) % tuple(map(len, parts))
-    return blake2b(b"".join((scope_id.bytes, sizes, b";", *parts)), digest_size=KEY_BYTES).digest()
+    """The key of an answer: every input that changes its bytes, seven parts at most, with their lengths before them."""
+    sizes = _SIZES[len(parts)](len(parts), *map(len, parts))
+    return blake2b(b"".join((scope_id.bytes, sizes, *parts)), digest_size=KEY_BYTES).digest()
 
 
 class Answers:

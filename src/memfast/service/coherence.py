@@ -111,6 +111,8 @@ class Coherence:
         The oldest such copy is what a check compares: a newer one tells nothing about the others.
         """
         self.learned(scope_id, version)
+        if self._copied.get(scope_id) == (epochs, version):  # one more answer of the same state
+            return
         before = self._copied.pop(scope_id, None)
         if before is None or epochs > before[0]:
             before = epochs, version

@@ -53,9 +53,10 @@ class Heat:
 
     def read(self, scope_id: UUID, key: bytes | None = None, times: int = 1) -> None:
         """The scope was read, by the question of an answer's key if there is one."""
-        if scope_id not in self._reads and len(self._reads) >= SCOPES_MAX:
+        before = self._reads.get(scope_id, 0)
+        if not before and len(self._reads) >= SCOPES_MAX:
             return
-        self._reads[scope_id] += times
+        self._reads[scope_id] = before + times
         if key is not None and key in self._requests:
             queries = self._queries.get(scope_id)
             if queries is None:

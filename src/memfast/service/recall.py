@@ -131,7 +131,8 @@ class Recall:
             if shard is None:
                 shard = await self._warm.shard(scope, epochs)
             if shard is not None:
-                answer = await self._search_shard(shard, await self._vector(asked), asked, form)
+                vector = asked.vector if asked.vector is not None else await self._vector(asked)
+                answer = await self._search_shard(shard, vector, asked, form)
                 self._answers.keep("search", key, scope.id, epochs, answer)
         if answer is None:
             self._warm.missed(scope)
@@ -155,8 +156,8 @@ class Recall:
             hits = shard.search(vector, asked.limit, now_us=now_us, min_score=asked.min_score)
             return encode_rows(hits.blocks, hits.rows, hits.scores, shard.version)
 
-        body = await self._warm.run(shard, work)
-        return Answer(recode(body, form), shard.version, "warm", _expiry(shard, now))
+        body = work() if self._warm.is_short(shard) else await self._warm.run(work)
+        return Answer(recode(body, form), shard.version, "warm", _expiry(shard, now, now_us))
 
     async def _search_store(self, scope: Scope, vector: NDArray[np.float32], asked: _Checked, form: Form) -> Answer:
         candidates = await self._store.nearest(scope, vector, asked.limit + SLACK, now=self._clock.now())
@@ -247,9 +248,8 @@ class Recall:
         return Page(page.memories, cursor, page.version, page.expires_at)
 
 
-def _expiry(shard: Shard, now: datetime) -> datetime | None:
+def _expiry(shard: Shard, now: datetime, now_us: int) -> datetime | None:
     """No answer of the shard changes by itself before."""
-    now_us = int(now.timestamp() * 1e6)
     left_us = shard.next_expiry_after(now_us) - now_us
     return None if left_us > _FAR_US else now + timedelta(microseconds=max(0, left_us))
 

@@ -104,10 +104,12 @@ class Warm:
             update.add_done_callback(lambda task: self._updated(scope.id, epochs, task))
         return await asyncio.shield(update)
 
-    async def run(self, shard: Shard, work: Callable[[], _T]) -> _T:
-        """Run a search of a shard: on the event loop when it is short, else in a thread."""
-        if len(shard) * self._dimensions <= INLINE_CELLS:
-            return work()
+    def is_short(self, shard: Shard) -> bool:
+        """Whether a search of the shard may run on the event loop. One that may not is given to `run`."""
+        return len(shard) * self._dimensions <= INLINE_CELLS
+
+    async def run(self, work: Callable[[], _T]) -> _T:
+        """Run a long search in a thread."""
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
     def missed(self, scope: Scope) -> None:
