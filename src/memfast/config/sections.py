@@ -1,28 +1,18 @@
-"""Settings: typed defaults, a TOML file, `MEMFAST_*` variables and flags, in that order of rising precedence.
-
-Every field carries its unit and its line of documentation in its `Meta`; `memfast config` and the README table are
-made from them. A key that nothing knows is refused with the nearest name.
-"""
+"""Settings as types: every field carries its default, and in its `Meta` its unit and its line of documentation."""
 
 from __future__ import annotations
 
-import difflib
-import tomllib
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal
 
 import msgspec
 import platformdirs
 from msgspec import Meta, Struct
 
-from memfast.errors import ConfigError
-
 __all__ = [
     "PROFILES",
     "CacheConfig",
     "Config",
-    "Effective",
     "EmbeddingConfig",
     "IndexConfig",
     "LimitsConfig",
@@ -30,10 +20,7 @@ __all__ = [
     "MemoryConfig",
     "PostgresConfig",
     "ServerConfig",
-    "Setting",
     "default_data_dir",
-    "load",
-    "settings",
 ]
 
 
@@ -250,183 +237,3 @@ PROFILES: dict[str, dict[str, Any]] = {
     },
 }
 """What each profile changes of the defaults. The file, the environment and flags win over it."""
-
-_UNPREFIXED = "server"
-"""The section whose variables carry no section name: MEMFAST_PORT, not MEMFAST_SERVER_PORT."""
-
-_NOT_SETTINGS = frozenset({"MEMFAST_CONFIG", "MEMFAST_API_KEY", "MEMFAST_NATIVE", "MEMFAST_BUILD"})
-"""Variables of this prefix that something else reads."""
-
-_SECRETS = frozenset({"embedding.api_key", "postgres.dsn"})
-
-
-class Setting(Struct, frozen=True, kw_only=True):
-    """One setting as documentation shows it."""
-
-    key: str
-    variable: str
-    type: Any
-    default: Any
-    unit: str
-    text: str
-
-    @property
-    def secret(self) -> bool:
-        """Whether its value must not be printed."""
-        return self.key in _SECRETS
-
-
-class Effective(Struct, frozen=True, kw_only=True):
-    """A configuration and where each value came from: `default`, `profile NAME`, the file, a variable or a flag."""
-
-    config: Config
-    origins: dict[str, str]
-
-
-def settings() -> Iterator[Setting]:
-    """Every setting, in the order of the sections."""
-    yield from _section_settings(Config, "")
-    for name, hint in get_type_hints(Config, include_extras=True).items():
-        if isinstance(hint, type) and issubclass(hint, Struct):
-            yield from _section_settings(hint, f"{name}.")
-
-
-def load(
-    environ: Mapping[str, str],
-    *,
-    flags: Mapping[str, Any] | None = None,
-    file: Path | None = None,
-) -> Effective:
-    """Read the configuration.
-
-    Args:
-        environ: the process environment; only `MEMFAST_*` is looked at.
-        flags: values by key (`server.port`), from the command line.
-        file: a TOML file; default: the one that `MEMFAST_CONFIG` names, if any.
-
-    Raises:
-        ConfigError: an unknown key, a value of the wrong type or out of range, or an unreadable file.
-    """
-    known = {setting.key: setting for setting in settings()}
-    layers: list[tuple[str, dict[str, Any]]] = []
-    path = file or (Path(environ["MEMFAST_CONFIG"]) if environ.get("MEMFAST_CONFIG") else None)
-    if path is not None:
-        layers.append((str(path), _read_file(path, known)))
-    layers.extend(_read_environ(environ, known))
-    for key, value in (flags or {}).items():
-        layers.append(("command line", {_known_key(key, known, "the command line"): value}))
-
-    values: dict[str, Any] = {}
-    origins = dict.fromkeys(known, "default")
-    for origin, layer in layers:
-        for key, value in layer.items():
-            values[key] = _convert(known[key], value, origin)
-            origins[key] = origin
-    profile = values.get("profile", "balanced")
-    for key, value in PROFILES[profile].items():
-        if key not in values:
-            values[key] = value
-            origins[key] = f"profile {profile}"
-    return Effective(config=_validated(_assemble(values)), origins=origins)
-
-
-def _section_settings(section: type[Struct], prefix: str) -> Iterator[Setting]:
-    hints = get_type_hints(section, include_extras=True)
-    for field in msgspec.structs.fields(section):
-        annotations = get_args(hints[field.name])
-        metas = [item for item in annotations if isinstance(item, Meta)]
-        if not metas:
-            continue
-        default = field.default if field.default is not msgspec.NODEFAULT else default_data_dir()
-        named = field.name if prefix == f"{_UNPREFIXED}." else f"{prefix}{field.name}"
-        yield Setting(
-            key=f"{prefix}{field.name}",
-            variable="MEMFAST_" + named.replace(".", "_").upper(),
-            type=hints[field.name],
-            default=default,
-            unit=(metas[0].extra or {}).get("unit", ""),
-            text=metas[0].description or "",
-        )
-
-
-def _read_file(path: Path, known: Mapping[str, Setting]) -> dict[str, Any]:
-    try:
-        with path.open("rb") as stream:
-            document = tomllib.load(stream)
-    except OSError as error:
-        raise ConfigError(f"the configuration file {path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the configuration file {path} is not valid TOML: {error}") from error
-    flat: dict[str, Any] = {}
-    for name, value in document.items():
-        if isinstance(value, dict):
-            flat.update({f"{name}.{key}": item for key, item in value.items()})
-        else:
-            flat[name] = value
-    return {_known_key(key, known, str(path)): value for key, value in flat.items()}
-
-
-def _read_environ(environ: Mapping[str, str], known: Mapping[str, Setting]) -> Iterator[tuple[str, dict[str, Any]]]:
-    by_variable = {setting.variable: setting.key for setting in known.values()}
-    for name, value in environ.items():
-        if not name.startswith("MEMFAST_") or name in _NOT_SETTINGS:
-            continue
-        if name not in by_variable:
-            raise ConfigError(f"unknown variable {name}{_nearest(name, by_variable)}")
-        yield name, {by_variable[name]: value}
-
-
-def _known_key(key: str, known: Mapping[str, Setting], where: str) -> str:
-    if key not in known:
-        raise ConfigError(f"unknown setting {key!r} in {where}{_nearest(key, known)}")
-    return key
-
-
-def _nearest(name: str, names: Mapping[str, Any]) -> str:
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else "; see `memfast config` for all of them"
-
-
-def _convert(setting: Setting, value: Any, origin: str) -> Any:
-    try:
-        if isinstance(value, str) and setting.type is not str:
-            return msgspec.convert(value, setting.type, strict=False)
-        return msgspec.convert(value, setting.type)
-    except msgspec.ValidationError as error:
-        shown = "(hidden)" if setting.secret else repr(value)
-        raise ConfigError(f"{setting.key} = {shown} from {origin}: {error}; {setting.text}") from error
-
-
-def _assemble(values: Mapping[str, Any]) -> Config:
-    top: dict[str, Any] = {}
-    for key, value in values.items():
-        section, _, name = key.rpartition(".")
-        if section:
-            top.setdefault(section, {})[name] = value
-        else:
-            top[name] = value
-    return msgspec.convert(top, Config)
-
-
-def _validated(config: Config) -> Config:
-    embedding, postgres = config.embedding, config.postgres
-    if embedding.provider != "wordllama" and not embedding.dimensions:
-        raise ConfigError(
-            f"embedding.provider = {embedding.provider!r} needs embedding.dimensions "
-            "(MEMFAST_EMBEDDING_DIMENSIONS): the length of the vectors"
-        )
-    if embedding.provider == "openai" and not (embedding.model and embedding.base_url):
-        raise ConfigError(
-            "embedding.provider = 'openai' needs embedding.base_url and embedding.model "
-            "(MEMFAST_EMBEDDING_BASE_URL, MEMFAST_EMBEDDING_MODEL)"
-        )
-    if postgres.pool_min and postgres.pool_max and postgres.pool_min > postgres.pool_max:
-        raise ConfigError(
-            f"postgres.pool_min = {postgres.pool_min} is larger than postgres.pool_max = {postgres.pool_max}"
-        )
-    if config.server.request_timeout_s > config.server.stop_timeout_s:
-        raise ConfigError(
-            f"server.stop_timeout_s = {config.server.stop_timeout_s} must not be shorter than "
-            f"server.request_timeout_s = {config.server.request_timeout_s:g}: a stop would cut requests off"
-        )
-    return config

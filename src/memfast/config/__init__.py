@@ -1,0 +1,34 @@
+"""Settings: typed defaults, a TOML file, `MEMFAST_*` variables and flags, in that order of rising precedence."""
+
+from memfast.config.loading import Effective, Setting, load, settings
+from memfast.config.sections import (
+    PROFILES,
+    CacheConfig,
+    Config,
+    EmbeddingConfig,
+    IndexConfig,
+    LimitsConfig,
+    LogConfig,
+    MemoryConfig,
+    PostgresConfig,
+    ServerConfig,
+    default_data_dir,
+)
+
+__all__ = [
+    "PROFILES",
+    "CacheConfig",
+    "Config",
+    "Effective",
+    "EmbeddingConfig",
+    "IndexConfig",
+    "LimitsConfig",
+    "LogConfig",
+    "MemoryConfig",
+    "PostgresConfig",
+    "ServerConfig",
+    "Setting",
+    "default_data_dir",
+    "load",
+    "settings",
+]
