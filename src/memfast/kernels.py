@@ -25,6 +25,7 @@ __all__ = [
     "search_rows",
     "simd",
     "top_k",
+    "unit_sums",
     "unit_vector",
 ]
 
@@ -43,7 +44,7 @@ if not TYPE_CHECKING and WANTED != "py":
         from memfast._native._checksum import crc32
         from memfast._native._slots import SlotTable
         from memfast._native._vectors import quantise, scan, scan_int8, search_rows, simd, top_k
-        from memfast._native._wire import join_rows, unit_vector
+        from memfast._native._wire import join_rows, unit_sums, unit_vector
 
         IMPL = "c"
     except ImportError as error:
@@ -59,6 +60,6 @@ if TYPE_CHECKING or WANTED == "py" or FALLBACK_REASON:
     from memfast._native._checksum_reference import crc32
     from memfast._native._slots_reference import SlotTable
     from memfast._native._vectors_reference import quantise, scan, scan_int8, search_rows, simd, top_k
-    from memfast._native._wire_reference import join_rows, unit_vector
+    from memfast._native._wire_reference import join_rows, unit_sums, unit_vector
 
     IMPL = "py"

@@ -117,3 +117,42 @@ def test_a_part_of_a_number_is_refused(wires):
     """Five bytes are no float32."""
     with pytest.raises(ValueError, match="four bytes each"):
         wires.unit_vector(b"12345")
+
+
+MATRIX = np.random.default_rng(3).standard_normal((50, 24)).astype(np.float32)
+
+
+@given(st.lists(st.lists(st.integers(0, 49), max_size=30), max_size=8))
+@settings(max_examples=200, deadline=None)
+def test_sums_of_tokens_have_norm_one(wires, texts):
+    """A row is the scaled sum of its own tokens' rows, whatever stands beside it; both twins give the same bytes."""
+    units = wires.unit_sums(MATRIX, texts)
+    assert units.dtype == np.float32
+    assert units.shape == (len(texts), 24)
+    assert units.tobytes() == _wire_reference.unit_sums(MATRIX, texts).tobytes()
+    for tokens, unit in zip(texts, units, strict=True):
+        assert wires.unit_sums(MATRIX, [tokens])[0].tobytes() == unit.tobytes()
+        exact = MATRIX[tokens].astype(np.longdouble).sum(axis=0) if tokens else np.eye(1, 24)[0]
+        np.testing.assert_allclose(unit, (exact / np.sqrt((exact * exact).sum())).astype(float), atol=1e-6)
+
+
+def test_many_tokens_are_added_without_the_lock(wires):
+    """Thousands of tokens give what the same tokens give in the other twin; sums that vanish get the first axis."""
+    tokens = np.random.default_rng(4).integers(0, 50, 3000).tolist()
+    assert wires.unit_sums(MATRIX, [tokens]).tobytes() == _wire_reference.unit_sums(MATRIX, [tokens]).tobytes()
+    opposite = np.array([[1, 2], [-1, -2]], np.float32)
+    assert wires.unit_sums(opposite, [[0, 1], []]).tolist() == [[1.0, 0.0], [1.0, 0.0]]
+
+
+@pytest.mark.parametrize("matrix", [MATRIX.astype(np.float64), MATRIX[:, ::2], MATRIX[0], MATRIX[:, :0].copy()])
+def test_another_matrix_is_refused(wires, matrix):
+    """Another dtype, layout or shape is a ValueError."""
+    with pytest.raises(ValueError, match="matrix must be"):
+        wires.unit_sums(matrix, [[0]])
+
+
+@pytest.mark.parametrize("token", [-1, 50, 2**40])
+def test_a_token_without_a_row_is_refused(wires, token):
+    """No memory outside the matrix is ever read."""
+    with pytest.raises(IndexError, match=f"no row {token}"):
+        wires.unit_sums(MATRIX, [[0, token]])

@@ -9,13 +9,14 @@ import numpy.typing as npt
 
 from memfast._native._vectors_reference import lane_sums
 
-__all__ = ["join_rows", "unit_vector"]
+__all__ = ["join_rows", "unit_sums", "unit_vector"]
 
 SQUARE_MIN = 1e-50
 """In a larger sum of squares none has vanished that matters."""
 BOUNDS_WANTED = "bounds must be an int64 array (2, n), of the machine's byte order"
 DATA_WANTED = "data must be a C-contiguous uint8 array (bytes,)"
 BLOCKS_WANTED = "blocks must be two, each a tuple (bounds, data)"
+MATRIX_WANTED = "matrix must be a C-contiguous float32 array (n, d) with at least one column"
 SIZE_WANTED = "raw must hold float32 numbers, four bytes each"
 
 Block = tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]
@@ -43,6 +44,36 @@ def unit_vector(raw: bytes) -> npt.NDArray[np.float32] | None:
         return None
     unit: npt.NDArray[np.float32] = (given.astype(np.float64) / np.sqrt(square)).astype(np.float32)
     return unit
+
+
+def unit_sums(matrix: npt.NDArray[np.float32], texts: list[list[int]]) -> npt.NDArray[np.float32]:
+    """Add the rows of each text's tokens and scale the sums to norm 1.
+
+    Args:
+        matrix: float32 (n, d), C-contiguous: a row for each token.
+        texts: the tokens of each text.
+
+    Returns:
+        float32 (len(texts), d). Rows are added in float64, in the order of the tokens; the sum, rounded to float32, is
+        scaled as `unit_vector` does it. A text whose sum has no direction, such as one without tokens, gets the first
+        axis. What stands in a row depends on its own text alone.
+
+    Raises:
+        ValueError: the matrix has another dtype, shape or layout.
+        IndexError: there is no such token.
+    """
+    if matrix.dtype != np.float32 or matrix.ndim != 2 or not matrix.flags.c_contiguous or not matrix.shape[1]:
+        raise ValueError(MATRIX_WANTED)
+    units = np.zeros((len(texts), matrix.shape[1]), np.float32)
+    for row, tokens in enumerate(texts):
+        total = np.zeros(matrix.shape[1])
+        for token in tokens:
+            if not 0 <= token < len(matrix):
+                raise IndexError(no_such_row(token))
+            total += matrix[token]
+        unit = unit_vector(total.astype("<f4").tobytes())
+        units[row] = np.eye(1, matrix.shape[1], dtype=np.float32)[0] if unit is None else unit
+    return units
 
 
 def join_rows(blocks: tuple[Block, Block], rows: Sequence[int], texts: bytes, between: bytes, behind: bytes) -> bytes:

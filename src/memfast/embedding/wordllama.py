@@ -4,16 +4,15 @@ A vector is the normalised mean of the vectors of a text's tokens (Llama 2 token
 which is what `WordLlama.embed(norm=True)` computes. The package itself is not imported: that would put a
 handler of level INFO on the root logger and load an HTTP client and a validation library, and its `load()`
 looks for the tokeniser in a directory that the wheel does not have, then tries to download it. Its tokeniser
-and its matrix are all that is needed, and reading them opens no connection. Pooling each text alone also
-takes half the time: no padding, no mask.
+and its matrix are all that is needed, and reading them opens no connection. Pooling is one native pass
+over the vectors: no padding, no mask, no copies.
 """
 
 from __future__ import annotations
 
 import asyncio
 import importlib.util
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memfast.embedding.batch import chunks, distinct, require_unicode, spread, text_cost, unit_rows
+from memfast import kernels
+from memfast.embedding.batch import chunks, distinct, require_unicode, spread, text_cost
 from memfast.errors import EmbedderUnavailable
 
 __all__ = ["WordLlamaEmbedder"]
@@ -38,8 +38,6 @@ _TEXT_OVERHEAD = 32
 """What a text costs besides its bytes, in bytes: about 10 µs."""
 _CHUNK_COST = 65_536
 """Predicted bytes of one job of the thread: about 40 ms, and 4 MB of tokens."""
-_BLOCK_TOKENS = 512
-"""Token vectors gathered at once: 512 KiB, whatever the length of the text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,43 +48,13 @@ class _Model:
 
     def embed_inline(self, texts: list[str]) -> NDArray[np.float32]:
         """Embed in the calling thread alone. `encode` keeps the GIL and wakes no other thread."""
-        return self._pool([self.tokenizer.encode(text, add_special_tokens=False).ids for text in texts])
+        ids = [self.tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
+        return kernels.unit_sums(self.matrix, ids)
 
     def embed_chunk(self, texts: list[str]) -> NDArray[np.float32]:
         """Embed with the GIL released while the tokeniser works, which uses all cores for several texts."""
         encodings = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        return self._pool([encoding.ids for encoding in encodings])
-
-    def _pool(self, token_ids: list[list[int]]) -> NDArray[np.float32]:
-        sums = np.empty((len(token_ids), _DIMENSIONS), dtype=np.float32)
-        for first, texts in _gatherings(token_ids):
-            sums[first : first + len(texts)] = self._sums(texts) if texts[0] else 0.0
-        sums[~sums.any(axis=1), 0] = 1.0
-        return unit_rows(sums)
-
-    def _sums(self, texts: list[list[int]]) -> NDArray[np.float32]:
-        """Add the vectors of each text's tokens; the order depends on nothing but the text."""
-        if len(texts) == 1 and len(texts[0]) > _BLOCK_TOKENS:
-            ids = texts[0]
-            blocks = (ids[start : start + _BLOCK_TOKENS] for start in range(0, len(ids), _BLOCK_TOKENS))
-            return sum((self._sums([block]) for block in blocks), start=np.zeros((1, _DIMENSIONS), dtype=np.float32))
-        starts = list(itertools.accumulate(map(len, texts[:-1]), initial=0))
-        ids = texts[0] if len(texts) == 1 else list(itertools.chain.from_iterable(texts))
-        sums: NDArray[np.float32] = np.add.reduceat(self.matrix.take(ids, axis=0), starts, axis=0)
-        return sums
-
-
-def _gatherings(token_ids: list[list[int]]) -> Iterator[tuple[int, list[list[int]]]]:
-    """Runs of texts that have tokens, together at most `_BLOCK_TOKENS`, with the number of the first; others alone."""
-    first, run, tokens = 0, list[list[int]](), 0
-    for number, ids in enumerate(token_ids):
-        if run and (not ids or not run[0] or tokens + len(ids) > _BLOCK_TOKENS):
-            yield first, run
-            first, run, tokens = number, [], 0
-        run.append(ids)
-        tokens += len(ids)
-    if run:
-        yield first, run
+        return kernels.unit_sums(self.matrix, [encoding.ids for encoding in encodings])
 
 
 class WordLlamaEmbedder:
