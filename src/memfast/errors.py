@@ -15,6 +15,8 @@ MemfastError
 │   ├── UnsupportedMediaType   415
 │   └── EmbeddingRequired      422  this service makes no vectors, so the request must bring one
 ├── Unavailable             the service cannot do it now; the same request may work later
+│   ├── Overloaded             503  more is asked than can be done in time; nothing was begun
+│   ├── ModeRefused            503  the mode that the service is in leaves this out; nothing was begun
 │   ├── StoreUnavailable       503  PostgreSQL cannot be reached
 │   ├── StoreFull              507  PostgreSQL has no room left
 │   ├── EmbedderUnavailable    503  the embedding endpoint failed
@@ -50,8 +52,10 @@ __all__ = [
     "InvalidRequest",
     "MemfastError",
     "MethodNotAllowed",
+    "ModeRefused",
     "NotFound",
     "OutcomeUnknown",
+    "Overloaded",
     "PayloadTooLarge",
     "PortTaken",
     "PreconditionFailed",
@@ -127,11 +131,20 @@ class EmbeddingRequired(Rejected):
 
 
 class Unavailable(MemfastError):
-    """Not now. `retry_after_s` is a hint in seconds."""
+    """Not now. `retry_after_s` is a hint in seconds; `begun` is False where the store was not asked for anything."""
 
-    def __init__(self, detail: str, *, retry_after_s: int = 1) -> None:
+    def __init__(self, detail: str, *, retry_after_s: int = 1, begun: bool = True) -> None:
         super().__init__(detail)
         self.retry_after_s = retry_after_s
+        self.begun = begun
+
+
+class Overloaded(Unavailable):
+    slug, status, title = "overloaded", 503, "The service is overloaded"
+
+
+class ModeRefused(Unavailable):
+    slug, status, title = "mode-refused", 503, "The service does not do this in its present mode"
 
 
 class StoreUnavailable(Unavailable):

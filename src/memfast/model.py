@@ -35,6 +35,7 @@ __all__ = [
     "OnConflict",
     "Outcome",
     "Patch",
+    "PoolSnapshot",
     "Position",
     "Scope",
     "ScopeReads",
@@ -331,13 +332,30 @@ class HotScope(Struct, frozen=True, kw_only=True):
     queries: list[AskedQuery]
 
 
+class PoolSnapshot(Struct, frozen=True, kw_only=True):
+    """A pool of connections: state now and counters since it was opened.
+
+    `waiting` are callers without a connection, `refused` those that got none because too many waited, `reused` uses of
+    a connection that was used before. `utilisation` is the share of `limit` that is in use, 0..1.
+    """
+
+    size: int
+    idle: int
+    limit: int
+    waiting: int
+    utilisation: float
+    created: int
+    acquired: int
+    reused: int
+    refused: int
+    acquire_ms_mean: float
+    acquire_ms_max: float
+
+
 class StoreHealth(Struct, frozen=True, kw_only=True):
-    """The store as a health check sees it. `pool_*` count connections."""
+    """The store as a health check sees it."""
 
     server_version: str
     pgvector_version: str
     schema: int
     commit_ms: float
-    pool_size: int
-    pool_idle: int
-    pool_limit: int

@@ -19,7 +19,7 @@ from memfast.store.embedded.binaries import find_binaries
 from memfast.store.embedded.initialise import DATABASE, USER
 from memfast.store.embedded.process import read_postmaster
 from memfast.store.embedded.program import environment
-from memfast.store.pool import inspect_server
+from memfast.store.server import inspect_server
 
 CREATED = 201
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from memfast.bootstrap.database import open_pool
 from memfast.bootstrap.embedder import build_embedder
 from memfast.bootstrap.ground import Reporter, attached, ground, open_connection
-from memfast.bootstrap.services import build_shards, build_store, open_pool
+from memfast.bootstrap.services import build_shards, build_store
 from memfast.config import Config
 from memfast.errors import CommandFailed
 from memfast.resilience.clock import SystemClock
@@ -16,7 +17,8 @@ from memfast.service.warmup import SnapshotWriter
 from memfast.store.access import PostgresAccessLog
 from memfast.store.database import prepare, read_prepared
 from memfast.store.keys import PostgresKeys
-from memfast.store.pool import PoolSize, ServerFacts, inspect_server
+from memfast.store.pool import PoolSize
+from memfast.store.server import ServerFacts, inspect_server
 
 __all__ = ["inspect_external", "migrate", "with_keyring", "with_snapshots"]
 

@@ -22,7 +22,8 @@ from memfast.kernels import SlotTable
 from memfast.store.database import Prepared, new_lineage, prepare
 from memfast.store.embedded import Cluster, DataDirLock
 from memfast.store.life import Note, continues_life, server_life, write_note
-from memfast.store.pool import PoolSize, ServerFacts, connect, pool_size
+from memfast.store.pool import PoolSize, connect, pool_size
+from memfast.store.server import ServerFacts
 
 __all__ = ["Ground", "Reporter", "attached", "database_address", "ground", "life_note", "open_connection"]
 
@@ -33,6 +34,9 @@ SLOTS = 2**20
 
 _LOCK_WAIT_S = 10.0
 """How long a start waits for the data directory: a service that is stopping needs a moment."""
+
+CONTROL = PoolSize(1, 2)
+"""A worker's connections for checks alone: no flood of work keeps them from seeing the database."""
 
 _RESERVED_CONNECTIONS = 3
 """Connections left to others (psql, backups) when the pool's size follows the server's limit."""
@@ -169,7 +173,7 @@ def life_note(config: Config) -> Path:
 
 def _pool_size(config: Config, facts: ServerFacts) -> PoolSize:
     postgres, workers = config.postgres, config.server.workers
-    available = facts.connections - _RESERVED_CONNECTIONS
+    available = facts.connections - _RESERVED_CONNECTIONS - CONTROL.maximum * workers
     if max(postgres.pool_max, postgres.pool_min) > available:
         raise DatabaseRefused(
             f"postgres.pool_max = {max(postgres.pool_max, postgres.pool_min)} is more than the {available} connections "

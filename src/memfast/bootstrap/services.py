@@ -7,15 +7,15 @@ import contextlib
 import logging
 import secrets
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 import msgspec
 from msgspec import Struct
 
+from memfast.bootstrap.database import open_pools
 from memfast.bootstrap.embedder import build_embedder
 from memfast.bootstrap.ground import Ground, life_note
 from memfast.config import Config
@@ -24,6 +24,7 @@ from memfast.index.hnsw import MISSING_REASON
 from memfast.index.pool import ShardPool
 from memfast.kernels import ByteCache, CacheStats, SlotTable
 from memfast.ports import Clock, Embedder
+from memfast.resilience.breaker import Breaker
 from memfast.resilience.clock import SystemClock
 from memfast.resilience.memory import give_back, resident_bytes
 from memfast.resilience.threads import lower_priority
@@ -50,10 +51,10 @@ from memfast.store.database import Prepared
 from memfast.store.keys import PostgresKeys
 from memfast.store.ledger import PostgresLedger
 from memfast.store.life import write_note
-from memfast.store.pool import Pool, PoolSize
+from memfast.store.pool import Pool
 from memfast.store.postgres import PostgresStore
 
-__all__ = ["Services", "build_shards", "build_store", "open_pool", "open_services"]
+__all__ = ["Services", "build_shards", "build_store", "open_services"]
 
 _log = logging.getLogger("memfast")
 
@@ -85,6 +86,8 @@ class Services(Struct, frozen=True, kw_only=True):
     forget: Forget
     directory: Directory
     health: Health
+    pool: Pool
+    breakers: tuple[Breaker, ...]
     limits: Limits
     clock: Clock
 
@@ -102,12 +105,12 @@ async def open_services(site: Ground) -> AsyncIterator[Services]:
     """
     config, prepared, clock = site.config, site.prepared, SystemClock()
     async with AsyncExitStack() as stack:
-        pool = await open_pool(config, site.address, site.pool)
-        stack.push_async_callback(pool.close, 5.0)
+        pools = await stack.enter_async_context(open_pools(site, clock))
+        pool, control = pools.work, pools.control
         embedder = _cached_embedder(config, clock)
         stack.push_async_callback(embedder.close)
         store = build_store(pool, prepared)
-        ledger = PostgresLedger(pool)
+        ledger = PostgresLedger(control)
         facts, _ = await ledger.versions([])
         access = Access(PostgresKeys(pool), prepared.secret, facts)
         if MISSING_REASON is not None:
@@ -119,20 +122,8 @@ async def open_services(site: Ground) -> AsyncIterator[Services]:
         limits = Limits(config.limits, prepared.dimensions)
         cursors = Cursors(prepared.secret, lambda: coherence.facts.lineage)
         shards = build_shards(config, prepared, lambda: coherence.facts.lineage)
-        executor = stack.enter_context(ThreadPoolExecutor(WARM_THREADS, thread_name_prefix="memfast-warm"))
-        rebuilder = stack.enter_context(
-            ThreadPoolExecutor(1, thread_name_prefix="memfast-rebuild", initializer=lower_priority)
-        )
-        warm = Warm(
-            shards,
-            store,
-            coherence,
-            executor,
-            rebuilder,
-            prepared.dimensions,
-            config.index.flat_limit,
-            clock,
-        )
+        executors = _executors(stack)
+        warm = Warm(shards, store, coherence, *executors, prepared.dimensions, config.index.flat_limit, clock)
         pressure = _pressure(config, answers, shards)
         recall = Recall(store, embedder, answers, warm, heat, coherence, limits, cursors, clock)
         warmup = Warmup(log, warm, recall)
@@ -162,10 +153,19 @@ async def open_services(site: Ground) -> AsyncIterator[Services]:
             searches=Searches(recall, embedder),
             forget=Forget(writer, clock),
             directory=Directory(store, limits, cursors),
-            health=Health(store, embedder, clock),
+            health=Health(build_store(control, prepared), embedder, clock),
+            pool=pool,
+            breakers=(pools.breaker,),
             limits=limits,
             clock=clock,
         )
+
+
+def _executors(stack: AsyncExitStack) -> tuple[Executor, Executor]:
+    """Threads for what would hold the event loop up, and one of low priority for rebuilds."""
+    executor = stack.enter_context(ThreadPoolExecutor(WARM_THREADS, thread_name_prefix="memfast-warm"))
+    rebuilder = ThreadPoolExecutor(1, thread_name_prefix="memfast-rebuild", initializer=lower_priority)
+    return executor, stack.enter_context(rebuilder)
 
 
 def _cached_embedder(config: Config, clock: Clock) -> CachedEmbedder:
@@ -212,18 +212,6 @@ def build_shards(config: Config, prepared: Prepared, life: Callable[[], UUID]) -
 def _pressure(config: Config, answers: Answers, shards: ShardPool) -> Pressure:
     budget_bytes = config.memory.budget_mb * 1024 * 1024 // config.server.workers
     return Pressure(budget_bytes, resident_bytes, (answers, shards), give_back)
-
-
-async def open_pool(config: Config, address: dict[str, Any], size: PoolSize) -> Pool:
-    """A pool of connections as it is configured; see `store.pool.Pool.open`."""
-    return await Pool.open(
-        address,
-        size,
-        acquire_timeout_s=config.postgres.acquire_timeout_s,
-        connect_timeout_s=config.postgres.connect_timeout_s,
-        command_timeout_s=config.postgres.command_timeout_s,
-        idle_lifetime_s=config.postgres.idle_lifetime_s,
-    )
 
 
 def build_store(pool: Pool, prepared: Prepared) -> PostgresStore:

@@ -19,6 +19,7 @@ __all__ = [
     "LogConfig",
     "MemoryConfig",
     "PostgresConfig",
+    "ResilienceConfig",
     "ServerConfig",
     "default_data_dir",
 ]
@@ -165,6 +166,25 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ] = 1000
 
 
+class ResilienceConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What happens when something that the service needs is away, slow, or asked for too much."""
+
+    postgres_failures: Annotated[
+        int, _doc("failures within 10 s after which PostgreSQL is not asked any more", "failures", ge=1, le=1000)
+    ] = 5
+    postgres_hold_s: Annotated[
+        float, _doc("time until it is asked again by a request; a check that succeeds comes first", "s", gt=0, le=3600)
+    ] = 30.0
+    postgres_probes: Annotated[
+        int, _doc("requests that are let through then, all of which must succeed", "requests", ge=1, le=100)
+    ] = 1
+    slow_read_s: Annotated[float, _doc("a read of PostgreSQL that takes longer is a failure", "s", gt=0, le=3600)] = 1.0
+    slow_write_s: Annotated[float, _doc("a transaction that takes longer is a failure", "s", gt=0, le=3600)] = 5.0
+    waiting_max: Annotated[
+        int, _doc("requests of a worker that wait for a connection; one more is refused", "requests", ge=0, le=100_000)
+    ] = 64
+
+
 class LogConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the service says while it runs. Texts of memories are never logged."""
 
@@ -196,6 +216,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     index: IndexConfig = IndexConfig()
     memory: MemoryConfig = MemoryConfig()
     limits: LimitsConfig = LimitsConfig()
+    resilience: ResilienceConfig = ResilienceConfig()
     log: LogConfig = LogConfig()
 
 

@@ -99,6 +99,8 @@ async def health(exchange: Exchange, services: Services) -> Reply:
         native=kernels.IMPL,
         lineage=services.access.facts.lineage,
         store=report.store,
+        pool=services.pool.snapshot(),
+        breakers=[breaker.snapshot() for breaker in services.breakers],
         embedder=EmbedderHealth(report.embedder, report.dimensions),
         detail=report.problem,
     )

@@ -8,7 +8,8 @@ from uuid import UUID
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from memfast.model import Memory, OnConflict, StoreHealth, User
+from memfast.model import Memory, OnConflict, PoolSnapshot, StoreHealth, User
+from memfast.resilience.breaker import BreakerSnapshot
 
 __all__ = [
     "BatchItem",
@@ -293,7 +294,7 @@ class EmbedderHealth(Struct):
 
 
 class HealthAnswer(Struct, kw_only=True):
-    """Every dependency. `native` says which kernels run: c or py."""
+    """Every dependency, as the worker that answers sees it. `native` says which kernels run: c or py."""
 
     status: Literal["ready", "not-ready"]
     version: str
@@ -301,6 +302,8 @@ class HealthAnswer(Struct, kw_only=True):
     native: str
     lineage: UUID
     store: StoreHealth | None
+    pool: PoolSnapshot
+    breakers: list[BreakerSnapshot]
     embedder: EmbedderHealth
     detail: str | None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Literal
 
 from msgspec import Struct
@@ -14,6 +15,9 @@ __all__ = ["Health", "Report"]
 
 _REMEMBERED_S = 1.0
 """How long an answer is reused, in seconds: a probe must not become a load."""
+
+_LOOK_S = 2.0
+"""How long a dependency may take to show that it works, in seconds."""
 
 
 class Report(Struct, frozen=True, kw_only=True):
@@ -34,21 +38,33 @@ class Health:
         self._embedder = embedder
         self._clock = clock
         self._last: tuple[float, Report] | None = None
+        self._looking: asyncio.Task[Report] | None = None
 
     async def report(self) -> Report:
-        """The state now, at most a second old."""
+        """The state now, at most a second old; however many ask, one looks."""
         now = self._clock.monotonic()
-        if self._last is None or now - self._last[0] >= _REMEMBERED_S:
-            self._last = (now, await self._look())
-        return self._last[1]
+        if self._last is not None and now - self._last[0] < _REMEMBERED_S:
+            return self._last[1]
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._look())
+            self._looking.add_done_callback(self._looked)
+        return await asyncio.shield(self._looking)
+
+    def _looked(self, look: asyncio.Task[Report]) -> None:
+        self._looking = None
+        if not look.cancelled() and look.exception() is None:
+            self._last = (self._clock.monotonic(), look.result())
 
     async def _look(self) -> Report:
         problem: str | None = None
         store: StoreHealth | None = None
         try:
-            store = await self._store.check()
+            async with asyncio.timeout(_LOOK_S):
+                store = await self._store.check()
         except MemfastError as error:
             problem = str(error)
+        except TimeoutError:
+            problem = f"PostgreSQL did not commit within {_LOOK_S:g} s"
         return Report(
             status="not-ready" if problem else "ready",
             problem=problem,

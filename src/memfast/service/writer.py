@@ -11,7 +11,7 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
-from memfast.errors import OutcomeUnknown, StoreUnavailable
+from memfast.errors import OutcomeUnknown, StoreUnavailable, Unavailable
 from memfast.model import Change, Create, Delta, ForgetReceipt, Memory, Outcome, Patch, Scope
 from memfast.ports import MemoryStore
 from memfast.service.coherence import Coherence
@@ -65,6 +65,11 @@ class Writer:
         try:
             outcomes = await self._store.apply(changes, now=now)
             deltas = {scope_id: _delta(scope_id, changes, outcomes, self._dimensions) for scope_id in deltas}
+        except Unavailable as error:
+            if not error.begun:  # nothing happened: copies stay good, which is what reads live on meanwhile
+                deltas.clear()
+            raise
+        else:
             return outcomes
         finally:
             for scope_id, delta in deltas.items():
@@ -75,18 +80,23 @@ class Writer:
                     await self._warm.erase(scope_id)
 
     async def _forget(self, scope: Scope, now: datetime) -> ForgetReceipt | None:
+        begun = True
         try:
             return await self._store.forget(scope, now=now)
+        except Unavailable as error:
+            begun = error.begun
+            raise
         finally:
-            self._coherence.wrote(scope.id, 0)
-            self._warm.drop(scope.id)
-            await self._warm.erase(scope.id)
+            if begun:
+                self._coherence.wrote(scope.id, 0)
+                self._warm.drop(scope.id)
+                await self._warm.erase(scope.id)
 
     async def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
         if self._stopped or len(self._pending) >= self._pending_max:
             work.close()
             reason = "the service is stopping" if self._stopped else "too many writes are under way"
-            raise StoreUnavailable(f"{reason}; nothing was written")
+            raise StoreUnavailable(f"{reason}; nothing was written", begun=False)
         task = asyncio.create_task(work)
         self._pending.add(task)
         task.add_done_callback(self._finished)

@@ -71,7 +71,7 @@ class Commit:
 
     async def _status(self) -> tuple[str | None, bool]:
         try:
-            async with self._pool.connection() as connection:
+            async with self._pool.ping() as connection:
                 row = await connection.fetchrow(WRITE.transaction_status, self._transaction_id, self._server_life)
         except Unavailable:
             return None, False

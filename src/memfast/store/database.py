@@ -10,8 +10,8 @@ from msgspec import Struct
 
 from memfast.errors import EmbedderMismatch
 from memfast.store.migrate import apply_migrations, load_migrations, pending_migrations
-from memfast.store.pool import ServerFacts, inspect_server
 from memfast.store.queries import ADMIN
+from memfast.store.server import ServerFacts, inspect_server
 
 __all__ = ["Prepared", "new_lineage", "prepare", "read_prepared"]
 

@@ -13,14 +13,14 @@ __all__ = ["PostgresLedger"]
 
 
 class PostgresLedger:
-    """Facts and versions, read in one statement."""
+    """Facts and versions, read in one statement, which is the sign of life that closes an open breaker."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
     async def versions(self, scope_ids: Sequence[UUID]) -> tuple[DatabaseFacts, list[tuple[UUID, int]]]:
         """See `ports.Ledger.versions`."""
-        async with self._pool.connection() as connection:
+        async with self._pool.ping() as connection:
             row = await connection.fetchrow(ADMIN.database_facts, scope_ids)
         facts = DatabaseFacts(
             lineage=row["lineage"],

@@ -3,31 +3,44 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+import logging
+import math
+import random
+import sys
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Literal
 
 import asyncpg
-import numpy as np
-from msgspec import Raw, Struct
-from numpy.typing import NDArray
+from msgspec import Struct
 
-from memfast.errors import DatabaseRefused, DeadlineExceeded, MemfastError, StoreFull, StoreUnavailable
-from memfast.store.queries import WRITE
+from memfast.errors import (
+    DatabaseRefused,
+    DeadlineExceeded,
+    MemfastError,
+    OutcomeUnknown,
+    Overloaded,
+    StoreFull,
+    StoreUnavailable,
+)
+from memfast.model import PoolSnapshot
+from memfast.ports import Clock
+from memfast.resilience.breaker import Breaker, Outcome, Transition
+from memfast.resilience.clock import SystemClock
+from memfast.resilience.retry import Budget, Retry
+from memfast.store.codecs import register_codecs
 
 __all__ = [
     "Pool",
+    "PoolPolicy",
     "PoolSize",
-    "ServerFacts",
     "connect",
-    "decode_vectors",
-    "inspect_server",
     "pool_size",
     "translated",
 ]
 
-MINIMUM_POSTGRES = 160_000
-MINIMUM_PGVECTOR = (0, 8, 4)
+_log = logging.getLogger("memfast.store")
 
 _UNREACHABLE = (
     OSError,
@@ -42,7 +55,27 @@ _UNREACHABLE = (
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.InternalClientError,
 )
-_ROW_HEADER_BYTES = 4
+_BROKEN = (
+    OSError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+)
+"""After these another connection may do better."""
+
+PING_S = 1.0
+"""How long a sign of life may take, in seconds."""
+
+RETRY_AFTER_S = 5
+"""The longest wait that a client is told while PostgreSQL is away, in seconds: pings find it long before the hold."""
+
+_SLOW_ACQUIRE_S = 0.1
+"""An acquisition that takes longer is logged, at most one a second."""
+
+Purpose = Literal["read", "write", "bulk"]
+"""What a connection is taken for: a use for `bulk` work may be long."""
 
 
 class PoolSize(Struct, frozen=True):
@@ -76,25 +109,6 @@ async def translated() -> AsyncIterator[None]:
         raise DeadlineExceeded("PostgreSQL did not answer within the limit of one statement") from error
     except _UNREACHABLE as error:
         raise StoreUnavailable(f"PostgreSQL cannot serve the request now ({type(error).__name__})") from error
-
-
-def _encode_vector(vector: NDArray[np.float32]) -> bytes:
-    return len(vector).to_bytes(2, "big") + b"\0\0" + vector.astype(">f4").tobytes()
-
-
-def decode_vectors(values: list[bytes], dimensions: int) -> NDArray[np.float32]:
-    """Vectors as PostgreSQL sends them, to float32 (len(values), dimensions), native byte order."""
-    width = _ROW_HEADER_BYTES + 4 * dimensions
-    raw = np.frombuffer(b"".join(values), dtype=np.uint8).reshape(len(values), width)
-    big_endian = np.ascontiguousarray(raw[:, _ROW_HEADER_BYTES:]).view(">f4")
-    return big_endian.astype(np.float32)
-
-
-async def _register_codecs(connection: Any) -> None:
-    schema = await connection.fetchval(WRITE.vector_schema)
-    if schema is not None:
-        await connection.set_type_codec("vector", schema=schema, encoder=_encode_vector, decoder=bytes, format="binary")
-    await connection.set_type_codec("json", schema="pg_catalog", encoder=bytes, decoder=Raw, format="binary")
 
 
 async def _keep_session(_connection: Any) -> None:
@@ -133,54 +147,67 @@ async def connect(arguments: dict[str, Any], *, connect_timeout_s: float, comman
     except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         reason = str(error) or type(error).__name__
         raise DatabaseRefused(f"PostgreSQL cannot be reached: {reason}") from error
-    await _register_codecs(connection)
+    await register_codecs(connection)
     return connection
 
 
-class ServerFacts(Struct, frozen=True):
-    """What the server said of itself when it was checked."""
+class PoolPolicy(Struct, frozen=True, kw_only=True):
+    """What a pool takes for too much: callers that wait for a connection, and seconds that a good use takes."""
 
-    server_version: str
-    pgvector_version: str
-    connections: int
+    waiting_max: int = 64
+    slow_read_s: float = 1.0
+    slow_write_s: float = 5.0
 
 
-async def inspect_server(connection: Any) -> ServerFacts:
-    """Check that a server can be the store of record.
+class _Counts:
+    """What happened since the pool was opened."""
 
-    Raises:
-        DatabaseRefused: with what is wrong and what to do.
-    """
-    row = await connection.fetchrow(WRITE.server_facts)
-    version = row["server_version"].split()[0]
-    if row["version_number"] < MINIMUM_POSTGRES:
-        raise DatabaseRefused(f"PostgreSQL {version} is too old: memfast needs 16 or newer; upgrade the server")
-    if row["encoding"] != "UTF8":
-        raise DatabaseRefused(f"the database's encoding is {row['encoding']}; create it with ENCODING 'UTF8'")
-    if row["replica"]:
-        raise DatabaseRefused("the server is a replica; postgres.dsn must name the primary")
-    off = [name for name in ("fsync", "full_page_writes") if row[name] != "on"]
-    if off:
-        raise DatabaseRefused(
-            f"the server runs with {' and '.join(off)} off: an acknowledged write could be lost; turn it on"
-        )
-    pgvector = row["pgvector_installed"] or row["pgvector_available"]
-    if pgvector is None:
-        raise DatabaseRefused("the server has no pgvector; install pgvector 0.8.4 or newer on its host")
-    if tuple(int(part) for part in pgvector.split(".")[:3]) < MINIMUM_PGVECTOR:
-        raise DatabaseRefused(
-            f"pgvector {pgvector} is too old: memfast needs 0.8.4 or newer; install it and "
-            "run ALTER EXTENSION vector UPDATE in the database"
-        )
-    return ServerFacts(version, pgvector, row["connections"])
+    def __init__(self) -> None:
+        self.created = self.acquired = self.refused = 0
+        self.acquire_s = self.acquire_s_max = 0.0
+        self._logged_at = -math.inf
+
+    def took(self, seconds: float, now: float) -> bool:
+        """An acquisition ended; whether it is worth a line of the log."""
+        self.acquired += 1
+        self.acquire_s += seconds
+        self.acquire_s_max = max(self.acquire_s_max, seconds)
+        if seconds <= _SLOW_ACQUIRE_S or now < self._logged_at + 1.0:
+            return False
+        self._logged_at = now
+        return True
+
+
+class _Use:
+    """One use of a connection: since when, in monotonic seconds, and of which; None before it is had."""
+
+    __slots__ = ("began_s", "connection")
+
+    def __init__(self) -> None:
+        self.connection: Any = None
+        self.began_s = math.inf
 
 
 class Pool:
-    """A bounded pool of prepared connections. Waiting for one is bounded too."""
+    """A bounded pool of prepared connections, behind its server's breaker. Everything that waits is bounded.
 
-    def __init__(self, pool: Any, acquire_timeout_s: float) -> None:
-        self._pool = pool
+    This is the one place where PostgreSQL's failures are counted. Those are: it cannot be reached, a connection broke,
+    or a use took longer than is good, whatever ended it. A cancellation and an error of the statement's own are not.
+    """
+
+    def __init__(
+        self, acquire_timeout_s: float, limit: int, breaker: Breaker, policy: PoolPolicy, clock: Clock
+    ) -> None:
+        self._pool: Any = None
         self._acquire_timeout_s = acquire_timeout_s
+        self._limit = limit
+        self._breaker = breaker
+        self._policy = policy
+        self._clock = clock
+        self._retry = Retry(Budget(), clock, asyncio.sleep, random.random)
+        self._counts = _Counts()
+        self._callers = 0
+        self._background: set[asyncio.Task[Any]] = set()
 
     @classmethod
     async def open(
@@ -192,14 +219,21 @@ class Pool:
         connect_timeout_s: float,
         command_timeout_s: float,
         idle_lifetime_s: float,
+        breaker: Breaker | None = None,
+        policy: PoolPolicy | None = None,
     ) -> Pool:
         """Open the pool with its minimum of connections established.
+
+        Without a `breaker` nothing is ever refused for what happened before.
 
         Raises:
             DatabaseRefused: the server cannot be reached.
         """
+        clock = SystemClock()
+        breaker = breaker or Breaker("postgresql", clock, failures=sys.maxsize, hold_s=0.0)
+        opened = cls(acquire_timeout_s, size.maximum, breaker, policy or PoolPolicy(), clock)
         try:
-            pool = await asyncpg.create_pool(
+            opened._pool = await asyncpg.create_pool(
                 **arguments,
                 min_size=size.minimum,
                 max_size=size.maximum,
@@ -209,31 +243,107 @@ class Pool:
                 timeout=connect_timeout_s,
                 command_timeout=command_timeout_s,
                 server_settings=_session_settings(command_timeout_s),
-                init=_register_codecs,
+                init=opened._connected,
                 reset=_keep_session,
             )
         except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise DatabaseRefused(f"PostgreSQL cannot be reached: {error}") from error
-        return cls(pool, acquire_timeout_s)
+        breaker.listen(opened._changed)
+        return opened
 
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator[Any]:
+    async def connection(self, purpose: Purpose = "read") -> AsyncIterator[Any]:
         """A connection, with driver errors translated.
 
         Raises:
-            StoreUnavailable: none was free in time, or the server is away.
+            Overloaded: too many wait for one already, or none was free in time.
+            StoreUnavailable: the server is away.
         """
-        async with translated():
+        async with self._use(purpose) as use:
             try:
-                connection = await self._pool.acquire(timeout=self._acquire_timeout_s)
-            except TimeoutError as error:
-                raise StoreUnavailable(
-                    f"no database connection became free within {self._acquire_timeout_s:g} s"
-                ) from error
+                await self._retry.run(lambda: self._take(use), _broken, until_s=self._until_s())
+            except _UNREACHABLE as error:
+                reason = f"PostgreSQL cannot be reached now ({type(error).__name__}); nothing was begun"
+                raise StoreUnavailable(reason, begun=False) from error
+            yield use.connection
+
+    async def fetch(self, statement: str, *arguments: Any) -> list[Any]:
+        """The rows of a statement that only reads: tried again on another connection where one breaks.
+
+        Raises:
+            Overloaded: as `connection`.
+            StoreUnavailable: as `connection`.
+        """
+        async with self._use("read") as use:
+
+            async def read() -> list[Any]:
+                if use.connection is not None:
+                    self._give_back(use)
+                await self._take(use)
+                rows: list[Any] = await use.connection.fetch(statement, *arguments)
+                return rows
+
+            return await self._retry.run(read, _broken, until_s=self._until_s())
+
+    @asynccontextmanager
+    async def ping(self) -> AsyncIterator[Any]:
+        """A connection for one cheap question from the background, which is asked whatever the breaker says.
+
+        Raises:
+            DeadlineExceeded: it was not answered within `PING_S`.
+            StoreUnavailable: the server is away.
+        """
+        try:
+            async with translated(), asyncio.timeout(PING_S):
+                connection = await self._pool.acquire()
+                try:
+                    yield connection
+                finally:
+                    self._run(self._pool.release(connection, timeout=PING_S))
+        except (StoreUnavailable, DeadlineExceeded) as error:
+            self._breaker.pinged(answered=False, reason=type(error.__cause__ or error).__name__)
+            raise
+        self._breaker.pinged(answered=True)
+
+    async def validate(self) -> int:
+        """Ask every idle connection for a sign of life, and close those that give none; returns how many."""
+        taken: list[Any] = []
+        idle = self.idle
+        with contextlib.suppress(*_UNREACHABLE):
+            async with asyncio.timeout(PING_S):
+                while len(taken) < idle:
+                    taken.append(await self._pool.acquire())  # open ones come first, and without a pause
+        dead = sum(await asyncio.gather(*map(_dead, taken)))
+        for connection in taken:
+            await self._pool.release(connection)
+        return dead
+
+    async def watch(self, interval_s: float) -> None:
+        """Validate for ever."""
+        while True:
+            await asyncio.sleep(interval_s)
             try:
-                yield connection
-            finally:
-                await asyncio.shield(self._pool.release(connection))
+                dead = await self.validate()
+                _log.debug("%s; %d dead connections were closed", self.snapshot(), dead)
+            except Exception:  # noqa: BLE001 - a task's edge: the watch must outlive whatever it meets
+                _log.exception("the watch over connections failed")
+
+    def snapshot(self) -> PoolSnapshot:
+        """Counters since the start, and the state now."""
+        counts, size, idle = self._counts, self.size, self.idle
+        return PoolSnapshot(
+            size=size,
+            idle=idle,
+            limit=self._limit,
+            waiting=max(0, self._callers - self._limit),
+            utilisation=round((size - idle) / self._limit, 4),
+            created=counts.created,
+            acquired=counts.acquired,
+            reused=max(0, counts.acquired - counts.created),
+            refused=counts.refused,
+            acquire_ms_mean=round(counts.acquire_s / max(1, counts.acquired) * 1000, 4),
+            acquire_ms_max=round(counts.acquire_s_max * 1000, 3),
+        )
 
     @property
     def size(self) -> int:
@@ -248,7 +358,7 @@ class Pool:
     @property
     def limit(self) -> int:
         """Connections at most."""
-        return int(self._pool.get_max_size())
+        return self._limit
 
     async def close(self, timeout_s: float) -> None:
         """Close every connection, waiting at most `timeout_s` for those in use."""
@@ -257,3 +367,110 @@ class Pool:
                 await self._pool.close()
         except (TimeoutError, MemfastError):
             self._pool.terminate()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        await asyncio.sleep(0)  # asyncpg's own tasks of cancelled statements end in the loop's next turn
+
+    @asynccontextmanager
+    async def _use(self, purpose: Purpose) -> AsyncIterator[_Use]:
+        """Admission before, translation of errors, and the word on how it went after."""
+        ticket = self._admit()
+        use = _Use()
+        outcome: tuple[Outcome, str] = ("neutral", "")
+        self._callers += 1
+        try:
+            async with translated():
+                yield use
+            outcome = self._judged(purpose, use, None)
+            connection, use.connection = use.connection, None
+            await self._pool.release(connection, timeout=PING_S)
+        except BaseException as error:
+            outcome = self._judged(purpose, use, error)
+            raise
+        finally:
+            self._callers -= 1
+            self._breaker.settle(ticket, *outcome)
+            if use.connection is not None:
+                self._give_back(use)
+
+    def _judged(self, purpose: Purpose, use: _Use, error: BaseException | None) -> tuple[Outcome, str]:
+        """What a use says about the server. One that was cut off after too long was slow, whoever cut it off."""
+        if isinstance(error, StoreUnavailable | OutcomeUnknown):
+            return "failure", type(error.__cause__ or error).__name__
+        took_s = self._clock.monotonic() - use.began_s
+        good_s = self._policy.slow_write_s if purpose == "write" else self._policy.slow_read_s
+        if took_s >= good_s and not (purpose == "bulk" and error is None):
+            return "failure", f"it took {took_s:.3g} s"
+        return ("success" if error is None else "neutral"), ""
+
+    def _admit(self) -> int:
+        ticket = self._breaker.admit()
+        if ticket is None:
+            wait_s = min(RETRY_AFTER_S, max(1, math.ceil(self._breaker.opens_in_s)))
+            reason = f"PostgreSQL is not asked now ({self._breaker.reason}); nothing was begun"
+            raise StoreUnavailable(reason, retry_after_s=wait_s, begun=False)
+        if self._callers >= self._limit + self._policy.waiting_max:
+            self._breaker.settle(ticket, "neutral")
+            self._counts.refused += 1
+            raise Overloaded("too many requests wait for a database connection; nothing was begun", begun=False)
+        return ticket
+
+    async def _take(self, use: _Use) -> None:
+        """One try to get a connection."""
+        started = self._clock.monotonic()
+        try:
+            async with asyncio.timeout(self._acquire_timeout_s):
+                use.connection = await self._pool.acquire()
+        except TimeoutError as error:
+            limit_s = self._acquire_timeout_s
+            if self._callers + len(self._background) <= self._limit:
+                raise StoreUnavailable(f"PostgreSQL took no connection within {limit_s:g} s", begun=False) from error
+            self._counts.refused += 1
+            raise Overloaded(f"no database connection became free within {limit_s:g} s", begun=False) from error
+        use.began_s = self._clock.monotonic()
+        if self._counts.took(use.began_s - started, started):
+            took_ms = (use.began_s - started) * 1000
+            _log.warning("a database connection took %.0f ms: %s", took_ms, self.snapshot())
+
+    def _until_s(self) -> float:
+        return self._clock.monotonic() + self._acquire_timeout_s
+
+    def _give_back(self, use: _Use) -> None:
+        """Release a connection that may be in trouble, without waiting: to cancel what it does may take long."""
+        connection, use.connection = use.connection, None
+        self._run(self._pool.release(connection, timeout=PING_S))
+
+    async def _connected(self, connection: Any) -> None:
+        self._counts.created += 1
+        await register_codecs(connection)
+
+    def _changed(self, transition: Transition) -> None:
+        """It answers again: what was connected before may be dead all the same."""
+        if transition.after == "closed":
+            self._run(self.validate())
+
+    def _run(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._background.discard(task)
+        if not task.cancelled():
+            task.exception()  # seen: a connection that could not be saved was closed
+
+
+def _broken(error: Exception) -> bool:
+    """Whether another connection may do better."""
+    return isinstance(error, _BROKEN) and not isinstance(error, TimeoutError)
+
+
+async def _dead(connection: Any) -> bool:
+    """Whether a connection gives no sign of life; it is closed then."""
+    try:
+        async with asyncio.timeout(PING_S):
+            await connection.fetchval("SELECT 1")
+    except (*_UNREACHABLE, asyncpg.PostgresError):
+        with contextlib.suppress(asyncpg.InterfaceError):  # closed by itself already
+            connection.terminate()
+        return True
+    return False

@@ -26,10 +26,12 @@ from memfast.model import (
     User,
     UserPage,
 )
+from memfast.store.codecs import decode_vectors
 from memfast.store.commit import Commit
-from memfast.store.pool import Pool, ServerFacts, decode_vectors
+from memfast.store.pool import Pool
 from memfast.store.queries import READ, WRITE
 from memfast.store.records import read_memory
+from memfast.store.server import ServerFacts
 from memfast.store.writes import write_changes
 
 __all__ = ["PostgresStore"]
@@ -54,13 +56,12 @@ class PostgresStore:
     async def apply(self, changes: Sequence[Change], *, now: datetime) -> list[Outcome]:
         """See `ports.MemoryStore.apply`."""
         commit = Commit(self._pool)
-        async with self._pool.connection() as connection, commit.transaction(connection):
+        async with self._pool.connection("write") as connection, commit.transaction(connection):
             return await write_changes(connection, changes, commit.began, generation=self._generation, now=now)
 
     async def get(self, scope: Scope, ids: Sequence[UUID], *, now: datetime) -> tuple[dict[UUID, Memory], int]:
         """See `ports.MemoryStore.get`."""
-        async with self._pool.connection() as connection:
-            records = await connection.fetch(READ.get_memories, scope.id, ids, now)
+        records = await self._pool.fetch(READ.get_memories, scope.id, ids, now)
         memories = (read_memory(scope.user_id, record, 1) for record in records if record[1] is not None)
         return {memory.id: memory for memory in memories}, records[0][0] or 0
 
@@ -69,27 +70,25 @@ class PostgresStore:
         edge = _FIRST if listing.ascending else _LAST
         created_at, after = (listing.after.created_at, listing.after.id) if listing.after else edge
         statement = READ.list_ascending if listing.ascending else READ.list_descending
-        async with self._pool.connection() as connection:
-            records = await connection.fetch(
-                statement,
-                scope.id,
-                now,
-                created_at,
-                after,
-                listing.limit + 1,
-                listing.kind,
-                listing.tag,
-                listing.agent_id,
-                listing.run_id,
-            )
+        records = await self._pool.fetch(
+            statement,
+            scope.id,
+            now,
+            created_at,
+            after,
+            listing.limit + 1,
+            listing.kind,
+            listing.tag,
+            listing.agent_id,
+            listing.run_id,
+        )
         memories = [read_memory(scope.user_id, record, 1) for record in records if record[1] is not None]
         expires_at = min((each.expires_at for each in memories if each.expires_at is not None), default=None)
         return MemoryPage(memories[: listing.limit], len(memories) > listing.limit, records[0][0] or 0, expires_at)
 
     async def nearest(self, scope: Scope, vector: NDArray[np.float32], limit: int, *, now: datetime) -> NearestRows:
         """See `ports.MemoryStore.nearest`."""
-        async with self._pool.connection() as connection:
-            records = await connection.fetch(READ.nearest, scope.id, self._generation, vector, limit, now)
+        records = await self._pool.fetch(READ.nearest, scope.id, self._generation, vector, limit, now)
         found = [record for record in records if record[2] is not None]
         vectors = decode_vectors([record[1] for record in found], self._dimensions)
         return NearestRows(_Rows(scope.user_id, found), vectors, records[0][0] or 0)
@@ -99,7 +98,7 @@ class PostgresStore:
         memories: list[Memory] = []
         parts: list[NDArray[np.float32]] = []
         async with (
-            self._pool.connection() as connection,
+            self._pool.connection("bulk") as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
             state = await connection.fetchrow(READ.scope_state, scope.id)
@@ -113,8 +112,7 @@ class PostgresStore:
 
     async def changes_since(self, scope: Scope, version: int) -> Delta | None:
         """See `ports.MemoryStore.changes_since`."""
-        async with self._pool.connection() as connection:
-            records = await connection.fetch(READ.changes_since, scope.id, version, self._generation)
+        records = await self._pool.fetch(READ.changes_since, scope.id, version, self._generation)
         if not records:
             return None
         live = [record for record in records if record[2] is not None]
@@ -130,8 +128,7 @@ class PostgresStore:
 
     async def users(self, namespace: str, after: str | None, limit: int) -> UserPage:
         """See `ports.MemoryStore.users`."""
-        async with self._pool.connection() as connection:
-            records = await connection.fetch(READ.users, namespace, after or "", limit + 1)
+        records = await self._pool.fetch(READ.users, namespace, after or "", limit + 1)
         return UserPage([_user(record) for record in records[:limit]], len(records) > limit)
 
     async def user(self, scope: Scope) -> User | None:
@@ -143,7 +140,7 @@ class PostgresStore:
     async def forget(self, scope: Scope, *, now: datetime) -> ForgetReceipt | None:
         """See `ports.MemoryStore.forget`."""
         commit = Commit(self._pool)
-        async with self._pool.connection() as connection, commit.transaction(connection):
+        async with self._pool.connection("write") as connection, commit.transaction(connection):
             row = await connection.fetchrow(WRITE.forget_scope, scope.id, now)
             if row is None:
                 return None
@@ -154,16 +151,13 @@ class PostgresStore:
     async def check(self) -> StoreHealth:
         """See `ports.MemoryStore.check`."""
         started = time.perf_counter()
-        async with self._pool.connection() as connection:
+        async with self._pool.connection("write") as connection:
             await connection.execute(WRITE.touch_database)
         return StoreHealth(
             server_version=self._facts.server_version,
             pgvector_version=self._facts.pgvector_version,
             schema=self._schema,
             commit_ms=round((time.perf_counter() - started) * 1000, 3),
-            pool_size=self._pool.size,
-            pool_idle=self._pool.idle,
-            pool_limit=self._pool.limit,
         )
 
 

@@ -208,7 +208,7 @@ async def test_health_tells_what_runs(api):
     assert health["store"]["server_version"].startswith("18")
     assert health["store"]["schema"] >= 1
     assert health["store"]["commit_ms"] > 0
-    assert health["store"]["pool_size"] >= 1
+    assert health["pool"]["size"] >= 1
     assert health["embedder"] == {"model": "wordllama/l2_supercat_256", "dimensions": 256}
     assert health["lineage"] == str(api.services.access.facts.lineage)
 

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from memfast.errors import DeadlineExceeded, StoreUnavailable, Unavailable
+from memfast.errors import DeadlineExceeded, Overloaded, Unavailable
 from memfast.model import Delete, Listing, Patch, Scope, derive_scope_id
 
 NOW = datetime(2025, 1, 1, tzinfo=UTC)
@@ -175,7 +175,7 @@ async def test_an_exhausted_pool_is_unavailable_within_its_time(open_store, new_
     async with open_store(size=2, acquire_timeout_s=0.2) as store:
         async with store._pool.connection(), store._pool.connection():
             started = time.monotonic()
-            with pytest.raises(StoreUnavailable, match=r"no database connection became free within 0\.2 s"):
+            with pytest.raises(Overloaded, match=r"no database connection became free within 0\.2 s"):
                 await store.apply([new_create()], now=NOW)
             assert 0.15 < time.monotonic() - started < 10
         assert (await store.apply([new_create()], now=NOW))[0].version == 1

@@ -11,8 +11,10 @@ import pytest
 
 from memfast import bootstrap
 from memfast.config import load
-from memfast.errors import DatabaseRefused, DeadlineExceeded, StoreFull, StoreUnavailable
-from memfast.store.pool import Pool, PoolSize, connect, decode_vectors, inspect_server, pool_size, translated
+from memfast.errors import DatabaseRefused, DeadlineExceeded, Overloaded, StoreFull, StoreUnavailable
+from memfast.store.codecs import decode_vectors
+from memfast.store.pool import Pool, PoolSize, connect, pool_size, translated
+from memfast.store.server import inspect_server
 
 NOBODY = {"host": "127.0.0.1", "port": 1, "user": "memfast", "database": "memfast"}
 GOOD = {
@@ -74,7 +76,7 @@ async def test_waiting_for_a_connection_is_bounded(address):
     try:
         async with pool.connection():
             assert (pool.size, pool.idle, pool.limit) == (1, 0, 1)
-            with pytest.raises(StoreUnavailable, match=r"became free within 0\.05 s"):
+            with pytest.raises(Overloaded, match=r"became free within 0\.05 s"):
                 async with pool.connection():
                     pass
         assert pool.idle == 1

@@ -1,0 +1,74 @@
+"""Connections of a worker to its database, and the breaker before all of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from msgspec import Struct
+
+from memfast.bootstrap.ground import CONTROL, Ground
+from memfast.config import Config
+from memfast.ports import Clock
+from memfast.resilience.breaker import Breaker, log_transition
+from memfast.store.pool import Pool, PoolPolicy, PoolSize
+
+__all__ = ["Pools", "open_pool", "open_pools"]
+
+WATCH_S = 30.0
+"""Time between looks at idle connections, in seconds."""
+
+
+class Pools(Struct, frozen=True):
+    """Connections for work and for checks, behind one breaker."""
+
+    work: Pool
+    control: Pool
+    breaker: Breaker
+
+
+@asynccontextmanager
+async def open_pools(site: Ground, clock: Clock) -> AsyncIterator[Pools]:
+    """Open a worker's pools and watch over them.
+
+    Raises:
+        DatabaseRefused: the database cannot be reached.
+    """
+    resilience = site.config.resilience
+    breaker = Breaker(
+        "postgresql",
+        clock,
+        failures=resilience.postgres_failures,
+        hold_s=resilience.postgres_hold_s,
+        probes=resilience.postgres_probes,
+    )
+    breaker.listen(log_transition)
+    async with AsyncExitStack() as stack:
+        work = await open_pool(site.config, site.address, site.pool, breaker)
+        stack.push_async_callback(work.close, 5.0)
+        control = await open_pool(site.config, site.address, CONTROL, breaker)
+        stack.push_async_callback(control.close, 5.0)
+        watch = asyncio.create_task(work.watch(WATCH_S))
+        stack.callback(watch.cancel)
+        yield Pools(work, control, breaker)
+
+
+async def open_pool(config: Config, address: dict[str, Any], size: PoolSize, breaker: Breaker | None = None) -> Pool:
+    """A pool of connections as it is configured; see `store.pool.Pool.open`."""
+    resilience = config.resilience
+    return await Pool.open(
+        address,
+        size,
+        acquire_timeout_s=config.postgres.acquire_timeout_s,
+        connect_timeout_s=config.postgres.connect_timeout_s,
+        command_timeout_s=config.postgres.command_timeout_s,
+        idle_lifetime_s=config.postgres.idle_lifetime_s,
+        breaker=breaker,
+        policy=PoolPolicy(
+            waiting_max=resilience.waiting_max,
+            slow_read_s=resilience.slow_read_s,
+            slow_write_s=resilience.slow_write_s,
+        ),
+    )

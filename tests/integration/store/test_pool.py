@@ -1,0 +1,327 @@
+"""The pool behind its breaker, over a real server: what is counted, what is refused, what is tried again."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import time
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from memfast.errors import DeadlineExceeded, Overloaded, StoreUnavailable
+from memfast.resilience.breaker import Breaker
+from memfast.resilience.clock import SystemClock
+from memfast.store.pool import Pool, PoolPolicy, PoolSize
+
+ANSWER = "SELECT 42"
+
+
+@pytest.fixture
+def breaker():
+    """As in a service, with a hold that no test waits for."""
+    return Breaker("postgresql", SystemClock(), failures=5, hold_s=600.0)
+
+
+@pytest_asyncio.fixture
+async def open_pool(server, breaker):
+    """Function: a pool behind the breaker."""
+    dsn = server.new_database()
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def opened(size=2, minimum=1, **policy):
+            pool = await Pool.open(
+                {"dsn": dsn},
+                PoolSize(minimum, size),
+                acquire_timeout_s=policy.pop("acquire_timeout_s", 2.0),
+                connect_timeout_s=5.0,
+                command_timeout_s=5.0,
+                idle_lifetime_s=60.0,
+                breaker=breaker,
+                policy=PoolPolicy(**policy),
+            )
+            stack.push_async_callback(pool.close, 5.0)
+            return pool
+
+        yield opened
+
+
+class Fails:
+    """Fails so many acquisitions of asyncpg's pools, and counts them all."""
+
+    def __init__(self, monkeypatch, times, error=ConnectionRefusedError):
+        self.tries = 0
+        acquire = asyncpg.pool.Pool.acquire
+
+        def counted(pool, **options):
+            self.tries += 1
+            if self.tries <= times:
+                raise error
+            return acquire(pool, **options)
+
+        monkeypatch.setattr(asyncpg.pool.Pool, "acquire", counted)
+
+
+async def idle(pool, count):
+    """Wait until so many connections are idle."""
+    async with asyncio.timeout(10):
+        while pool.idle != count:
+            await asyncio.sleep(0.005)
+
+
+async def test_five_failures_and_then_nobody_waits(open_pool, breaker, monkeypatch):
+    """The sixth is refused within 20 ms, is told when to come back, and nothing was begun; pings still go out."""
+    pool = await open_pool()
+    Fails(monkeypatch, 1000)
+    for _ in range(5):
+        with pytest.raises(StoreUnavailable, match="ConnectionRefusedError") as refused:
+            async with pool.connection():
+                pass
+        assert not refused.value.begun
+    assert breaker.state == "open"
+    took = []
+    for use in (pool.connection(), pool.connection("write")):
+        started = time.perf_counter()
+        with pytest.raises(StoreUnavailable, match="not asked now") as refused:
+            async with use:
+                pass
+        took.append(time.perf_counter() - started)
+        assert (refused.value.retry_after_s, refused.value.begun) == (5, False)
+    with pytest.raises(StoreUnavailable, match="not asked now"):
+        await pool.fetch(ANSWER)
+    assert min(took) < 0.02
+    with pytest.raises(StoreUnavailable):
+        async with pool.ping():
+            pass
+    assert breaker.state == "open"
+    monkeypatch.undo()
+    async with pool.ping() as connection:
+        assert await connection.fetchval(ANSWER) == 42
+    assert breaker.state == "closed"
+    assert [list(row) for row in await pool.fetch(ANSWER)] == [[42]]
+
+
+async def test_an_acquisition_is_tried_three_times(open_pool, breaker, monkeypatch):
+    """One failure of the breaker at most, and none when a try succeeds."""
+    pool = await open_pool()
+    fails = Fails(monkeypatch, 2)
+    async with pool.connection() as connection:
+        assert await connection.fetchval(ANSWER) == 42
+    assert (fails.tries, breaker.snapshot().failures) == (3, 0)
+    fails = Fails(monkeypatch, 100)
+    with pytest.raises(StoreUnavailable):
+        async with pool.connection():
+            pass
+    assert (fails.tries, breaker.snapshot().failures) == (3, 1)
+
+
+async def kill(server, pid):
+    """End a backend from outside."""
+    admin = await asyncpg.connect(**server.endpoint.connect_arguments())
+    await admin.execute("SELECT pg_terminate_backend($1)", pid)
+    await admin.close()
+
+
+async def test_a_read_whose_connection_breaks_is_asked_again(open_pool, server):
+    """The caller sees nothing of it."""
+    pool = await open_pool(size=1)
+    (row,) = await pool.fetch("SELECT pg_backend_pid() AS pid")
+    read = asyncio.create_task(pool.fetch("SELECT pg_backend_pid() AS pid, pg_sleep(0.3)"))
+    await asyncio.sleep(0.1)
+    await kill(server, row["pid"])
+    assert (await read)[0]["pid"] != row["pid"]
+
+
+async def test_a_write_whose_connection_breaks_is_told_so(open_pool, server, breaker):
+    """It is never run again by itself, and counts as a failure."""
+    pool = await open_pool(size=1)
+
+    async def write():
+        async with pool.connection("write") as connection:
+            pid = await connection.fetchval("SELECT pg_backend_pid()")
+            await kill(server, pid)
+            await connection.execute(ANSWER)
+
+    with pytest.raises(StoreUnavailable) as told:
+        await write()
+    assert told.value.begun
+    assert breaker.snapshot().failures == 1
+
+
+async def test_only_so_many_wait_for_a_connection(open_pool, breaker):
+    """One more is refused at once: nothing queues for longer than it would be worth."""
+    pool = await open_pool(size=1, waiting_max=2)
+    async with pool.connection():
+        waiting = [asyncio.create_task(pool.fetch(ANSWER)) for _ in range(2)]
+        await asyncio.sleep(0)
+        assert pool.snapshot().waiting == 2
+        with pytest.raises(Overloaded, match="too many requests wait") as refused:
+            await pool.fetch(ANSWER)
+        assert not refused.value.begun
+    assert [len(rows) for rows in await asyncio.gather(*waiting)] == [1, 1]
+    counted = pool.snapshot()
+    assert (counted.waiting, counted.refused, breaker.snapshot().failures) == (0, 1, 0)
+
+
+async def test_a_wait_that_is_too_long_is_overload_not_an_outage(open_pool, breaker):
+    """The breaker counts what the server does, not what the callers do."""
+    pool = await open_pool(size=1, acquire_timeout_s=0.05)
+    async with pool.connection():
+        for _ in range(10):
+            with pytest.raises(Overloaded, match="became free"):
+                await pool.fetch(ANSWER)
+    assert breaker.state == "closed"
+
+
+async def test_a_server_that_takes_no_connection_is_an_outage(open_pool, breaker, monkeypatch):
+    """As one that is stopped: the kernel accepts, nobody answers."""
+    pool = await open_pool(size=2, acquire_timeout_s=0.05)
+
+    async def never(**_options):
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(asyncpg.pool.Pool, "acquire", lambda _self, **_options: never())
+    with pytest.raises(StoreUnavailable, match="took no connection") as refused:
+        await pool.fetch(ANSWER)
+    assert not refused.value.begun
+    assert breaker.snapshot().failures == 1
+
+
+@pytest.mark.parametrize(
+    ("purpose", "ends", "failures"),
+    [
+        ("read", None, 1),
+        ("write", None, 0),
+        ("bulk", None, 0),
+        ("bulk", asyncio.CancelledError, 1),
+        ("read", asyncio.CancelledError, 1),
+        ("read", ValueError, 1),
+    ],
+    ids=str,
+)
+async def test_a_slow_use_is_a_failure_whatever_ends_it(open_pool, breaker, purpose, ends, failures):
+    """Also one that was cut off: a hang ends by somebody's deadline. Writes have longer, loads as long as they take."""
+    pool = await open_pool(slow_read_s=0.05)
+    with contextlib.suppress(asyncio.CancelledError, ValueError):
+        async with pool.connection(purpose):
+            await asyncio.sleep(0.06)
+            if ends is not None:
+                raise ends
+    assert breaker.snapshot().failures == failures
+
+
+@pytest.mark.parametrize("ends", [asyncio.CancelledError, ValueError, asyncpg.UniqueViolationError], ids=str)
+async def test_cancellations_and_the_statements_own_errors_do_not_count(open_pool, breaker, ends):
+    """They say nothing about the server."""
+    pool = await open_pool()
+    for _ in range(20):
+        with pytest.raises(ends):
+            async with pool.connection():
+                raise ends
+    assert (breaker.state, breaker.snapshot().failures) == ("closed", 0)
+    await idle(pool, 1)
+
+
+async def test_a_cancelled_statement_ends_at_the_server_and_its_connection_is_used_again(open_pool, server):
+    """Within 0.2 s of the cancellation, without the caller waiting for it."""
+    pool = await open_pool(size=1)
+    (row,) = await pool.fetch("SELECT pg_backend_pid() AS pid")
+    read = asyncio.create_task(pool.fetch("SELECT pg_sleep(60)"))
+    admin = await asyncpg.connect(**server.endpoint.connect_arguments())
+    running = "SELECT count(*) FROM pg_stat_activity WHERE pid = $1 AND state = 'active'"
+    async with asyncio.timeout(10):
+        while not await admin.fetchval(running, row["pid"]):
+            await asyncio.sleep(0.005)
+        read.cancel()
+        await asyncio.wait([read])
+        while await admin.fetchval(running, row["pid"]):
+            await asyncio.sleep(0.005)
+    await admin.close()
+    assert (await pool.fetch("SELECT pg_backend_pid() AS pid"))[0]["pid"] == row["pid"]
+
+
+@contextlib.contextmanager
+def stopped(pid):
+    """A backend that hears nothing meanwhile."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+async def test_a_ping_that_is_not_answered_is_given_up(open_pool, breaker, monkeypatch):
+    """It counts as a failure, and its connection is closed: the next one takes another."""
+    monkeypatch.setattr("memfast.store.pool.PING_S", 0.1)
+    pool = await open_pool(size=2)
+    async with pool.ping() as connection:
+        pid = await connection.fetchval("SELECT pg_backend_pid()")
+    await idle(pool, 1)
+    with stopped(pid):
+        with pytest.raises(DeadlineExceeded):
+            async with pool.ping() as connection:
+                await connection.fetchval(ANSWER)
+        assert breaker.snapshot().failures == 1
+        monkeypatch.setattr("memfast.store.pool.PING_S", 5.0)
+        async with pool.ping() as connection:
+            assert await connection.fetchval("SELECT pg_backend_pid()") != pid
+
+
+async def test_dead_connections_are_found_before_they_are_needed(open_pool, breaker, monkeypatch):
+    """By the watch, and at the moment when the server is back."""
+    monkeypatch.setattr("memfast.store.pool.PING_S", 0.1)
+    pool = await open_pool(size=3, minimum=3)
+    assert pool.snapshot().created == 3
+    async with pool.connection() as connection:
+        pid = await connection.fetchval("SELECT pg_backend_pid()")
+    with stopped(pid):
+        assert await pool.validate() == 1
+    async with pool.connection() as connection:
+        pid = await connection.fetchval("SELECT pg_backend_pid()")
+    with stopped(pid):
+        for _ in range(5):
+            breaker.pinged(answered=False)
+        breaker.pinged(answered=True)
+        await asyncio.sleep(0)
+        assert pid not in {row["pid"] for row in await pool.fetch("SELECT pg_backend_pid() AS pid")}
+    await asyncio.gather(*pool._background, return_exceptions=True)
+
+
+async def test_the_watch_goes_on_whatever_it_meets(open_pool, monkeypatch, caplog):
+    """Its failures are logged."""
+    pool = await open_pool()
+    seen = asyncio.Event()
+    results = iter([ValueError("unforeseen"), 0])
+
+    async def validate():
+        result = next(results, 0)
+        if isinstance(result, Exception):
+            raise result
+        seen.set()
+        return result
+
+    monkeypatch.setattr(pool, "validate", validate)
+    watch = asyncio.create_task(pool.watch(0.001))
+    await asyncio.wait_for(seen.wait(), 10)
+    watch.cancel()
+    await asyncio.wait([watch])
+    assert "the watch over connections failed" in caplog.text
+
+
+async def test_what_the_pool_counts(open_pool, caplog, monkeypatch):
+    """Connections made, uses, those of a connection that was used before, and how long an acquisition takes."""
+    pool = await open_pool(size=2, minimum=2)
+    for _ in range(10):
+        await pool.fetch(ANSWER)
+    async with pool.connection():
+        counted = pool.snapshot()
+    assert (counted.size, counted.idle, counted.limit, counted.utilisation) == (2, 1, 2, 0.5)
+    assert (counted.created, counted.acquired, counted.reused) == (2, 11, 9)
+    assert 0 < counted.acquire_ms_mean <= counted.acquire_ms_max
+    monkeypatch.setattr("memfast.store.pool._SLOW_ACQUIRE_S", 0.0)
+    for _ in range(10):
+        await pool.fetch(ANSWER)
+    assert len([record for record in caplog.records if record.levelno == logging.WARNING]) == 1
+    assert "a database connection took" in caplog.text
