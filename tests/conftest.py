@@ -1,8 +1,10 @@
 """What every test may ask for: PostgreSQL servers, one per major version for the whole session."""
 
 import asyncio
+import importlib.util
 import os
 import shutil
+import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -17,6 +19,11 @@ from memfast import kernels
 from memfast.bootstrap import ground
 from memfast.config import load
 from memfast.store.embedded import Cluster, available_majors
+
+_spec = importlib.util.spec_from_file_location("filter_world", Path(__file__).with_name("filter_world.py"))
+_module = importlib.util.module_from_spec(_spec)
+sys.modules["filter_world"] = _module
+_spec.loader.exec_module(_module)
 
 
 def pytest_report_header():

@@ -14,6 +14,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from numpy.typing import NDArray
 
 from memfast.errors import Rejected
+from memfast.filters import Filter
 
 __all__ = [
     "EMPTY_OBJECT",
@@ -182,14 +183,11 @@ class Position(Struct, frozen=True, array_like=True):
 
 
 class Listing(Struct, frozen=True, kw_only=True):
-    """A listing of one scope's memories. `limit` ≥ 1; `ascending` is oldest first."""
+    """A listing of one scope's memories, or of those that pass `where`. `limit` ≥ 1; `ascending` is oldest first."""
 
     limit: int
     after: Position | None = None
-    kind: str | None = None
-    tag: str | None = None
-    agent_id: str | None = None
-    run_id: str | None = None
+    where: Filter | None = None
     ascending: bool = False
 
 

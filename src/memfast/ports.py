@@ -10,6 +10,7 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
+from memfast.filters import Filter
 from memfast.model import (
     Change,
     DatabaseFacts,
@@ -122,10 +123,18 @@ class MemoryStore(Protocol):
         """One page in the order of (created_at, id)."""
         ...
 
-    async def nearest(self, scope: Scope, vector: NDArray[np.float32], limit: int, *, now: datetime) -> NearestRows:
+    async def nearest(
+        self,
+        scope: Scope,
+        vector: NDArray[np.float32],
+        limit: int,
+        *,
+        now: datetime,
+        where: Filter | None = None,
+    ) -> NearestRows:
         """The `limit` live memories with the largest inner product, exact, in ascending order of id.
 
-        `vector` is float32 (dimensions,), norm 1.
+        `vector` is float32 (dimensions,), norm 1. With `where` only those that pass are compared.
         """
         ...
 
@@ -247,8 +256,16 @@ class Shard(Protocol):
         """Rows."""
         ...
 
-    def search(self, vector: NDArray[np.float32], k: int, *, now_us: int, min_score: float = 0.0) -> Hits:
-        """The nearest live memories, exactly what `search.rank` finds among all of them."""
+    def search(
+        self,
+        vector: NDArray[np.float32],
+        k: int,
+        *,
+        now_us: int,
+        where: Filter | None = None,
+        min_score: float = 0.0,
+    ) -> Hits:
+        """The nearest live memories, exactly what `search.rank` finds among all of them, or all that pass `where`."""
         ...
 
     def get(self, target: UUID, *, now_us: int) -> bytes | None:

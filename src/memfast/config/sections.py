@@ -164,6 +164,11 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     page_items: Annotated[
         int, _doc("memories or users on one page, results of one search", "items", ge=1, le=10_000)
     ] = 1000
+    filter_conditions: Annotated[
+        int, _doc("conditions of a filter, each AND, OR and NOT being one", "conditions", ge=1, le=1000)
+    ] = 64
+    filter_depth: Annotated[int, _doc("nesting of a filter", "levels", ge=1, le=32)] = 8
+    filter_values: Annotated[int, _doc("values of one list in a filter", "values", ge=1, le=10_000)] = 1000
 
 
 class ResilienceConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -12,6 +12,7 @@ import msgspec
 from memfast import __version__
 from memfast.config import LimitsConfig
 from memfast.http.codec import JSON, MSGPACK
+from memfast.http.filter_schema import build_filter_schemas
 from memfast.http.routing import Route, Success
 from memfast.http.wire import BatchItem, NoParameters, PatchRequest, Problem, SearchAnswer, SearchFailed, SearchItem
 from memfast.service.limits import NAME_CHARS
@@ -54,6 +55,7 @@ def build_document(routes: Sequence[Route], limits: LimitsConfig) -> dict[str, A
         types.extend(kind for kind in (route.body, route.parameters) if kind is not None)
         types.extend(answer.kind for answer in route.answers.values() if answer.kind is not None)
     _, components = msgspec.json.schema_components(types, ref_template=_REFERENCE)
+    components |= build_filter_schemas(limits, _REFERENCE)
     _tighten(components, limits)
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
@@ -112,7 +114,8 @@ def _parameters(route: Route, components: dict[str, Any]) -> list[dict[str, Any]
         schema = components[route.parameters.__name__]
         required = set(schema.get("required", ()))
         for name, value in schema["properties"].items():
-            found.append({"name": name, "in": "query", "required": name in required, "schema": _query_schema(value)})
+            said = {"schema": _query_schema(value)} if name != "filter" else {"content": _json_filter()}
+            found.append({"name": name, "in": "query", "required": name in required, **said})
     if 412 in route.problems:
         found.append(
             {
@@ -134,6 +137,11 @@ def _query_schema(schema: dict[str, Any]) -> dict[str, Any]:
     """A parameter that may be left out is never sent as null."""
     options = [option for option in schema.get("anyOf", ()) if option != {"type": "null"}]
     return options[0] if len(options) == 1 else {key: value for key, value in schema.items() if value is not None}
+
+
+def _json_filter() -> dict[str, Any]:
+    """A parameter that is JSON text."""
+    return {JSON.decode(): {"schema": {"$ref": _REFERENCE.format(name="Filter")}}}
 
 
 def _response(answer: Success) -> dict[str, Any]:
@@ -172,7 +180,7 @@ def _tighten(components: dict[str, Any], limits: LimitsConfig) -> None:
         "entities": {"maxItems": limits.entities, "items": _word(limits.entity_chars)},
         "ids": {"maxItems": limits.batch_items},
     }
-    for body in ("CreateRequest", "BatchItem", "PatchRequest", "GetManyRequest"):
+    for body in ("CreateRequest", "BatchItem", "PatchRequest", "GetManyRequest", "SearchRequest", "SearchItem"):
         for field, extra in bounds.items():
             for schema in _values(components[body]["properties"].get(field, {})):
                 schema.update(extra)
@@ -185,6 +193,7 @@ def _tighten(components: dict[str, Any], limits: LimitsConfig) -> None:
     components["SearchBatchAnswer"]["properties"]["results"]["items"] = {"anyOf": alternatives}
     for search in (components["SearchRequest"], components["SearchItem"]):
         search["properties"]["limit"]["maximum"] = limits.page_items
+        search["properties"]["filter"]["anyOf"] = [{"$ref": _REFERENCE.format(name="Filter")}, {"type": "null"}]
         search["oneOf"] = [
             {"required": ["query"], "properties": {"query": {"type": "string"}, "embedding": {"type": "null"}}},
             {

@@ -121,8 +121,10 @@ async def list_memories(exchange: Exchange, services: Services) -> Reply:
         cursor=parameters.cursor,
         kind=parameters.kind,
         tag=parameters.tag,
+        entity=parameters.entity,
         agent_id=parameters.agent_id,
         run_id=parameters.run_id,
+        filter=_filter(parameters.filter),
         ascending=parameters.order == "created_asc",
     )
     form = exchange.answer_form
@@ -150,6 +152,15 @@ async def _kept(
 
 def _scope(exchange: Exchange, services: Services, parameters: UserParameters) -> Scope:
     return exchange.scope(services.limits.user_id(parameters.user_id, "user_id"))
+
+
+def _filter(text: str | None) -> Any:
+    if text is None:
+        return None
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise InvalidRequest(f"filter: must be a filter as JSON: {error}", path="filter") from error
 
 
 def _draft(fields: MemoryFields, path: str) -> Draft:

@@ -43,7 +43,15 @@ async def search_batch(exchange: Exchange, services: Services) -> Reply:
 
 
 def _query(request: SearchRequest) -> Query:
-    return Query(text=request.query, embedding=request.embedding, limit=request.limit, min_score=request.min_score)
+    return Query(
+        text=request.query,
+        embedding=request.embedding,
+        limit=request.limit,
+        min_score=request.min_score,
+        filter=request.filter,
+        tags=request.tags,
+        tags_mode=request.tags_mode,
+    )
 
 
 def _batch_item_of(

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
+from memfast.filters import TagsMode
 from memfast.model import Memory, OnConflict, PoolSnapshot, StoreHealth, User
 from memfast.resilience.breaker import BreakerSnapshot
 
@@ -135,6 +136,11 @@ class SearchRequest(Incoming, kw_only=True):
     limit: Limit = 10
     mode: Literal["vector"] = "vector"
     min_score: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    filter: dict[str, Any] | None = None
+    tags: Annotated[list[str], Meta(description="memories with these tags, as tags_mode says")] = []
+    tags_mode: Annotated[
+        TagsMode, Meta(description="any or all of the tags; only the strict modes leave out memories without tags")
+    ] = "any"
 
 
 class UserParameters(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -150,8 +156,10 @@ class ListParameters(UserParameters, kw_only=True):
     cursor: str | None = None
     kind: str | None = None
     tag: str | None = None
+    entity: str | None = None
     agent_id: str | None = None
     run_id: str | None = None
+    filter: Annotated[str, Meta(description="a filter as JSON text")] | None = None
     order: Literal["created_desc", "created_asc"] = "created_desc"
 
 

@@ -1,175 +1,232 @@
-"""Conditions on memories, evaluated over whole columns, exactly."""
+"""Filters evaluated over whole columns, exactly: what each condition means is said in `memfast.filters`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, assert_never
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any, assert_never
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from memfast.index.block import AGENT, CREATED, ENTITIES, KIND, RUN, TAGS, UPDATED, Block, Mask, Terms
+from memfast.filters import (
+    AllOf,
+    AnyOf,
+    Compare,
+    Contains,
+    Exists,
+    Filter,
+    Not,
+    OneOf,
+    Order,
+    field_kind,
+    reads_json,
+)
+from memfast.index.block import (
+    AGENT,
+    CREATED,
+    ENTITIES,
+    EXPIRES,
+    KIND,
+    NEVER_US,
+    NO_TERM,
+    RUN,
+    TAGS,
+    UPDATED,
+    Block,
+    Mask,
+    Terms,
+    microseconds,
+)
 
-__all__ = ["AllOf", "AnyOf", "Between", "Filter", "HasAny", "MetadataIs", "Not", "OneOf", "passing"]
+__all__ = ["passing"]
 
+_Test = OneOf | Compare | Contains | Exists
 
-@dataclass(frozen=True, slots=True)
-class OneOf:
-    """The field is one of these values; null never is."""
-
-    field: Literal["kind", "agent_id", "run_id"]
-    values: Sequence[str]
-
-
-@dataclass(frozen=True, slots=True)
-class HasAny:
-    """The list holds at least one of these values."""
-
-    field: Literal["tags", "entities"]
-    values: Sequence[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Between:
-    """The field is from `first` to `last`, both included; None is open. Times are microseconds since 1970."""
-
-    field: Literal["importance", "created_at", "updated_at"]
-    first: float | None = None
-    last: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class MetadataIs:
-    """The metadata has this JSON value at the path of keys. 1 equals 1.0; true equals nothing but true."""
-
-    path: Sequence[str]
-    value: Any
-
-
-@dataclass(frozen=True, slots=True)
-class AllOf:
-    """Every part holds; without any, every memory passes."""
-
-    parts: Sequence[Filter]
-
-
-@dataclass(frozen=True, slots=True)
-class AnyOf:
-    """At least one part holds; without any, no memory passes."""
-
-    parts: Sequence[Filter]
+_TEXTS = {"kind": KIND, "agent_id": AGENT, "run_id": RUN}
+_LISTS = {"tags": TAGS, "entities": ENTITIES}
+_TIMES = {"created_at": CREATED, "updated_at": UPDATED, "expires_at": EXPIRES}
+_ORDERS: dict[Order, Callable[[Any, Any], Any]] = {
+    "gt": operator.gt,
+    "gte": operator.ge,
+    "lt": operator.lt,
+    "lte": operator.le,
+}
 
 
-@dataclass(frozen=True, slots=True)
-class Not:
-    """The part does not hold."""
-
-    part: Filter
-
-
-Filter: TypeAlias = OneOf | HasAny | Between | MetadataIs | AllOf | AnyOf | Not
-
-
-class _Fragment(msgspec.Struct):
+class _Metadata(msgspec.Struct):
     metadata: dict[str, Any]
 
 
-_fragment_decoder = msgspec.json.Decoder(_Fragment)
+class _Source(msgspec.Struct):
+    source: str | None
 
 
-def passing(condition: Filter, block: Block, terms: Terms, within: Mask) -> Mask:
-    """The rows of a block that meet a condition.
+_metadata_decoder = msgspec.json.Decoder(_Metadata)
+_source_decoder = msgspec.json.Decoder(_Source)
+
+
+def passing(where: Filter, block: Block, terms: Terms, within: Mask) -> Mask:
+    """The rows of a block that pass a filter.
 
     Args:
-        condition: what is asked.
+        where: what is asked.
         block: the rows.
         terms: the codes of their strings.
-        within: bool (n,), the rows that are of interest. A condition on metadata reads only their JSON.
+        within: bool (n,), the rows that are of interest. A condition on metadata or source reads only their JSON.
 
     Returns:
         bool (n,), false outside `within`.
     """
-    match condition:
+    match where:
         case AllOf(parts):
             passed = within
-            for part in sorted(parts, key=_reads_json):
+            for part in sorted(parts, key=reads_json):
                 passed = passing(part, block, terms, passed)
             return passed
         case AnyOf(parts):
             open_rows = within
-            for part in sorted(parts, key=_reads_json):
+            for part in sorted(parts, key=reads_json):
                 open_rows = open_rows & ~passing(part, block, terms, open_rows)
             return within & ~open_rows
         case Not(part):
             return within & ~passing(part, block, terms, within)
-        case MetadataIs():
-            return _metadata_mask(condition, block, within)
         case _:
-            return within & _column_mask(condition, block, terms)
+            return _json_mask(where, block, within) if reads_json(where) else within & _mask(where, block, terms)
 
 
-def _column_mask(condition: OneOf | HasAny | Between, block: Block, terms: Terms) -> Mask:
-    match condition:
-        case OneOf(field, values):
-            column = {"kind": KIND, "agent_id": AGENT, "run_id": RUN}[field]
-            return np.isin(block.codes[column], terms.find(values))
-        case HasAny(field, values):
-            start, codes = (TAGS, block.tags) if field == "tags" else (ENTITIES, block.entities)
-            return _list_mask(block, start, codes, terms.find(values))
-        case Between("importance", first, last):
-            return _range_mask(block.importance, first, last)
-        case Between(field, first, last):
-            return _range_mask(block.wide[CREATED if field == "created_at" else UPDATED], first, last)
+def _mask(test: _Test, block: Block, terms: Terms) -> Mask:
+    match field_kind(test.field):
+        case "text":
+            return _text_mask(test, block.codes[_TEXTS[str(test.field)]], terms)
+        case "list":
+            return _list_mask(test, block, terms)
+        case "number":
+            return _number_mask(test, block.importance)
         case _:
-            assert_never(condition)
+            return _time_mask(test, block.wide[_TIMES[str(test.field)]])
 
 
-def _list_mask(block: Block, start: int, codes: NDArray[np.int32], wanted: list[int]) -> Mask:
+def _text_mask(test: _Test, codes: NDArray[np.int32], terms: Terms) -> Mask:
+    passed: Mask = codes != NO_TERM
+    if isinstance(test, Exists):
+        return passed
+    if isinstance(test, OneOf):
+        return np.isin(codes, terms.find(test.values))
+    names = list(terms)  # a copy in one step: another thread may add
+    passes = _test_of(test)
+    return np.isin(codes, [code for code in np.unique(codes[passed]).tolist() if passes(names[code])])
+
+
+def _list_mask(test: _Test, block: Block, terms: Terms) -> Mask:
+    start = _LISTS[str(test.field)]
+    starts, ends = block.codes[start], block.codes[start + 1]
+    held: Mask = ends > starts
+    if not isinstance(test, OneOf):
+        return held
+    codes = block.tags if start == TAGS else block.entities
     matches = np.zeros(len(codes) + 1, np.int32)
-    np.cumsum(np.isin(codes, wanted), out=matches[1:])
-    held: Mask = matches[block.codes[start + 1]] > matches[block.codes[start]]
+    np.cumsum(np.isin(codes, terms.find(test.values)), out=matches[1:])
+    np.greater(matches[ends], matches[starts], out=held)
     return held
 
 
-def _range_mask(column: NDArray[Any], first: float | None, last: float | None) -> Mask:
-    passed = np.ones(len(column), np.bool_)
-    if first is not None:
-        passed &= column >= first
-    if last is not None:
-        passed &= column <= last
+def _number_mask(test: _Test, column: NDArray[np.float64]) -> Mask:
+    match test:
+        case OneOf(_, values):
+            return np.isin(column, values)
+        case Compare(_, order, value):
+            passed: Mask = _ORDERS[order](column, value)
+            return passed
+        case _:
+            return np.ones(len(column), np.bool_)
+
+
+def _time_mask(test: _Test, column: NDArray[np.int64]) -> Mask:
+    passed: Mask = column != NEVER_US
+    match test:
+        case OneOf(_, values):
+            return np.isin(column, np.array([microseconds(value) for value in values], np.int64))
+        case Compare(_, order, value):
+            passed &= _ORDERS[order](column, microseconds(value))
     return passed
 
 
-def _metadata_mask(condition: MetadataIs, block: Block, within: Mask) -> Mask:
+def _json_mask(test: _Test, block: Block, within: Mask) -> Mask:
+    value_of = _source if test.field == "source" else _metadata(test.field)
+    passes = _test_of(test)
     passed = np.zeros(len(block), np.bool_)
     for row in np.flatnonzero(within).tolist():
-        value: Any = _fragment_decoder.decode(b"".join((block.fragment(row), b"}"))).metadata
-        for key in condition.path:
-            if not isinstance(value, dict) or key not in value:
-                break
-            value = value[key]
-        else:
-            passed[row] = _same_json(value, condition.value)
+        value = value_of(b"".join((block.fragment(row), b"}")))
+        passed[row] = value is not None and passes(value)
     return passed
 
 
-def _reads_json(condition: Filter) -> bool:
-    match condition:
-        case AllOf(parts) | AnyOf(parts):
-            return any(map(_reads_json, parts))
-        case Not(part):
-            return _reads_json(part)
+def _source(fragment: bytes) -> str | None:
+    return _source_decoder.decode(fragment).source
+
+
+def _metadata(keys: str | tuple[str, ...]) -> Callable[[bytes], Any]:
+    def value_of(fragment: bytes) -> Any:
+        value: Any = _metadata_decoder.decode(fragment).metadata
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        return value
+
+    return value_of
+
+
+def _test_of(test: _Test) -> Callable[[Any], bool]:
+    """Function: whether one JSON value, which is not null, passes."""
+    match test:
+        case Exists():
+            return lambda _value: True
+        case OneOf(_, values):
+            return _membership(values)
+        case Contains(_, wanted):
+            among = _membership((wanted,))
+            return lambda value: wanted in value if _both_text(value, wanted) else _any_member(value, among)
+        case Compare(_, order, limit):
+            compare = _ORDERS[order]
+            return lambda value: _comparable(value, limit) and bool(compare(value, limit))
         case _:
-            return isinstance(condition, MetadataIs)
+            assert_never(test)
 
 
-def _same_json(left: Any, right: Any) -> bool:
+def _membership(values: Sequence[Any]) -> Callable[[Any], bool]:
+    """Function: whether a value is one of these. Strings and numbers are looked up, however many there are."""
+    scalars = frozenset(value for value in values if isinstance(value, str | float))
+    others = [value for value in values if not isinstance(value, str | float)]
+
+    def among(value: Any) -> bool:
+        if isinstance(value, str | int | float) and not isinstance(value, bool):
+            return value in scalars
+        return any(_same(value, each) for each in others)
+
+    return among
+
+
+def _any_member(value: Any, among: Callable[[Any], bool]) -> bool:
+    return isinstance(value, list) and any(map(among, value))
+
+
+def _both_text(value: Any, wanted: Any) -> bool:
+    return isinstance(value, str) and isinstance(wanted, str)
+
+
+def _comparable(value: Any, limit: str | float) -> bool:
+    if isinstance(limit, str):
+        return isinstance(value, str)
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _same(left: Any, right: Any) -> bool:
+    """Equality of JSON values."""
     if isinstance(left, bool) or isinstance(right, bool):
         return left is right
     if isinstance(left, dict) and isinstance(right, dict):
-        return left.keys() == right.keys() and all(_same_json(left[key], right[key]) for key in left)
+        return left.keys() == right.keys() and all(_same(left[key], right[key]) for key in left)
     if isinstance(left, list) and isinstance(right, list):
-        return len(left) == len(right) and all(map(_same_json, left, right))
+        return len(left) == len(right) and all(map(_same, left, right))
     return bool(left == right)

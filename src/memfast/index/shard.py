@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memfast import kernels
+from memfast.filters import Filter
 from memfast.index.block import (
     EXPIRES,
     NEVER_US,
@@ -40,7 +41,7 @@ from memfast.index.block import (
     encode_fragment,
     ids_of,
 )
-from memfast.index.filters import Filter, passing
+from memfast.index.filters import passing
 from memfast.index.hnsw import FLAT_LIMIT, MISSING_REASON, Graph, search_graph
 from memfast.model import Delta, Memory
 
@@ -106,7 +107,7 @@ class Shard:
         tail: rows that came later.
         tail_live: bool (len(tail),).
         terms: the codes of kinds, agents, runs, tags and entities.
-        encode: makes a memory's fragment. Filters on metadata read the field `metadata` of its JSON.
+        encode: makes a memory's fragment. Filters on metadata and source read those fields of its JSON.
         next_expiry_us: no live row expires before; microseconds since 1970.
         int8: whether a base of many rows keeps an int8 image.
         graph: over the base, or None.

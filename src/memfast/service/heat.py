@@ -25,6 +25,9 @@ QUERIES_MAX = 50
 REQUESTS_MAX = 20_000
 """Questions whose wording is remembered, by the keys of their answers."""
 
+REQUEST_BYTES_MAX = 8192
+"""A longer question is counted as a read and not asked again."""
+
 AGAIN_MAX = 10_000
 """Answers whose repetitions are counted between two writes."""
 
@@ -74,7 +77,7 @@ class Heat:
 
     def asked(self, scope_id: UUID, key: bytes, request: bytes) -> None:
         """The scope was searched; `request` is the question in a form that can be asked again."""
-        if key not in self._requests:
+        if key not in self._requests and len(request) <= REQUEST_BYTES_MAX:
             if len(self._requests) >= REQUESTS_MAX:
                 self._requests.popitem(last=False)
             self._requests[key] = request

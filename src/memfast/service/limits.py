@@ -89,6 +89,10 @@ class Limits:
 
     def metadata(self, value: dict[str, Any], path: str) -> Raw:
         """A JSON object, bounded in size and depth, as its JSON text."""
+        return self.json(value, path)
+
+    def json(self, value: Any, path: str) -> Raw:
+        """Any value that metadata may hold, with the same bounds, as its JSON text."""
         self._json(value, path, 1)
         encoded = msgspec.json.encode(value)
         if len(encoded) > self.config.metadata_bytes:

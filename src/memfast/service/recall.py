@@ -6,6 +6,7 @@ import struct
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from hashlib import blake2b
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -14,6 +15,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from memfast.errors import InvalidRequest, NotFound
+from memfast.filters import Filter, TagsMode, all_of, encoded, one_of, reads_json
 from memfast.model import Listing, Memory, Position, Scope
 from memfast.ports import Clock, MemoryStore, Shard
 from memfast.search.encode import Form, encode_fragment, encode_rows, encode_search, fragment_version, recode
@@ -22,6 +24,7 @@ from memfast.service.answers import Answer, Answers, Target, derive_key
 from memfast.service.coherence import Coherence, Epochs
 from memfast.service.cursors import Cursors
 from memfast.service.embeddings import CachedEmbedder
+from memfast.service.filters import narrowing, read_filter
 from memfast.service.heat import Heat
 from memfast.service.limits import Limits
 from memfast.service.warm import Warm
@@ -36,6 +39,9 @@ class Query(Struct, kw_only=True):
     embedding: bytes | Sequence[float] | None = None
     limit: int = 10
     min_score: float = 0.0
+    filter: dict[str, Any] | None = None
+    tags: Sequence[str] = ()
+    tags_mode: TagsMode = "any"
 
 
 class _Checked(Struct, frozen=True):
@@ -45,12 +51,14 @@ class _Checked(Struct, frozen=True):
     vector: NDArray[np.float32] | None
     limit: int
     min_score: float
+    where: Filter | None
 
     def digest(self) -> bytes:
         """What the answer depends on, besides the scope and the form."""
         by_text = self.text is not None
         asked = self.text.encode() if self.text is not None else b"" if self.vector is None else self.vector.tobytes()
-        return struct.pack("<Id?", self.limit, self.min_score, by_text) + asked
+        where = encoded(self.where)
+        return struct.pack("<Id?I", self.limit, self.min_score, by_text, len(where)) + where + asked
 
 
 class ListQuery(Struct, kw_only=True):
@@ -60,9 +68,25 @@ class ListQuery(Struct, kw_only=True):
     cursor: str | None = None
     kind: str | None = None
     tag: str | None = None
+    entity: str | None = None
     agent_id: str | None = None
     run_id: str | None = None
+    filter: dict[str, Any] | None = None
     ascending: bool = False
+
+    def where(self, limits: Limits) -> Filter | None:
+        """What is listed: memories that meet every parameter."""
+        named = {
+            "kind": self.kind,
+            "tags": self.tag,
+            "entities": self.entity,
+            "agent_id": self.agent_id,
+            "run_id": self.run_id,
+        }
+        parts = [one_of(field, [value]) for field, value in named.items() if value is not None]
+        if self.filter is not None:
+            parts.append(read_filter(self.filter, limits, "filter"))
+        return all_of(parts) if parts else None
 
 
 class Found(Struct, frozen=True):
@@ -153,14 +177,15 @@ class Recall:
         now_us = int(now.timestamp() * 1e6)
 
         def work() -> bytes:
-            hits = shard.search(vector, asked.limit, now_us=now_us, min_score=asked.min_score)
+            hits = shard.search(vector, asked.limit, now_us=now_us, where=asked.where, min_score=asked.min_score)
             return encode_rows(hits.blocks, hits.rows, hits.scores, shard.version)
 
-        body = work() if self._warm.is_short(shard) else await self._warm.run(work)
+        body = work() if self._warm.is_short(shard, decodes=reads_json(asked.where)) else await self._warm.run(work)
         return Answer(recode(body, form), shard.version, "warm", _expiry(shard, now, now_us))
 
     async def _search_store(self, scope: Scope, vector: NDArray[np.float32], asked: _Checked, form: Form) -> Answer:
-        candidates = await self._store.nearest(scope, vector, asked.limit + SLACK, now=self._clock.now())
+        wanted = asked.limit + SLACK
+        candidates = await self._store.nearest(scope, vector, wanted, now=self._clock.now(), where=asked.where)
         hits = rank(candidates, vector, asked.limit, asked.min_score)
         body = encode_search(
             [encode_fragment(hit.memory) for hit in hits], [hit.score for hit in hits], candidates.version
@@ -172,10 +197,11 @@ class Recall:
         min_score = self._limits.importance(query.min_score, "$.min_score")
         if (query.text is None) == (query.embedding is None):
             raise InvalidRequest("$: must have exactly one of query and embedding", path="$")
+        where = narrowing(query.filter, query.tags, query.tags_mode, self._limits)
         if query.embedding is not None:
-            return _Checked(None, self._limits.vector(query.embedding, "$.embedding"), limit, min_score)
+            return _Checked(None, self._limits.vector(query.embedding, "$.embedding"), limit, min_score, where)
         text = self._limits.text(query.text or "", "$.query")
-        return _Checked(text, None, limit, min_score)
+        return _Checked(text, None, limit, min_score, where)
 
     async def get(self, scope: Scope, target: UUID, form: Form) -> tuple[Answer, Target]:
         """One memory as a finished answer, whose version is the memory's, and what it was kept under.
@@ -227,17 +253,15 @@ class Recall:
             InvalidRequest: a parameter or the cursor is not valid.
         """
         self._heat.read(scope.id)
-        binding = _binding(scope, query)
+        where = query.where(self._limits)
+        binding = _binding(scope, where, ascending=query.ascending)
         after = None
         if query.cursor is not None:
             after = self._cursors.open(query.cursor, Position, binding=binding)
         listing = Listing(
             limit=self._limits.page(query.limit, "limit"),
             after=after,
-            kind=query.kind,
-            tag=query.tag,
-            agent_id=query.agent_id,
-            run_id=query.run_id,
+            where=where,
             ascending=query.ascending,
         )
         page = await self._store.list(scope, listing, now=self._clock.now())
@@ -262,6 +286,5 @@ def _earliest(memories: Sequence[Memory]) -> datetime | None:
     return min((memory.expires_at for memory in memories if memory.expires_at is not None), default=None)
 
 
-def _binding(scope: Scope, query: ListQuery) -> bytes:
-    filters = (query.kind, query.tag, query.agent_id, query.run_id, query.ascending)
-    return blake2b(scope.id.bytes + msgspec.msgpack.encode(filters), digest_size=16).digest()
+def _binding(scope: Scope, where: Filter | None, *, ascending: bool) -> bytes:
+    return blake2b(b"%b%d%b" % (scope.id.bytes, ascending, encoded(where)), digest_size=16).digest()

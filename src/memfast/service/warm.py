@@ -25,6 +25,9 @@ _T = TypeVar("_T")
 INLINE_CELLS = 5_000_000
 """Rows times dimensions up to which a search runs on the event loop: about 300 µs. A larger one takes a thread."""
 
+INLINE_DECODED_ROWS = 300
+"""Rows whose JSON a filter may read on the event loop: about 300 µs too."""
+
 COMPLETE_MAX = 100_000
 """Shards whose epochs are remembered."""
 
@@ -104,8 +107,13 @@ class Warm:
             update.add_done_callback(lambda task: self._updated(scope.id, epochs, task))
         return await asyncio.shield(update)
 
-    def is_short(self, shard: Shard) -> bool:
-        """Whether a search of the shard may run on the event loop. One that may not is given to `run`."""
+    def is_short(self, shard: Shard, *, decodes: bool = False) -> bool:
+        """Whether a search of the shard may run on the event loop. One that may not is given to `run`.
+
+        With `decodes` it reads the JSON of its rows.
+        """
+        if decodes and len(shard) > INLINE_DECODED_ROWS:
+            return False
         return len(shard) * self._dimensions <= INLINE_CELLS
 
     async def run(self, work: Callable[[], _T]) -> _T:

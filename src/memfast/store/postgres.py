@@ -11,6 +11,7 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
+from memfast.filters import Filter
 from memfast.model import (
     Change,
     Delta,
@@ -28,6 +29,7 @@ from memfast.model import (
 )
 from memfast.store.codecs import decode_vectors
 from memfast.store.commit import Commit
+from memfast.store.conditions import narrowed
 from memfast.store.pool import Pool
 from memfast.store.queries import READ, WRITE
 from memfast.store.records import read_memory
@@ -70,25 +72,25 @@ class PostgresStore:
         edge = _FIRST if listing.ascending else _LAST
         created_at, after = (listing.after.created_at, listing.after.id) if listing.after else edge
         statement = READ.list_ascending if listing.ascending else READ.list_descending
-        records = await self._pool.fetch(
-            statement,
-            scope.id,
-            now,
-            created_at,
-            after,
-            listing.limit + 1,
-            listing.kind,
-            listing.tag,
-            listing.agent_id,
-            listing.run_id,
-        )
+        own = (scope.id, now, created_at, after, listing.limit + 1)
+        records = await self._pool.fetch(*narrowed(statement, listing.where, *own))
         memories = [read_memory(scope.user_id, record, 1) for record in records if record[1] is not None]
         expires_at = min((each.expires_at for each in memories if each.expires_at is not None), default=None)
         return MemoryPage(memories[: listing.limit], len(memories) > listing.limit, records[0][0] or 0, expires_at)
 
-    async def nearest(self, scope: Scope, vector: NDArray[np.float32], limit: int, *, now: datetime) -> NearestRows:
+    async def nearest(
+        self,
+        scope: Scope,
+        vector: NDArray[np.float32],
+        limit: int,
+        *,
+        now: datetime,
+        where: Filter | None = None,
+    ) -> NearestRows:
         """See `ports.MemoryStore.nearest`."""
-        records = await self._pool.fetch(READ.nearest, scope.id, self._generation, vector, limit, now)
+        statement = READ.nearest if where is None else READ.nearest_where
+        own = (scope.id, self._generation, vector, limit, now)
+        records = await self._pool.fetch(*narrowed(statement, where, *own))
         found = [record for record in records if record[2] is not None]
         vectors = decode_vectors([record[1] for record in found], self._dimensions)
         return NearestRows(_Rows(scope.user_id, found), vectors, records[0][0] or 0)

@@ -6,7 +6,7 @@ import re
 from importlib.resources import files
 from types import SimpleNamespace
 
-__all__ = ["ACCESS", "ADMIN", "READ", "WRITE", "parse"]
+__all__ = ["ACCESS", "ADMIN", "CONDITIONS", "READ", "WRITE", "parse"]
 
 _HEADER = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 
@@ -32,6 +32,7 @@ def _load(file_name: str) -> SimpleNamespace:
     return SimpleNamespace(**parse(text))
 
 
+CONDITIONS = _load("conditions.sql")
 READ = _load("read.sql")
 WRITE = _load("write.sql")
 ADMIN = _load("admin.sql")

@@ -409,7 +409,7 @@ SEARCHES = [
     ({"query": "x", "min_score": 1.1}, "$.min_score"),
     ({"query": "x", "mode": "hybrid"}, "$.mode"),
     ({"query": "x", "mode": "lexical"}, "$.mode"),
-    ({"query": "x", "filter": {"kind": "fact"}}, "filter"),
+    ({"query": "x", "filter": {"kind": {"like": "fact"}}}, "$.filter.kind.like"),
     ({"query": "x", "explain": True}, "explain"),
     ({"query": "x", "min_version": 1}, "min_version"),
     ({"query": "x", "consistency": "strong"}, "consistency"),
@@ -433,7 +433,7 @@ JSON_VALUES = st.recursive(
     max_leaves=12,
 )
 NAMES = ["user_id", "text", "id", "ids", "memories", "tags", "metadata", "query", "embedding", "limit", "importance"]
-NAMES += ["created_at", "expires_at", "on_conflict", "kind", "min_score", "mode", "agent_id", "", "x"]
+NAMES += ["created_at", "expires_at", "on_conflict", "kind", "min_score", "mode", "agent_id", "filter", "", "x"]
 BODIES = (
     st.dictionaries(st.sampled_from(NAMES), JSON_VALUES, max_size=6)
     | st.fixed_dictionaries(

@@ -36,6 +36,7 @@ BEYOND_SCHEMA = (
     "below 2^53",
     "bytes of UTF-8",
     "levels deep",
+    "conditions, each",
     "bytes as JSON",
     "If-Match",
     "Number out of range",

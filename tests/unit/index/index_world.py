@@ -1,4 +1,4 @@
-"""A scope as a dictionary, the plain reading of every condition, and strategies for both."""
+"""A scope as a dictionary, and strategies for its memories; filters and their plain reading are in `filter_world`."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 from hypothesis import strategies as st
 
-from memfast.index.filters import AllOf, AnyOf, Between, HasAny, MetadataIs, Not, OneOf
+from filter_world import memory_fields, passes
 from memfast.index.shard import Shard, ShardIdentity
 from memfast.model import Delta, Memory, NearestRows
 from memfast.search.rank import rank
@@ -32,18 +32,6 @@ _rng = np.random.default_rng(5)
 VECTORS = unit(np.concatenate((np.eye(DIMENSIONS), -np.eye(DIMENSIONS), _rng.standard_normal((16, DIMENSIONS)))))
 """Few, so that rows tie; opposite ones, so that many score zero."""
 
-NAMES = ["a", "b", 'ä\n"quoted"', "b,", "null"]
-METADATA = [
-    b"{}",
-    b'{"n":1}',
-    b'{"n":1.0}',
-    b'{"n":true}',
-    b'{"n":null}',
-    b'{"deep":{"list":[1,true,"x"]}}',
-    b'{"deep":{"list":[1,1,"x"]}}',
-    '{"n":"ä}"}'.encode(),
-]
-
 
 def at(seconds):
     """A time near the epoch of the tests."""
@@ -56,108 +44,23 @@ def at_us(seconds):
 
 
 memories = st.builds(
-    Memory,
+    lambda fields, **others: Memory(**fields, **others),
+    memory_fields,
     id=st.sampled_from(IDS),
     user_id=st.just("ümlaut"),
     text=st.text(max_size=12),
-    kind=st.sampled_from(NAMES),
-    tags=st.lists(st.sampled_from(NAMES), max_size=3),
-    entities=st.lists(st.sampled_from(NAMES), max_size=2),
-    importance=st.sampled_from([0.0, 0.25, 0.5, 1.0]),
-    metadata=st.sampled_from(METADATA).map(msgspec.Raw),
-    agent_id=st.none() | st.sampled_from(NAMES),
-    run_id=st.none() | st.sampled_from(NAMES),
-    source=st.none() | st.text(max_size=3),
-    created_at=st.integers(0, 9).map(at),
-    updated_at=st.integers(0, 9).map(at),
-    expires_at=st.none() | st.none() | st.integers(0, 9).map(at),
     version=st.just(0),
 )
 vectors = st.integers(0, len(VECTORS) - 1).map(lambda number: VECTORS[number])
-names = st.lists(st.sampled_from([*NAMES, "unheard of"]), max_size=2)
-bounds = st.none() | st.integers(-1, 10).map(at_us)
-levels = st.none() | st.sampled_from([0.0, 0.25, 0.3, 1.0])
-conditions = st.recursive(
-    st.one_of(
-        st.builds(OneOf, st.sampled_from(["kind", "agent_id", "run_id"]), names),
-        st.builds(HasAny, st.sampled_from(["tags", "entities"]), names),
-        st.builds(Between, st.sampled_from(["created_at", "updated_at"]), bounds, bounds),
-        st.builds(Between, st.just("importance"), levels, levels),
-        st.builds(
-            MetadataIs,
-            st.sampled_from([("n",), ("deep", "list"), ("n", "deeper"), ()]),
-            st.sampled_from([1, 1.0, True, None, "ä}", [1, True, "x"], {}, {"n": 1}, False, 0]),
-        ),
-    ),
-    lambda parts: st.one_of(
-        st.builds(AllOf, st.lists(parts, max_size=3)),
-        st.builds(AnyOf, st.lists(parts, max_size=3)),
-        st.builds(Not, parts),
-    ),
-    max_leaves=4,
-)
-
-
-def same_json(left, right):
-    """JSON equality: by the text of both, with whole floats as integers."""
-
-    def plain(value):
-        if isinstance(value, float) and value.is_integer():
-            return int(value)
-        if isinstance(value, dict):
-            return {key: plain(each) for key, each in value.items()}
-        return [plain(each) for each in value] if isinstance(value, list) else value
-
-    return msgspec.json.encode(plain(left), order="sorted") == msgspec.json.encode(plain(right), order="sorted")
-
-
-def holds(condition, memory):
-    """What a condition means, one memory at a time."""
-    match condition:
-        case AllOf(parts):
-            return all(holds(part, memory) for part in parts)
-        case AnyOf(parts):
-            return any(holds(part, memory) for part in parts)
-        case Not(part):
-            return not holds(part, memory)
-        case _:
-            return field_holds(condition, memory)
-
-
-def field_holds(condition, memory):
-    """What a condition on one field means."""
-    match condition:
-        case OneOf(field, values):
-            return getattr(memory, field) in values
-        case HasAny(field, values):
-            return bool(set(getattr(memory, field)) & set(values))
-        case Between(field, first, last):
-            value = getattr(memory, field)
-            if field != "importance":
-                value = round((value - EPOCH).total_seconds() * 1e6) + EPOCH_US
-            return (first is None or value >= first) and (last is None or value <= last)
-        case MetadataIs(path, value):
-            held = value_at(msgspec.json.decode(memory.metadata), path)
-            return held is not MISSING and same_json(held, value)
-
-
-MISSING = object()
-
-
-def value_at(value, path):
-    """The value at a path of keys, or MISSING."""
-    for key in path:
-        value = value.get(key, MISSING) if isinstance(value, dict) else MISSING
-    return value
 
 
 def ranked(rows, vector, k, *, now_us, where=None, min_score=0.0):
-    """The hits of a search over a dictionary of (memory, vector) by id."""
+    """The hits of a search over a dictionary of (memory, vector) by id; `where` is a filter in its JSON form."""
     now = EPOCH + timedelta(microseconds=now_us - EPOCH_US)
     live = [
         (memory, each)
         for _, (memory, each) in sorted(rows.items())
-        if (memory.expires_at is None or memory.expires_at > now) and (where is None or holds(where, memory))
+        if (memory.expires_at is None or memory.expires_at > now) and (where is None or passes(where, memory))
     ]
     matrix = np.array([each for _, each in live], np.float32).reshape(-1, DIMENSIONS)
     return rank(NearestRows([memory for memory, _ in live], matrix, 0), vector, k, min_score)

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from index_world import DIMENSIONS, IDENTITY, World, found, numbered, ranked, unit, wanted
 
+from filter_world import read
 from memfast.index import hnsw, shard
-from memfast.index.filters import OneOf
 from memfast.index.hnsw import EF, Graph
 from memfast.index.shard import Shard
 from memfast.model import Delta
@@ -52,8 +52,8 @@ def test_what_a_graph_cannot_answer_is_scanned(large):
     """Many hits, and conditions that few rows meet, are answered exactly."""
     world, built = large
     query = cloud(1, DIMENSIONS, 3)[0]
-    for k, where in ((EF // 2 + 1, None), (20, OneOf("kind", ["rare"])), (5, OneOf("kind", []))):
-        hits = built.search(query, k, now_us=0, where=where)
+    for k, where in ((EF // 2 + 1, None), (20, {"kind": "rare"}), (5, {"kind": {"in": []}})):
+        hits = built.search(query, k, now_us=0, where=read(where))
         assert found(hits) == wanted(ranked(world.rows, query, k, now_us=0, where=where))
 
 
@@ -61,8 +61,8 @@ def test_a_condition_that_many_rows_meet_is_applied_to_candidates(large):
     """Every hit meets the condition, and there are as many as asked for."""
     world, built = large
     query = cloud(1, DIMENSIONS, 4)[0]
-    hits = built.search(query, 10, now_us=0, where=OneOf("kind", ["fact"]))
-    assert found(hits) == wanted(ranked(world.rows, query, 10, now_us=0, where=OneOf("kind", ["fact"])))
+    hits = built.search(query, 10, now_us=0, where=read({"kind": "fact"}))
+    assert found(hits) == wanted(ranked(world.rows, query, 10, now_us=0, where={"kind": "fact"}))
 
 
 def test_hits_that_are_gone_leave_no_gap():

@@ -20,7 +20,6 @@ from index_world import (
     World,
     at,
     at_us,
-    conditions,
     found,
     memories,
     numbered,
@@ -29,6 +28,7 @@ from index_world import (
     wanted,
 )
 
+from filter_world import read, wire_filters
 from memfast.http.wire import SearchAnswer, SearchHit
 from memfast.index.shard import Shard
 from memfast.model import Memory
@@ -91,13 +91,13 @@ class ShardMachine(RuleBasedStateMachine):
         vector=vectors,
         k=st.integers(0, 45),
         now_us=moments,
-        where=st.none() | conditions,
+        where=st.none() | wire_filters,
         min_score=st.sampled_from([0.0, 0.0, 0.5]),
     )
     def search(self, vector, k, now_us, where, min_score):
         """Find what ranking all rows finds, in the newest shard and in all older ones."""
         for shard, rows in [*self.past, (self.shard, self.world.rows)]:
-            hits = shard.search(vector, k, now_us=now_us, where=where, min_score=min_score)
+            hits = shard.search(vector, k, now_us=now_us, where=read(where), min_score=min_score)
             expected = ranked(rows, vector, k, now_us=now_us, where=where, min_score=min_score)
             if shard.graph is not None:
                 expected = self.with_equal_hits_of(hits, rows, vector, expected)
@@ -151,12 +151,12 @@ def test_every_version_of_a_shard_answers_as_its_scope_did(twin, small_limits):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(memories, vectors), min_size=1, max_size=40, unique_by=lambda row: row[0].id), conditions)
-def test_conditions_mean_what_they_say(rows, where):
-    """A condition passes the memories that its plain reading passes."""
+@given(st.lists(st.tuples(memories, vectors), min_size=1, max_size=40, unique_by=lambda row: row[0].id), wire_filters)
+def test_filters_mean_what_they_say(rows, where):
+    """A filter passes the memories that its plain reading passes."""
     world = World()
     world.write(rows)
-    hits = world.build().search(VECTORS[0], 50, now_us=at_us(-1), where=where)
+    hits = world.build().search(VECTORS[0], 50, now_us=at_us(-1), where=read(where))
     assert found(hits) == wanted(ranked(world.rows, VECTORS[0], 50, now_us=at_us(-1), where=where))
 
 

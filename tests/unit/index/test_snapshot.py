@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from index_world import IDENTITY, VECTORS, World, at_us, conditions, found, memories, numbered, ranked, vectors, wanted
+from index_world import IDENTITY, VECTORS, World, at_us, found, memories, numbered, ranked, vectors, wanted
 
+from filter_world import read, wire_filters
 from memfast.index import shard, snapshot
 from memfast.index.block import encode_fragment
 from memfast.index.snapshot import load, save
@@ -38,7 +39,7 @@ def saved(path, writes=(), more=()):
 
 
 @any_fixture
-@given(rows, rows, conditions)
+@given(rows, rows, wire_filters)
 def test_what_is_loaded_is_what_was_saved(tmp_path, small_limits, first, more, where):
     """A loaded shard answers as the saved one, before and after more writes."""
     path = tmp_path / "shard"
@@ -48,7 +49,7 @@ def test_what_is_loaded_is_what_was_saved(tmp_path, small_limits, first, more, w
     for change in ([(memory, vector) for memory, vector in first[:3]], [memory.id for memory, _ in more[:3]]):
         loaded = loaded.apply(world.write(change))
     for each in (loaded, loaded.rebuilt(), loaded.rebuilt(flat_limit=0)):
-        hits = each.search(VECTORS[0], 45, now_us=at_us(3), where=where)
+        hits = each.search(VECTORS[0], 45, now_us=at_us(3), where=read(where))
         assert found(hits) == wanted(ranked(world.rows, VECTORS[0], 45, now_us=at_us(3), where=where))
 
 

@@ -26,19 +26,33 @@ LEFT JOIN (
 LEFT JOIN memories m ON m.scope_id = $1 AND m.id = n.id
 ORDER BY n.id;
 
+-- name: nearest_where
+-- The same among the memories that pass a filter, all of which are compared: where k pass, k are found.
+-- Plan: memory_vectors and memories by an index that begins with the scope, top-N sort, memories by primary key.
+SELECT s.version AS scope_version, n.embedding, m.id, m.text, m.kind, m.tags, m.entities, m.importance, m.metadata,
+       m.agent_id, m.run_id, m.source, m.created_at, m.updated_at, m.expires_at, m.version
+FROM (SELECT (SELECT version FROM scopes WHERE scope_id = $1) AS version) s
+LEFT JOIN (
+    SELECT v.id, v.embedding FROM memory_vectors v JOIN memories m ON m.scope_id = v.scope_id AND m.id = v.id
+    WHERE v.scope_id = $1 AND v.generation = $2 AND (v.expires_at IS NULL OR v.expires_at > $5)
+          AND m.scope_id = $1 AND m.deleted_at IS NULL AND {where}
+    ORDER BY round(LEAST(v.embedding <#> $3, 0) * 1e6), v.id
+    LIMIT $4
+) n ON true
+LEFT JOIN memories m ON m.scope_id = $1 AND m.id = n.id
+ORDER BY n.id;
+
 -- name: list_descending
--- The filters never choose the plan (no index knows them), so one statement serves them all.
+-- A filter never chooses the plan: no index knows its fields.
 -- Plan: memories_by_time backwards.
 SELECT s.version AS scope_version, m.*
 FROM (SELECT (SELECT version FROM scopes WHERE scope_id = $1) AS version) s
 LEFT JOIN LATERAL (
     SELECT id, text, kind, tags, entities, importance, metadata, agent_id, run_id, source, created_at, updated_at,
            expires_at, version
-    FROM memories
+    FROM memories m
     WHERE scope_id = $1 AND deleted_at IS NULL AND (expires_at IS NULL OR expires_at > $2)
-          AND (created_at, id) < ($3, $4)
-          AND ($6::text IS NULL OR kind = $6) AND ($7::text IS NULL OR $7 = ANY (tags))
-          AND ($8::text IS NULL OR agent_id = $8) AND ($9::text IS NULL OR run_id = $9)
+          AND (created_at, id) < ($3, $4) AND {where}
     ORDER BY created_at DESC, id DESC LIMIT $5
 ) m ON true;
 
@@ -49,11 +63,9 @@ FROM (SELECT (SELECT version FROM scopes WHERE scope_id = $1) AS version) s
 LEFT JOIN LATERAL (
     SELECT id, text, kind, tags, entities, importance, metadata, agent_id, run_id, source, created_at, updated_at,
            expires_at, version
-    FROM memories
+    FROM memories m
     WHERE scope_id = $1 AND deleted_at IS NULL AND (expires_at IS NULL OR expires_at > $2)
-          AND (created_at, id) > ($3, $4)
-          AND ($6::text IS NULL OR kind = $6) AND ($7::text IS NULL OR $7 = ANY (tags))
-          AND ($8::text IS NULL OR agent_id = $8) AND ($9::text IS NULL OR run_id = $9)
+          AND (created_at, id) > ($3, $4) AND {where}
     ORDER BY created_at, id LIMIT $5
 ) m ON true;
 
