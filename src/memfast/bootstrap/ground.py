@@ -20,7 +20,7 @@ from memfast.config import Config
 from memfast.errors import DatabaseRefused
 from memfast.kernels import SlotTable
 from memfast.store.database import Prepared, new_lineage, prepare
-from memfast.store.embedded import Cluster, DataDirLock
+from memfast.store.embedded import Cluster, DataDirLock, Keeper
 from memfast.store.life import Note, continues_life, server_life, write_note
 from memfast.store.pool import PoolSize, connect, pool_size
 from memfast.store.server import ServerFacts
@@ -103,7 +103,9 @@ def database_address(config: Config, report: Reporter) -> Iterator[dict[str, Any
             return
         cluster = Cluster(data_dir, major=config.postgres.embedded_major, report=report)
         try:
-            yield dict(cluster.start().connect_arguments())
+            address = dict(cluster.start().connect_arguments())
+            with Keeper(cluster, report):
+                yield address
         finally:
             cluster.stop()
 

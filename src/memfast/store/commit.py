@@ -17,14 +17,8 @@ __all__ = ["Commit"]
 _STATUS_POLL_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0, 2.0, 3.0)
 """Waits between questions for a transaction's fate after a broken COMMIT, in seconds."""
 
-_LOST = (
-    OSError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-)
-"""What a COMMIT ends with when its answer cannot be had. A timeout is an OSError."""
+_BROKEN = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""What a COMMIT fails with, whoever says so: the network, the server, or the driver. A timeout is an OSError."""
 
 
 class Commit:
@@ -96,13 +90,18 @@ class _Context:
             return
         try:
             await self._transaction.commit()
-        except _LOST as lost:
-            if not self._commit.wrote:
+        except _BROKEN as broken:
+            if not self._commit.wrote or _rolled_back(broken):
                 raise
-            await self._commit.resolve(lost)
+            await self._commit.resolve(broken)
 
     async def _roll_back(self) -> None:
         try:
             await self._transaction.rollback()
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             return  # the connection is gone and the transaction with it; the first error is the one to tell
+
+
+def _rolled_back(error: BaseException) -> bool:
+    """Whether the server itself said so: an ERROR, while FATAL and PANIC end a session whose COMMIT may stand."""
+    return isinstance(error, asyncpg.PostgresError) and getattr(error, "severity_en", None) == "ERROR"

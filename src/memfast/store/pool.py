@@ -62,6 +62,7 @@ _BROKEN = (
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
+    asyncpg.InternalClientError,
 )
 """After these another connection may do better."""
 
@@ -315,7 +316,7 @@ class Pool:
                     taken.append(await self._pool.acquire())  # open ones come first, and without a pause
         dead = sum(await asyncio.gather(*map(_dead, taken)))
         for connection in taken:
-            await self._pool.release(connection)
+            await self._release(connection)
         return dead
 
     async def watch(self, interval_s: float) -> None:
@@ -382,7 +383,7 @@ class Pool:
                 yield use
             outcome = self._judged(purpose, use, None)
             connection, use.connection = use.connection, None
-            await self._pool.release(connection, timeout=PING_S)
+            await self._release(connection)
         except BaseException as error:
             outcome = self._judged(purpose, use, error)
             raise
@@ -438,6 +439,13 @@ class Pool:
         """Release a connection that may be in trouble, without waiting: to cancel what it does may take long."""
         connection, use.connection = use.connection, None
         self._run(self._pool.release(connection, timeout=PING_S))
+
+    async def _release(self, connection: Any) -> None:
+        """Give a connection back. One that broke meanwhile is closed, and what was done on it stands all the same."""
+        try:
+            await self._pool.release(connection, timeout=PING_S)
+        except _UNREACHABLE as error:
+            _log.debug("a connection was lost: %s", error)
 
     async def _connected(self, connection: Any) -> None:
         self._counts.created += 1

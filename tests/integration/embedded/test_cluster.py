@@ -173,6 +173,19 @@ def test_a_pid_file_that_names_a_foreign_process_fools_nobody(data_dir, clusters
             foreign.kill()
 
 
+def test_a_killed_server_that_nobody_collected_is_no_obstacle(data_dir, clusters, fetch, pid_of, gone, poll):
+    """Its number still stands in the process table, as where process 1 collects no orphans: a start works."""
+    folder = data_dir()
+    first = clusters(folder)
+    fetch(first.start(), "CREATE TABLE kept AS SELECT 7 AS x")
+    pid = pid_of(folder)
+    os.kill(pid, signal.SIGKILL)
+    poll(lambda: gone(pid))
+    os.kill(pid, 0)  # it is there, for whoever asks the system
+    assert fetch(clusters(folder).start(), "SELECT x FROM kept") == [(7,)]
+    first._child.wait(30)
+
+
 def test_the_server_of_another_data_directory_is_not_taken_for_ours(data_dir, clusters, fetch, pid_of):
     """A pid file that names the PostgreSQL next door leads to no adoption and no stop."""
     here, there = data_dir(name="here"), data_dir(name="there")

@@ -159,3 +159,36 @@ async def test_no_broken_connection_hides_what_happened(server, database, proxy,
         assert await ids_of(store, scope) == stood
         assert len(stood) == 5
         assert len(undone) == 3
+
+
+async def test_a_connection_that_breaks_after_its_commit_hides_nothing(store, new_create, ids_of, scope, monkeypatch):
+    """The connection is lost while it is given back: the write was committed and is a success."""
+    end, loop, lost = asyncpg.transaction.Transaction.commit, asyncio.get_running_loop(), []
+
+    async def commit(self):
+        await end(self)
+        # After the pool has begun to take it back, and before it has looked at it.
+        loop.call_soon(loop.call_soon, self._connection.terminate)
+        lost.append(self._connection)
+
+    monkeypatch.setattr(asyncpg.transaction.Transaction, "commit", commit)
+    change = new_create()
+    assert (await store.apply([change], now=NOW))[0].status == "created"
+    assert lost[0].is_closed()
+    assert await ids_of(store, scope) == {change.memory.id}
+
+
+@pytest.mark.parametrize("error", [asyncpg.InternalClientError("in progress"), asyncpg.DiskFullError("PANIC")])
+async def test_only_the_servers_own_word_is_a_verdict(store, new_create, ids_of, scope, monkeypatch, error):
+    """COMMIT fails in the driver, or with the last words of a server that ends: the database is asked what happened."""
+    end = asyncpg.transaction.Transaction.commit
+
+    async def commit(self):
+        await end(self)
+        error.severity_en = "PANIC"
+        raise error
+
+    monkeypatch.setattr(asyncpg.transaction.Transaction, "commit", commit)
+    change = new_create()
+    assert (await store.apply([change], now=NOW))[0].status == "created"
+    assert await ids_of(store, scope) == {change.memory.id}

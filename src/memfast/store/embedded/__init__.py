@@ -6,6 +6,7 @@ All of it is synchronous: it runs before the event loop, or in a command.
 from memfast.store.embedded.backup import backup, restore
 from memfast.store.embedded.binaries import available_majors
 from memfast.store.embedded.cluster import Cluster, Endpoint
+from memfast.store.embedded.keeper import Keeper
 from memfast.store.embedded.lock import DataDirLock, holder_pids
 from memfast.store.embedded.upgrade import upgrade
 
@@ -13,6 +14,7 @@ __all__ = [
     "Cluster",
     "DataDirLock",
     "Endpoint",
+    "Keeper",
     "available_majors",
     "backup",
     "holder_pids",

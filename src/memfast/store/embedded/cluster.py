@@ -99,12 +99,14 @@ class Cluster:
         self._stop_timeout_s = stop_timeout_s
         self._report = report
         self._child: subprocess.Popen[bytes] | None = None
+        self._pid = 0
 
-    def start(self, *, tidy: bool = True) -> Endpoint:
+    def start(self, *, tidy: bool = True, create: bool = True) -> Endpoint:
         """Make the database if there is none; adopt a server that still runs, else start one and wait for it.
 
         Args:
             tidy: first remove or finish what an interrupted init, restore or upgrade left.
+            create: whether a database that is not there is made, or is an error.
 
         Raises:
             DatabaseRefused: the directory, its version or its settings cannot be used, or the server would
@@ -121,7 +123,7 @@ class Cluster:
             account = choose_account(layout.pgdata, self._report)
             if account:
                 require_reach(account, layout.data_dir)
-            if not layout.pgdata.exists():
+            if create and not layout.pgdata.exists():
                 binaries = reachable_binaries(self._major, account, layout.data_dir, self._report)
                 initialise(layout, binaries, account, self._report)
             self.trim_log()
@@ -140,6 +142,10 @@ class Cluster:
         if postmaster is None or postmaster.status != "ready" or not _answers(postmaster):
             return None
         return self._endpoint(postmaster)
+
+    def lives(self) -> bool:
+        """Whether the server that was started or adopted last has not ended."""
+        return self._lives(self._pid)
 
     def stop(self) -> None:
         """Stop the server, if one runs: fast, and after `stop_timeout_s` immediately. Idempotent.
@@ -185,6 +191,7 @@ class Cluster:
             ready = self._wait_until_ready(postmaster.pid, _size(self._layout.log_file))
             # Another socket means another purpose: pg_upgrade starts servers too.
             if (ready.port, ready.socket_dir) == (PORT, self._layout.socket_dir()) and _answers(ready):
+                self._pid = ready.pid
                 self._report(f"Found PostgreSQL running (process {ready.pid}), left by an earlier service")
                 return self._endpoint(ready)
         self._report(f"Stopping PostgreSQL (process {postmaster.pid}), which cannot be used as it runs")
@@ -209,10 +216,11 @@ class Cluster:
         # its own mask when it starts.
         held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         try:
-            self._child = self._spawn(binaries, account)
+            self._child = child = self._spawn(binaries, account)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, held)
-        return self._endpoint(self._wait_until_ready(self._child.pid, log_start))
+        self._pid = child.pid
+        return self._endpoint(self._wait_until_ready(child.pid, log_start))
 
     def _spawn(self, binaries: Binaries, account: Account | None) -> subprocess.Popen[bytes]:
         layout = self._layout
@@ -271,8 +279,9 @@ class Cluster:
         raise self._failed(log_start)
 
     def _lives(self, pid: int) -> bool:
-        if self._child is not None and self._child.pid == pid:
-            return self._child.poll() is None
+        child = self._child
+        if child is not None and child.pid == pid:
+            return child.poll() is None
         return alive(pid)
 
     def _failed(self, log_start: int) -> DatabaseRefused | CommandFailed:
@@ -385,13 +394,14 @@ def _owner(pgdata: Path) -> Account | None:
 
 
 def _forgiving(pgdata: Path) -> dict[str, str]:
-    """Let PostgreSQL pass over a pid file whose number is a foreign process's by now.
+    """Let PostgreSQL pass over a pid file that was left behind; no process works in the directory any more.
 
-    It refuses to start then, unless that is its grandparent, which is how pg_ctl names itself. The file
-    stays, and with it PostgreSQL's own look for processes that still use the old shared memory.
+    It refuses to start while the number in there is anybody's: a foreign process's by now, or that of a killed server
+    which nobody has collected yet. Its grandparent's it allows, which is how pg_ctl names itself. The file stays, and
+    with it PostgreSQL's own look for processes that still use the old shared memory.
     """
     stale = read_postmaster(pgdata)
-    return {"PG_GRANDPARENT_PID": str(abs(stale.pid))} if stale and alive(abs(stale.pid)) else {}
+    return {"PG_GRANDPARENT_PID": str(abs(stale.pid))} if stale else {}
 
 
 def _answers(postmaster: Postmaster) -> bool:
