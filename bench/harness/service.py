@@ -14,13 +14,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import psutil
 
 from memfast.store.embedded import Cluster
 
-__all__ = ["READY", "Planted", "Program", "Service", "free_port", "scratch_dir"]
+__all__ = ["READY", "Plantable", "Planted", "Program", "Service", "free_port", "scratch_dir"]
 
 READY = b"GET /v1/health/ready HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n"
 
@@ -75,6 +75,11 @@ class Program:
             self._process.wait()
             raise
 
+    def reap(self) -> None:
+        """Collect a process that was killed."""
+        if self._process is not None:
+            self._process.wait(_STOP_S)
+
     def wait_for(self, request: bytes, *, timeout_s: float = _START_S) -> float:
         """Send a request again and again until it is answered with 200.
 
@@ -110,6 +115,14 @@ class Program:
         return self._log_file.read_bytes()[-_TAIL_BYTES:].decode("utf-8", errors="replace")
 
 
+class Plantable(Protocol):
+    """A fault that a service can be started with."""
+
+    def program(self) -> list[str]:
+        """The module that runs such a service, and its first arguments."""
+        ...
+
+
 @dataclass(frozen=True)
 class Planted:
     """CPU time that a service is made to lose, in seconds: once at its start, and with every request."""
@@ -128,17 +141,26 @@ class Service(Program):
     Args:
         data_dir: its data directory.
         settings: further words of its command line.
-        planted: a slow-down that a gate must catch.
+        planted: a fault that a gate must catch.
         wait: whether to return only when it is ready.
+        port: where it listens; 0 is any that is free.
+        environment: variables beside those of this process.
     """
 
     def __init__(
-        self, data_dir: Path, *, settings: tuple[str, ...] = (), planted: Planted | None = None, wait: bool = True
+        self,
+        data_dir: Path,
+        *,
+        settings: tuple[str, ...] = (),
+        planted: Plantable | None = None,
+        wait: bool = True,
+        port: int = 0,
+        environment: dict[str, str] | None = None,
     ) -> None:
-        port = free_port()
+        port = port or free_port()
         program = ["memfast"] if planted is None else planted.program()
         command = [sys.executable, "-m", *program, "serve", "--port", str(port), "--data-dir", str(data_dir), *settings]
-        super().__init__(command, port, data_dir.with_suffix(".log"))
+        super().__init__(command, port, data_dir.with_suffix(".log"), environment)
         self.data_dir = data_dir
         self.url = f"http://127.0.0.1:{port}"
         self._wait = wait
