@@ -29,6 +29,7 @@ from bench.harness.report import Figure, Report, finish, number, options, print_
 from bench.harness.service import Planted, Service, scratch_dir
 from memfast.store.pool import connect
 from memfast.store.queries import WRITE
+from memfast.store.texts import hash_text
 
 __all__ = ["measure"]
 
@@ -44,7 +45,7 @@ _GATED_BATCH = 100
 _BATCHES = (1, 10, 50, 100, 1000)
 _MEMORY_COLUMNS = (
     *("scope_id", "id", "version", "text", "kind", "tags", "entities", "importance", "metadata"),
-    *("agent_id", "run_id", "source", "created_at", "updated_at", "expires_at"),
+    *("agent_id", "run_id", "source", "created_at", "updated_at", "expires_at", "text_hash"),
 )
 _VECTOR_COLUMNS = ("scope_id", "generation", "id", "expires_at", "embedding")
 
@@ -160,7 +161,7 @@ def _records(texts: Sequence[str], vectors: NDArray[np.float32]) -> tuple[Any, .
     scope_id, now, first = uuid.uuid4(), datetime.now(UTC), uuid.uuid4().int >> 64 << 64
     ids = [uuid.UUID(int=first + position) for position in range(len(texts))]
     memories = [
-        (scope_id, own, version, text, "fact", [], [], 0.5, b"{}", None, None, None, now, now, None)
+        (scope_id, own, version, text, "fact", [], [], 0.5, b"{}", None, None, None, now, now, None, hash_text(text))
         for version, (own, text) in enumerate(zip(ids, texts, strict=True), 1)
     ]
     rows = [(scope_id, 1, own, None, vector) for own, vector in zip(ids, vectors, strict=True)]

@@ -376,8 +376,8 @@ class Delete(Operation):
         """See `Operation.applied`."""
         if not state.named:
             return state, 404
-        version, before = state.version + 1, state.items.get(self.id)
-        if before is None or not before.live(now):
+        version = state.version + 1
+        if self.id not in state.items:
             return state.changed(version), 204 if self.id in state.buried else 404
         items = {target: item for target, item in state.items.items() if target != self.id}
         return state.changed(version, items=items, buried=state.buried | {self.id}), 204

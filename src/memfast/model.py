@@ -25,6 +25,8 @@ __all__ = [
     "Delete",
     "Delta",
     "ForgetReceipt",
+    "HistoryEvent",
+    "HistoryPage",
     "Hit",
     "HotScope",
     "KeyRecord",
@@ -43,6 +45,7 @@ __all__ = [
     "Snapshot",
     "Status",
     "StoreHealth",
+    "Undelete",
     "User",
     "UserPage",
     "derive_scope_id",
@@ -99,7 +102,8 @@ class Memory(Struct, frozen=True, kw_only=True):
 class Create(Struct, frozen=True, kw_only=True):
     """Store a memory. `vector` is float32 (dimensions,), norm 1; `memory.version` is filled in by the store.
 
-    `fresh_id` says that this process has just drawn the id, so that no row can have it.
+    `fresh_id` says that this process has just drawn the id, so that no row can have it. With `dedupe` nothing is stored
+    when a live memory of the scope says the same (`store.texts`), whatever its id. `actor` is the id of the API key.
     """
 
     scope: Scope
@@ -107,6 +111,8 @@ class Create(Struct, frozen=True, kw_only=True):
     vector: NDArray[np.float32]
     on_conflict: OnConflict = "error"
     fresh_id: bool = False
+    dedupe: bool = False
+    actor: str | None = None
 
 
 class Patch(Struct, frozen=True, kw_only=True):
@@ -119,6 +125,7 @@ class Patch(Struct, frozen=True, kw_only=True):
     id: UUID
     expected_versions: frozenset[int] | None = None
     vector: NDArray[np.float32] | None = None
+    actor: str | None = None
     text: str | UnsetType = UNSET
     kind: str | UnsetType = UNSET
     tags: list[str] | UnsetType = UNSET
@@ -151,20 +158,42 @@ _PATCHED_FIELDS = (
 
 
 class Delete(Struct, frozen=True, kw_only=True):
-    """Remove a memory, leaving a tombstone without content."""
+    """Remove a memory, leaving a tombstone without content. What it said goes to history, with `purge` nowhere.
+
+    With `expired` only a memory that has expired is removed.
+    """
 
     scope: Scope
     id: UUID
     expected_versions: frozenset[int] | None = None
+    purge: bool = False
+    expired: bool = False
+    actor: str | None = None
 
 
-Change = Create | Patch | Delete
+class Undelete(Struct, frozen=True, kw_only=True):
+    """Bring back a memory that was deleted after `since`: the text, the fields, the times and the vector it had.
+
+    Where its vector was made by another model, `vector` is that of `text` by the present one.
+    """
+
+    scope: Scope
+    id: UUID
+    since: datetime
+    expected_versions: frozenset[int] | None = None
+    vector: NDArray[np.float32] | None = None
+    text: str | None = None
+    actor: str | None = None
+
+
+Change = Create | Patch | Delete | Undelete
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
     """What became of one change: `refused` says why it was not made, else `status` and `version` tell.
 
-    `version` is the memory's, `scope_version` the scope's after all changes of the transaction.
+    `version` is the memory's, `scope_version` the scope's after all changes of the transaction. An undelete that needs
+    a vector is refused with `EmbeddingRequired` and the `memory` whose text is to be embedded.
     """
 
     id: UUID
@@ -238,6 +267,28 @@ class Delta(Struct, frozen=True, kw_only=True):
     memories: Sequence[Memory]
     vectors: NDArray[np.float32]
     deleted: Sequence[tuple[UUID, int]] = ()
+
+
+class HistoryEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Something that happened to a memory: `text` is what it said from then on, `previous_text` until then.
+
+    `actor` is the id of the API key that asked for it.
+    """
+
+    event: Literal["created", "updated", "deleted", "undeleted"]
+    version: int
+    at: datetime
+    actor: str | None = None
+    text: str | None = None
+    previous_text: str | None = None
+
+
+class HistoryPage(Struct, frozen=True):
+    """A page of a memory's events, oldest first, whether more follow, and the scope's version of the snapshot."""
+
+    events: list[HistoryEvent]
+    has_more: bool
+    version: int
 
 
 class Hit(Struct, frozen=True):

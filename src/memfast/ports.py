@@ -16,6 +16,7 @@ from memfast.model import (
     DatabaseFacts,
     Delta,
     ForgetReceipt,
+    HistoryPage,
     HotScope,
     KeyRecord,
     Listing,
@@ -144,6 +145,10 @@ class MemoryStore(Protocol):
 
     async def changes_since(self, scope: Scope, version: int) -> Delta | None:
         """What happened in a scope after a version; None when the scope has no row."""
+        ...
+
+    async def history(self, scope: Scope, target: UUID, *, after: int, limit: int, since: datetime) -> HistoryPage:
+        """Events of a memory with versions above `after`, of rows that were superseded after `since` or still stand."""
         ...
 
     async def users(self, namespace: str, after: str | None, limit: int) -> UserPage:

@@ -9,6 +9,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
@@ -36,6 +37,7 @@ from memfast.service.embeddings import CachedEmbedder
 from memfast.service.forget import Forget
 from memfast.service.health import Health
 from memfast.service.heat import Heat
+from memfast.service.history import History
 from memfast.service.identifiers import Identifiers
 from memfast.service.limits import Limits
 from memfast.service.pressure import Pressure
@@ -84,6 +86,7 @@ class Services(Struct, frozen=True, kw_only=True):
     recall: Recall
     searches: Searches
     forget: Forget
+    history: History
     directory: Directory
     health: Health
     pool: Pool
@@ -152,6 +155,9 @@ async def open_services(site: Ground) -> AsyncIterator[Services]:
             recall=recall,
             searches=Searches(recall, embedder),
             forget=Forget(writer, clock),
+            history=History(
+                store, writer, embedder, limits, cursors, clock, timedelta(days=config.history.retention_days)
+            ),
             directory=Directory(store, limits, cursors),
             health=Health(build_store(control, prepared), embedder, clock),
             pool=pool,

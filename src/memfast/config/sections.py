@@ -14,6 +14,7 @@ __all__ = [
     "CacheConfig",
     "Config",
     "EmbeddingConfig",
+    "HistoryConfig",
     "IndexConfig",
     "LimitsConfig",
     "LogConfig",
@@ -149,6 +150,14 @@ class MemoryConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     watch_interval_s: Annotated[float, _doc("how often a worker reads its memory", "s", gt=0, le=60)] = 0.5
 
 
+class HistoryConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What memories said before they were changed, deleted or expired."""
+
+    retention_days: Annotated[
+        float, _doc("how long replaced and deleted text is kept for history and undelete", "days", ge=0, le=36_500)
+    ] = 30.0
+
+
 class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The largest of everything a client may send."""
 
@@ -220,6 +229,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     cache: CacheConfig = CacheConfig()
     index: IndexConfig = IndexConfig()
     memory: MemoryConfig = MemoryConfig()
+    history: HistoryConfig = HistoryConfig()
     limits: LimitsConfig = LimitsConfig()
     resilience: ResilienceConfig = ResilienceConfig()
     log: LogConfig = LogConfig()

@@ -15,7 +15,7 @@ from litestar.types import ASGIApp, Scope
 
 from memfast.bootstrap import Ground, open_services
 from memfast.errors import InvalidRequest, MemfastError, MethodNotAllowed, NotFound
-from memfast.http import routes_admin, routes_memory, routes_search
+from memfast.http import routes_admin, routes_history, routes_memory, routes_search
 from memfast.http.edge import EXCHANGE, Edge
 from memfast.http.exchange import Exchange, Reply
 from memfast.http.openapi import build_document, build_page
@@ -25,7 +25,12 @@ from memfast.resilience.clock import SystemClock
 
 __all__ = ["ROUTES", "build_app"]
 
-ROUTES: tuple[Route, ...] = (*routes_memory.ROUTES, *routes_search.ROUTES, *routes_admin.ROUTES)
+ROUTES: tuple[Route, ...] = (
+    *routes_memory.ROUTES,
+    *routes_history.ROUTES,
+    *routes_search.ROUTES,
+    *routes_admin.ROUTES,
+)
 
 
 class _Application(Litestar):

@@ -145,10 +145,12 @@ def _json_filter() -> dict[str, Any]:
 
 
 def _response(answer: Success) -> dict[str, Any]:
-    headers = {
+    headers: dict[str, Any] = {
         "X-Request-ID": {"schema": {"type": "string"}},
         "X-Process-Time": {"schema": {"type": "string"}},
     }
+    if answer.told:
+        headers["Memfast-Status"] = {"schema": {"enum": ["created", "updated", "duplicate"]}}
     if answer.written:
         headers["Memfast-Token"] = {"schema": {"type": "string"}}
         headers["Memfast-Version"] = {"schema": {"type": "string"}}
@@ -184,7 +186,7 @@ def _tighten(components: dict[str, Any], limits: LimitsConfig) -> None:
         for field, extra in bounds.items():
             for schema in _values(components[body]["properties"].get(field, {})):
                 schema.update(extra)
-    for parameters in ("ListParameters", "UsersParameters"):
+    for parameters in ("HistoryParameters", "ListParameters", "UsersParameters"):
         components[parameters]["properties"]["limit"]["maximum"] = limits.page_items
     batch = components["BatchRequest"]["properties"]["memories"]
     batch.update(items=_schema(BatchItem), maxItems=limits.batch_items)

@@ -20,6 +20,7 @@ from memfast.http.wire import (
     BatchResult,
     BatchResults,
     CreateRequest,
+    DeleteParameters,
     GetManyRequest,
     ListParameters,
     MemoriesFound,
@@ -35,7 +36,7 @@ from memfast.service.coherence import Epochs
 from memfast.service.recall import ListQuery
 from memfast.service.remember import Changes, Draft
 
-__all__ = ["ROUTES"]
+__all__ = ["ROUTES", "written_memory"]
 
 _create_body = BodyDecoder(CreateRequest)
 _batch_body = BodyDecoder(BatchRequest)
@@ -50,8 +51,9 @@ async def create(exchange: Exchange, services: Services) -> Reply:
     """Store one memory."""
     request = exchange.read(_create_body)
     scope = exchange.scope(services.limits.user_id(request.user_id, "$.user_id"))
-    outcome = await services.remember.create(scope, _draft(request, "$"))
-    return _written(exchange, outcome, status=200 if outcome.status != "created" else 201)
+    outcome = await services.remember.create(scope, _draft(request, "$"), actor=exchange.principal.key_id)
+    told = ((b"memfast-status", str(outcome.status).encode()),)
+    return written_memory(exchange, outcome, status=200 if outcome.status != "created" else 201, extra=told)
 
 
 async def create_batch(exchange: Exchange, services: Services) -> Reply:
@@ -63,7 +65,7 @@ async def create_batch(exchange: Exchange, services: Services) -> Reply:
         _batch_draft(exchange, services, raw, position, request.user_id, form)
         for position, raw in enumerate(request.memories)
     ]
-    outcomes = await services.remember.create_many(drafts)
+    outcomes = await services.remember.create_many(drafts, actor=exchange.principal.key_id)
     answer = BatchResults([_result(outcome, position) for position, outcome in enumerate(outcomes)])
     scopes = {item[0].id for item in drafts if not isinstance(item, Rejected)}
     version = max((outcome.scope_version for outcome in outcomes), default=0)
@@ -100,15 +102,25 @@ async def update(exchange: Exchange, services: Services, memory_id: str) -> Repl
     request = exchange.read(_patch_body)
     changes = Changes(**{name: getattr(request, name) for name in request.__struct_fields__})
     outcome = await services.remember.update(
-        scope, exchange.path_id(memory_id), changes, expected_versions=exchange.if_match()
+        scope,
+        exchange.path_id(memory_id),
+        changes,
+        expected_versions=exchange.if_match(),
+        actor=exchange.principal.key_id,
     )
-    return _written(exchange, outcome, status=200)
+    return written_memory(exchange, outcome)
 
 
 async def delete(exchange: Exchange, services: Services, memory_id: str) -> Reply:
     """Delete a memory."""
-    scope = _scope(exchange, services, exchange.parameters(UserParameters))
-    outcome = await services.forget.delete(scope, exchange.path_id(memory_id), expected_versions=exchange.if_match())
+    parameters = exchange.parameters(DeleteParameters)
+    outcome = await services.forget.delete(
+        _scope(exchange, services, parameters),
+        exchange.path_id(memory_id),
+        expected_versions=exchange.if_match(),
+        purge=parameters.purge,
+        actor=exchange.principal.key_id,
+    )
     return exchange.written(status=204, version=outcome.scope_version)
 
 
@@ -197,10 +209,13 @@ def _etag(memory: Memory) -> tuple[tuple[bytes, bytes], ...]:
     return ((b"etag", b'"%d"' % memory.version),)
 
 
-def _written(exchange: Exchange, outcome: Outcome, *, status: int) -> Reply:
+def written_memory(
+    exchange: Exchange, outcome: Outcome, *, status: int = 200, extra: tuple[tuple[bytes, bytes], ...] = ()
+) -> Reply:
+    """The answer to a write of one memory: the memory with its ETag."""
     memory = outcome.memory
     assert memory is not None
-    extra = _etag(memory)
+    extra += _etag(memory)
     if status == 201:
         extra += ((b"location", f"/v1/memories/{memory.id}".encode()),)
     return exchange.written(memory, status=status, version=outcome.scope_version, extra=extra)
@@ -215,8 +230,14 @@ ROUTES = (
         group="memories",
         body=CreateRequest,
         answers={
-            201: Success(Memory, "stored", written=True),
-            200: Success(Memory, "the id was there: updated or left as it is, as on_conflict says", written=True),
+            201: Success(Memory, "stored", written=True, told=True),
+            200: Success(
+                Memory,
+                "the id was there: updated or left as it is, as on_conflict says; or with dedupe the memory that says "
+                "the same",
+                written=True,
+                told=True,
+            ),
         },
         problems=(409, 422),
     ),
@@ -275,7 +296,7 @@ ROUTES = (
         endpoint=delete,
         summary="Delete a memory",
         group="memories",
-        parameters=UserParameters,
+        parameters=DeleteParameters,
         answers={204: Success(None, "deleted, now or before", written=True)},
         problems=(404, 412),
     ),

@@ -16,11 +16,15 @@ Endpoint = Callable[..., Awaitable[Reply]]
 
 
 class Success(Struct, frozen=True):
-    """One successful answer: its body's type (None = empty) and what it means. `written` = it carries a token."""
+    """One successful answer: its body's type (None = empty) and what it means.
+
+    `written` = it carries a token; `told` = `Memfast-Status` tells what became of the request.
+    """
 
     kind: Any
     text: str
     written: bool = False
+    told: bool = False
     media_type: str | None = None
 
 

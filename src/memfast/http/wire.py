@@ -9,7 +9,7 @@ from uuid import UUID
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from memfast.filters import TagsMode
-from memfast.model import Memory, OnConflict, PoolSnapshot, StoreHealth, User
+from memfast.model import HistoryEvent, Memory, OnConflict, PoolSnapshot, StoreHealth, User
 from memfast.resilience.breaker import BreakerSnapshot
 
 __all__ = [
@@ -21,8 +21,11 @@ __all__ = [
     "CacheLayer",
     "Cleared",
     "CreateRequest",
+    "DeleteParameters",
     "GetManyRequest",
     "HealthAnswer",
+    "HistoryAnswer",
+    "HistoryParameters",
     "InvalidateRequest",
     "ListParameters",
     "Live",
@@ -83,6 +86,13 @@ class MemoryFields(Incoming, kw_only=True):
     expires_at: Time | None = None
     embedding: Embedding | None = None
     on_conflict: OnConflict = "error"
+    dedupe: Annotated[
+        bool,
+        Meta(
+            description="store nothing where a memory of the user says the same: equal once both ends are stripped of "
+            "white space and both texts are in Unicode's form NFC"
+        ),
+    ] = False
 
 
 class CreateRequest(MemoryFields, kw_only=True):
@@ -149,6 +159,19 @@ class UserParameters(Struct, kw_only=True, forbid_unknown_fields=True):
     user_id: UserId
 
 
+class DeleteParameters(UserParameters, kw_only=True):
+    """Parameters of a delete."""
+
+    purge: Annotated[bool, Meta(description="erase what it said at once, in history too")] = False
+
+
+class HistoryParameters(UserParameters, kw_only=True):
+    """Parameters of a memory's history."""
+
+    limit: Limit = 20
+    cursor: str | None = None
+
+
 class ListParameters(UserParameters, kw_only=True):
     """Parameters of a listing."""
 
@@ -211,6 +234,14 @@ class MemoriesPage(Struct):
     """A page of memories."""
 
     memories: list[Memory]
+    next_cursor: str | None
+    has_more: bool
+
+
+class HistoryAnswer(Struct):
+    """A page of what happened to a memory, oldest first."""
+
+    events: list[HistoryEvent]
     next_cursor: str | None
     has_more: bool
 

@@ -21,15 +21,16 @@ _REMEMBERED_SCOPES = 100_000
 
 
 class Principal(Struct, frozen=True):
-    """Whom a request speaks for. `user_id` limits it to one user."""
+    """Whom a request speaks for. `user_id` limits it to one user; `key_id` names the key in history."""
 
     namespace: str
     user_id: str | None
     role: Literal["user", "admin"]
+    key_id: str | None = None
 
     @property
     def tag(self) -> bytes:
-        """What tells principals apart, for keys of answers."""
+        """What tells principals apart, for keys of answers; two keys with the same reach share them."""
         return repr((self.namespace, self.user_id, self.role)).encode()
 
     def reach(self, user_id: str) -> str:
@@ -92,7 +93,7 @@ class Access:
         record = await self._keys.find(sha256(credential.strip()).digest())
         if record is None:
             raise Unauthorized("the API key is unknown or was revoked")
-        principal = Principal(record.namespace, record.user_id, record.role)
+        principal = Principal(record.namespace, record.user_id, record.role, record.id)
         if generation == self.facts.keys_generation:  # else it may have been revoked since: ask again next time
             while len(self._remembered) >= _REMEMBERED_KEYS:
                 del self._remembered[next(iter(self._remembered))]

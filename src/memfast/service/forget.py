@@ -19,21 +19,31 @@ class Forget:
         self._writer = writer
         self._clock = clock
 
-    async def delete(self, scope: Scope, target: UUID, *, expected_versions: frozenset[int] | None) -> Outcome:
+    async def delete(
+        self,
+        scope: Scope,
+        target: UUID,
+        *,
+        expected_versions: frozenset[int] | None,
+        purge: bool = False,
+        actor: str | None = None,
+    ) -> Outcome:
         """Delete one memory; doing so again is no error.
+
+        What it said stays in history for a time; with `purge` it is erased there too, also of what was deleted before.
 
         Raises:
             NotFound: the scope never had a memory of that id.
             PreconditionFailed: it has none of the versions expected.
         """
-        change = Delete(scope=scope, id=target, expected_versions=expected_versions)
+        change = Delete(scope=scope, id=target, expected_versions=expected_versions, purge=purge, actor=actor)
         outcome = (await self._writer.commit([change], now=self._clock.now()))[0]
         if outcome.refused is not None:
             raise outcome.refused
         return outcome
 
     async def user(self, scope: Scope) -> ForgetReceipt:
-        """Erase a user: memories, vectors, tombstones and the name.
+        """Erase a user: memories, vectors, tombstones, history and the name.
 
         Raises:
             NotFound: there is nothing under that name.

@@ -39,6 +39,7 @@ class Draft(Struct, kw_only=True):
     expires_at: datetime | None = None
     embedding: bytes | Sequence[float] | None = None
     on_conflict: OnConflict = "error"
+    dedupe: bool = False
     path: str = "$"
 
 
@@ -70,23 +71,26 @@ class Remember:
         self._identifiers = identifiers
         self._clock = clock
 
-    async def create(self, scope: Scope, draft: Draft) -> Outcome:
+    async def create(self, scope: Scope, draft: Draft, *, actor: str | None = None) -> Outcome:
         """Store one memory; returns after COMMIT.
 
         Raises:
             Rejected: the draft is not valid or its id is in use.
             Unavailable: the store or the embedder is away; nothing was written.
         """
-        outcome = (await self.create_many([(scope, draft)]))[0]
+        outcome = (await self.create_many([(scope, draft)], actor=actor))[0]
         if outcome.refused is not None:
             raise outcome.refused
         return outcome
 
-    async def create_many(self, drafts: Sequence[tuple[Scope, Draft] | Rejected]) -> list[Outcome]:
+    async def create_many(
+        self, drafts: Sequence[tuple[Scope, Draft] | Rejected], *, actor: str | None = None
+    ) -> list[Outcome]:
         """Store memories in one transaction; each has its own outcome, in order, and a bad one fails alone.
 
         Args:
             drafts: drafts with their scopes, or the reason why an item could not even be read.
+            actor: the id of the API key.
         """
         now = self._clock.now()
         outcomes: list[Outcome | None] = [None] * len(drafts)
@@ -95,7 +99,7 @@ class Remember:
             try:
                 if isinstance(item, Rejected):
                     raise item
-                creates[position] = self._checked(*item, now)
+                creates[position] = self._checked(*item, now, actor)
             except Rejected as refused:
                 known = None if isinstance(item, Rejected) else item[1].id
                 outcomes[position] = Outcome(id=known or UUID(int=0), refused=refused)
@@ -107,7 +111,13 @@ class Remember:
         return [outcome for outcome in outcomes if outcome is not None]
 
     async def update(
-        self, scope: Scope, target: UUID, changes: Changes, *, expected_versions: frozenset[int] | None
+        self,
+        scope: Scope,
+        target: UUID,
+        changes: Changes,
+        *,
+        expected_versions: frozenset[int] | None,
+        actor: str | None = None,
     ) -> Outcome:
         """Change fields of a memory; a changed text is embedded again unless a vector comes with it.
 
@@ -115,13 +125,14 @@ class Remember:
             NotFound: the scope has no such memory.
             PreconditionFailed: it has none of the versions expected.
         """
-        patch = await self._patch(scope, target, changes, expected_versions)
+        fields = await self._fields(changes)
+        patch = Patch(scope=scope, id=target, expected_versions=expected_versions, actor=actor, **fields)
         outcome = (await self._writer.commit([patch], now=self._clock.now()))[0]
         if outcome.refused is not None:
             raise outcome.refused
         return outcome
 
-    def _checked(self, scope: Scope, draft: Draft, now: datetime) -> Create:
+    def _checked(self, scope: Scope, draft: Draft, now: datetime, actor: str | None) -> Create:
         check, path = self._limits, draft.path
         created_at = now if draft.created_at is None else check.time(draft.created_at, f"{path}.created_at")
         expires_at = None if draft.expires_at is None else check.time(draft.expires_at, f"{path}.expires_at")
@@ -151,6 +162,8 @@ class Remember:
             vector=vector,
             on_conflict=draft.on_conflict,
             fresh_id=draft.id is None,
+            dedupe=draft.dedupe,
+            actor=actor,
         )
 
     def _optional(self, value: str | None, path: str) -> str | None:
@@ -172,9 +185,8 @@ class Remember:
         for position, vector in zip(missing, vectors, strict=True):
             creates[position] = msgspec.structs.replace(creates[position], vector=vector)
 
-    async def _patch(
-        self, scope: Scope, target: UUID, changes: Changes, expected_versions: frozenset[int] | None
-    ) -> Patch:
+    async def _fields(self, changes: Changes) -> dict[str, Any]:
+        """The fields of a `Patch`, checked."""
         check = self._limits
         checks: dict[str, Callable[[Any, str], Any]] = {
             "text": check.text,
@@ -198,7 +210,7 @@ class Remember:
         vector = await self._patched_vector(changes)
         if not fields and vector is None:
             raise InvalidRequest("$: names no field to change", path="$")
-        return Patch(scope=scope, id=target, expected_versions=expected_versions, vector=vector, **fields)
+        return fields | {"vector": vector}
 
     async def _patched_vector(self, changes: Changes) -> NDArray[np.float32] | None:
         if changes.embedding is None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from memfast.store.queries import WRITE
 
-__all__ = ["decode_vectors", "register_codecs"]
+__all__ = ["decode_vector", "decode_vectors", "register_codecs"]
 
 _ROW_HEADER_BYTES = 4
 
@@ -25,6 +25,11 @@ def decode_vectors(values: list[bytes], dimensions: int) -> NDArray[np.float32]:
     raw = np.frombuffer(b"".join(values), dtype=np.uint8).reshape(len(values), width)
     big_endian = np.ascontiguousarray(raw[:, _ROW_HEADER_BYTES:]).view(">f4")
     return big_endian.astype(np.float32)
+
+
+def decode_vector(value: bytes) -> NDArray[np.float32]:
+    """One vector as PostgreSQL sends it, to float32 (dimensions,)."""
+    return np.frombuffer(value, dtype=">f4", offset=_ROW_HEADER_BYTES).astype(np.float32)
 
 
 async def register_codecs(connection: Any) -> None:

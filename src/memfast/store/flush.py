@@ -1,4 +1,4 @@
-"""What a set of changes does to the rows of one scope: decided here without a database, carried out by `postgres`.
+"""What a set of changes does to the rows of one scope: decided here without a database, carried out by `writes`.
 
 The scope's row is locked while this runs, so the rows as they were read are the rows as they are.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Literal
 from uuid import UUID
 
 import msgspec
@@ -14,115 +15,263 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from memfast.errors import Conflict, NotFound, PreconditionFailed
-from memfast.model import Change, Create, Delete, Memory, Outcome, Patch
+from memfast.errors import Conflict, EmbeddingRequired, NotFound, PreconditionFailed
+from memfast.model import Change, Create, Delete, Memory, Outcome, Patch, Undelete
+from memfast.store.texts import normalise
 
-__all__ = ["Flush", "Row", "plan"]
+__all__ = ["Content", "Flush", "Row", "plan"]
 
 
 class Row(Struct, frozen=True, kw_only=True):
     """A row of `memories`: `memory` is None for a tombstone. `stored` is False for one that this flush makes.
 
-    `vector` is the vector to write, None where the stored one stays.
+    `vector` is the vector to write, None where the stored one stays. `event` is what made the row, unless that was a
+    create or, by `deleted_at`, a delete; `event_at` is when, unless `updated_at` says it.
     """
 
     memory: Memory | None
     version: int
     stored: bool
     vector: NDArray[np.float32] | None = None
+    deleted_at: datetime | None = None
+    event: Literal["updated", "undeleted"] | None = None
+    event_at: datetime | None = None
+    actor: str | None = None
 
     def live(self, now: datetime) -> bool:
         """Whether readers see it: neither deleted nor expired."""
         return self.memory is not None and (self.memory.expires_at is None or self.memory.expires_at > now)
 
 
+class Content(Struct, frozen=True):
+    """What a tombstone hides: the memory as it was, and its vector; `stored` = that lies where it always did."""
+
+    memory: Memory
+    vector: NDArray[np.float32] | None
+    stored: bool = False
+
+
 class Flush(Struct, frozen=True, kw_only=True):
-    """Rows to write, by id, one outcome per change, and how many more memories the scope counts."""
+    """What is to be written.
+
+    Attributes:
+        rows: rows as they are in the end, by id.
+        outcomes: one per change.
+        count_delta: how many more memories the scope counts.
+        passed: rows that came and went, by id, in order: only history knows them.
+        erased: ids whose history is erased first.
+        purged: those among them whose stored row does not enter history.
+    """
 
     rows: dict[UUID, Row]
     outcomes: list[Outcome]
     count_delta: int
+    passed: dict[UUID, list[Row]]
+    erased: set[UUID]
+    purged: set[UUID]
 
 
-def plan(changes: Sequence[Change], existing: Mapping[UUID, Row], *, first_version: int, now: datetime) -> Flush:
+def plan(
+    changes: Sequence[Change],
+    existing: Mapping[UUID, Row],
+    deleted: Mapping[UUID, Content] | None = None,
+    *,
+    first_version: int,
+    now: datetime,
+) -> Flush:
     """Apply changes of one scope in order, each seeing those before it.
 
     Args:
         changes: changes of one scope; the i-th takes version `first_version + i`.
-        existing: the stored row of every id that has one and that a change speaks of.
+        existing: the stored row of every id that has one and that a change speaks of, and every row with a text that
+            a change asks for.
+        deleted: what the stored tombstones hide that a change wants back.
         first_version: the version of the first change.
         now: wall time of the flush.
     """
-    rows: dict[UUID, Row] = {}
-    outcomes: list[Outcome] = []
-    for version, change in enumerate(changes, first_version):
-        target = change.memory.id if isinstance(change, Create) else change.id
-        row = rows.get(target, existing.get(target))
-        outcome, after = _apply(change, row, version=version, now=now)
-        outcomes.append(msgspec.structs.replace(outcome, scope_version=first_version + len(changes) - 1))
-        if after is not None:
-            rows[target] = after
+    planning = _Plan(existing, deleted or {}, now)
+    last = first_version + len(changes) - 1
+    outcomes = [
+        msgspec.structs.replace(planning.apply(change, version), scope_version=last)
+        for version, change in enumerate(changes, first_version)
+    ]
     delta = sum(
-        (row.memory is not None) - (key in existing and existing[key].memory is not None) for key, row in rows.items()
+        (row.memory is not None) - (key in existing and existing[key].memory is not None)
+        for key, row in planning.rows.items()
     )
-    return Flush(rows=rows, outcomes=outcomes, count_delta=delta)
+    return Flush(
+        rows=planning.rows,
+        outcomes=outcomes,
+        count_delta=delta,
+        passed=planning.passed,
+        erased=planning.erased,
+        purged=planning.purged,
+    )
 
 
-def _apply(change: Change, row: Row | None, *, version: int, now: datetime) -> tuple[Outcome, Row | None]:
-    if isinstance(change, Create):
-        return _create(change, row, version=version, now=now)
-    if isinstance(change, Patch):
-        return _patch(change, row, version=version, now=now)
-    return _delete(change, row, version=version, now=now)
+class _Plan:
+    """The rows of one scope while changes are applied to them."""
+
+    def __init__(self, existing: Mapping[UUID, Row], deleted: Mapping[UUID, Content], now: datetime) -> None:
+        self.rows: dict[UUID, Row] = {}
+        self.passed: dict[UUID, list[Row]] = {}
+        self.erased: set[UUID] = set()
+        self.purged: set[UUID] = set()
+        self._existing = existing
+        self._deleted = dict(deleted)
+        self._now = now
+        self._saying: dict[str, set[UUID]] | None = None
+
+    def apply(self, change: Change, version: int) -> Outcome:
+        """Make a change, or say why not."""
+        if isinstance(change, Create):
+            return self._create(change, version)
+        row = self._row(change.id)
+        if row is None:
+            return _missing(change.id)
+        if isinstance(change, Patch):
+            return self._patch(change, row, version)
+        if isinstance(change, Undelete):
+            return self._undelete(change, row, version)
+        return self._delete(change, row, version)
+
+    def _create(self, change: Create, version: int) -> Outcome:
+        same = self._saying_same(change.memory.text) if change.dedupe else None
+        if same is not None:
+            return Outcome(id=same.id, status="duplicate", version=same.version, memory=same)
+        target = change.memory.id
+        row = self._row(target)
+        if row is None or row.memory is None or not row.live(self._now):
+            memory = msgspec.structs.replace(change.memory, version=version)
+            self._put(memory, change.vector, change.actor)
+            return Outcome(id=target, status="created", version=version, memory=memory)
+        if change.on_conflict == "ignore":
+            return Outcome(id=target, status="duplicate", version=row.version, memory=row.memory)
+        if change.on_conflict == "update":
+            memory = msgspec.structs.replace(change.memory, created_at=row.memory.created_at, version=version)
+            self._put(memory, change.vector, change.actor, event="updated")
+            return Outcome(id=target, status="updated", version=version, memory=memory)
+        detail = f"$.id: the user has a memory with the id {target}; send on_conflict: update or ignore, or another id"
+        return Outcome(id=target, refused=Conflict(detail, path="$.id"))
+
+    def _patch(self, change: Patch, row: Row, version: int) -> Outcome:
+        if row.memory is None or not row.live(self._now):
+            return _missing(change.id)
+        if not _expected(change, row):
+            return _other_version(change, row)
+        memory = change.applied_to(row.memory, now=self._now, version=version)
+        vector = change.vector if change.vector is not None else row.vector
+        self._put(memory, vector, change.actor, event="updated")
+        return Outcome(id=change.id, status="updated", version=version, memory=memory)
+
+    def _delete(self, change: Delete, row: Row, version: int) -> Outcome:
+        if change.expired and (row.memory is None or row.live(self._now)):
+            return _missing(change.id)
+        if row.memory is not None and not _expected(change, row):
+            return _other_version(change, row)
+        if change.purge:
+            self._purge(change.id, row)
+        if row.memory is None:  # deleted before: the same answer, also where If-Match names what was deleted then
+            return Outcome(id=change.id, status="deleted", version=row.version)
+        if not change.purge:
+            self._deleted[change.id] = Content(row.memory, row.vector, stored=row.vector is None)
+        after = Row(memory=None, version=version, stored=row.stored, deleted_at=self._now, actor=change.actor)
+        self._replace(change.id, after, passing=not change.purge)
+        return Outcome(id=change.id, status="deleted", version=version)
+
+    def _purge(self, target: UUID, row: Row) -> None:
+        self.passed.pop(target, None)
+        self._deleted.pop(target, None)
+        self.erased.add(target)
+        if row.memory is not None or target in self.rows:
+            self.purged.add(target)
+
+    def _undelete(self, change: Undelete, row: Row, version: int) -> Outcome:
+        if row.live(self._now):
+            return Outcome(id=change.id, refused=Conflict(f"the memory {change.id} is not deleted"))
+        content = self._deleted.get(change.id)
+        if content is None or row.deleted_at is None or row.deleted_at <= change.since:
+            return _unrestorable(change.id)
+        if content.memory.expires_at is not None and content.memory.expires_at <= self._now:
+            return _unrestorable(change.id)
+        if not _expected(change, row):
+            return _other_version(change, row)
+        vector = content.vector
+        if vector is None and not content.stored:
+            vector = change.vector if change.text == content.memory.text else None
+            if vector is None:
+                detail = f"the vector of the memory {change.id} was made by another model"
+                return Outcome(id=change.id, memory=content.memory, refused=EmbeddingRequired(detail))
+        memory = msgspec.structs.replace(content.memory, version=version)
+        self._put(memory, vector, change.actor, event="undeleted", event_at=self._now)
+        return Outcome(id=change.id, status="updated", version=version, memory=memory)
+
+    def _row(self, target: UUID) -> Row | None:
+        return self.rows.get(target, self._existing.get(target))
+
+    def _put(
+        self,
+        memory: Memory,
+        vector: NDArray[np.float32] | None,
+        actor: str | None,
+        *,
+        event: Literal["updated", "undeleted"] | None = None,
+        event_at: datetime | None = None,
+    ) -> None:
+        before = self._row(memory.id)
+        stored = before is not None and before.stored
+        after = Row(
+            memory=memory,
+            version=memory.version,
+            stored=stored,
+            vector=vector,
+            event=event,
+            event_at=event_at,
+            actor=actor,
+        )
+        self._replace(memory.id, after)
+
+    def _replace(self, target: UUID, after: Row, *, passing: bool = True) -> None:
+        """Put a row in the place of another, which enters history unless it is not `passing`."""
+        if self._saying is not None:
+            self._note_text(target, self._row(target), after)
+        before = self.rows.get(target)
+        if before is not None and passing:
+            self.passed.setdefault(target, []).append(before)
+        self.rows[target] = after
+
+    def _saying_same(self, text: str) -> Memory | None:
+        """The live memory with the same text as far as is known here; of several that with the lowest id."""
+        if self._saying is None:
+            self._saying = {}
+            for target, row in {**self._existing, **self.rows}.items():
+                self._note_text(target, None, row)
+        found = (self._row(target) for target in self._saying.get(normalise(text), ()))
+        live = (row.memory for row in found if row is not None and row.memory is not None and row.live(self._now))
+        return min(live, key=lambda memory: memory.id, default=None)
+
+    def _note_text(self, target: UUID, before: Row | None, after: Row) -> None:
+        assert self._saying is not None
+        if before is not None and before.memory is not None:
+            self._saying.get(normalise(before.memory.text), set()).discard(target)
+        if after.memory is not None:
+            self._saying.setdefault(normalise(after.memory.text), set()).add(target)
 
 
-def _create(change: Create, row: Row | None, *, version: int, now: datetime) -> tuple[Outcome, Row | None]:
-    target = change.memory.id
-    if row is None or not row.live(now):
-        memory = msgspec.structs.replace(change.memory, version=version)
-        outcome = Outcome(id=target, status="created", version=version, memory=memory)
-        return outcome, _row(memory, row, change.vector)
-    if change.on_conflict == "ignore":
-        return Outcome(id=target, status="duplicate", version=row.version, memory=row.memory), None
-    if change.on_conflict == "update" and row.memory is not None:
-        memory = msgspec.structs.replace(change.memory, created_at=row.memory.created_at, version=version)
-        outcome = Outcome(id=target, status="updated", version=version, memory=memory)
-        return outcome, _row(memory, row, change.vector)
-    detail = f"$.id: the user has a memory with the id {target}; send on_conflict: update or ignore, or another id"
-    return Outcome(id=target, refused=Conflict(detail, path="$.id")), None
-
-
-def _patch(change: Patch, row: Row | None, *, version: int, now: datetime) -> tuple[Outcome, Row | None]:
-    if row is None or row.memory is None or not row.live(now):
-        return _missing(change.id), None
-    if change.expected_versions is not None and row.version not in change.expected_versions:
-        return _other_version(change, row), None
-    memory = change.applied_to(row.memory, now=now, version=version)
-    vector = change.vector if change.vector is not None else row.vector
-    return Outcome(id=change.id, status="updated", version=version, memory=memory), _row(memory, row, vector)
-
-
-def _delete(change: Delete, row: Row | None, *, version: int, now: datetime) -> tuple[Outcome, Row | None]:
-    if row is None or (row.memory is not None and not row.live(now)):
-        return _missing(change.id), None
-    if row.memory is None:  # deleted before: the same answer, nothing to do
-        return Outcome(id=change.id, status="deleted", version=row.version), None
-    if change.expected_versions is not None and row.version not in change.expected_versions:
-        return _other_version(change, row), None
-    after = Row(memory=None, version=version, stored=row.stored)
-    return Outcome(id=change.id, status="deleted", version=version), after
-
-
-def _row(memory: Memory, before: Row | None, vector: NDArray[np.float32] | None) -> Row:
-    stored = before is not None and before.stored
-    return Row(memory=memory, version=memory.version, stored=stored, vector=vector)
+def _expected(change: Patch | Delete | Undelete, row: Row) -> bool:
+    return change.expected_versions is None or row.version in change.expected_versions
 
 
 def _missing(target: UUID) -> Outcome:
     return Outcome(id=target, refused=NotFound(f"the user has no memory with the id {target}"))
 
 
-def _other_version(change: Patch | Delete, row: Row) -> Outcome:
+def _unrestorable(target: UUID) -> Outcome:
+    detail = f"the memory {target} cannot be restored: it was purged, it has expired, or history keeps it no longer"
+    return Outcome(id=target, refused=NotFound(detail))
+
+
+def _other_version(change: Patch | Delete | Undelete, row: Row) -> Outcome:
     asked = " or ".join(str(version) for version in sorted(change.expected_versions or ())) or "nothing that can match"
     detail = (
         f"If-Match asks for version {asked}, the memory {change.id} has version {row.version}; "

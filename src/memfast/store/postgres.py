@@ -16,6 +16,8 @@ from memfast.model import (
     Change,
     Delta,
     ForgetReceipt,
+    HistoryEvent,
+    HistoryPage,
     Listing,
     Memory,
     MemoryPage,
@@ -127,6 +129,20 @@ class PostgresStore:
             vectors=decode_vectors([record[2] for record in live], self._dimensions),
             deleted=deleted,
         )
+
+    async def history(self, scope: Scope, target: UUID, *, after: int, limit: int, since: datetime) -> HistoryPage:
+        """See `ports.MemoryStore.history`."""
+        records = await self._pool.fetch(READ.memory_history, scope.id, target, after, since, limit + 2)
+        events: list[HistoryEvent] = []
+        said: str | None = None
+        for _, version, event, at, actor, text in records:
+            if version is not None and version > after:
+                previous = said if event in {"updated", "deleted"} else None
+                events.append(
+                    HistoryEvent(event=event, version=version, at=at, actor=actor, text=text, previous_text=previous)
+                )
+            said = text
+        return HistoryPage(events[:limit], len(events) > limit, records[0][0] or 0)
 
     async def users(self, namespace: str, after: str | None, limit: int) -> UserPage:
         """See `ports.MemoryStore.users`."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from memfast.model import Memory, Scope
+from memfast.store.flush import Row
+from memfast.store.texts import hash_text
 
-__all__ = ["MEMORY_COLUMNS", "memory_values", "read_memory"]
+__all__ = ["MEMORY_COLUMNS", "memory_values", "passed_values", "read_memory"]
 
 MEMORY_COLUMNS = (
     "scope_id",
@@ -24,8 +28,12 @@ MEMORY_COLUMNS = (
     "created_at",
     "updated_at",
     "expires_at",
+    "text_hash",
+    "actor",
+    "event",
+    "event_at",
 )
-"""The columns of `memories` that a live row fills."""
+"""The columns of `memories` that a new row fills."""
 
 
 def read_memory(user_id: str, record: Any, start: int = 0) -> Memory:
@@ -65,12 +73,43 @@ def read_memory(user_id: str, record: Any, start: int = 0) -> Memory:
     )
 
 
-def memory_values(scope: Scope, memory: Memory) -> tuple[Any, ...]:
-    """The values of `MEMORY_COLUMNS`."""
+def memory_values(scope: Scope, memory: Memory, row: Row) -> tuple[Any, ...]:
+    """The values of `MEMORY_COLUMNS`; `memory` is the row's."""
     return (
         scope.id,
         memory.id,
         memory.version,
+        memory.text,
+        memory.kind,
+        memory.tags,
+        memory.entities,
+        memory.importance,
+        memory.metadata,
+        memory.agent_id,
+        memory.run_id,
+        memory.source,
+        memory.created_at,
+        memory.updated_at,
+        memory.expires_at,
+        hash_text(memory.text),
+        row.actor,
+        row.event,
+        row.event_at,
+    )
+
+
+def passed_values(scope: Scope, target: UUID, row: Row, now: datetime) -> tuple[Any, ...]:
+    """The columns of `history` but the vector's, of a row that came and went in one transaction at `now`."""
+    memory = row.memory
+    key = (scope.id, target, row.version)
+    if memory is None:
+        return (*key, "deleted", now, now, row.actor, *[None] * 9, now, now, None)
+    return (
+        *key,
+        row.event or "created",
+        row.event_at or memory.updated_at,
+        now,
+        row.actor,
         memory.text,
         memory.kind,
         memory.tags,

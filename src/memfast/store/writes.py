@@ -10,10 +10,12 @@ from uuid import UUID
 from msgspec import Struct
 
 from memfast.errors import NotFound
-from memfast.model import Change, Create, Delete, Outcome, Scope
-from memfast.store.flush import Flush, Row, plan
+from memfast.model import Change, Create, Delete, Memory, Outcome, Scope, Undelete
+from memfast.store.codecs import decode_vector
+from memfast.store.flush import Content, Flush, Row, plan
 from memfast.store.queries import WRITE
-from memfast.store.records import MEMORY_COLUMNS, memory_values, read_memory
+from memfast.store.records import MEMORY_COLUMNS, memory_values, passed_values, read_memory
+from memfast.store.texts import hash_text
 
 __all__ = ["write_changes"]
 
@@ -21,6 +23,19 @@ _COPY_FROM_ROWS = 16
 """From this many new rows on, COPY is faster than one INSERT a row."""
 
 _VECTOR_COLUMNS = ("scope_id", "generation", "id", "expires_at", "embedding")
+
+_ORDER = (
+    WRITE.erase_history,
+    WRITE.set_text_hashes,
+    WRITE.record_passed,
+    WRITE.bury_memories,
+    WRITE.insert_tombstone,
+    WRITE.replace_memory,
+    WRITE.put_vector,
+    WRITE.set_vector_expiry,
+    WRITE.correct_count,
+)
+"""History is erased before it is written, and a vector copied to it before it is deleted."""
 
 
 async def write_changes(
@@ -37,7 +52,10 @@ async def write_changes(
     """
     parts = _parts(changes)
     versions = await _raise_versions(connection, parts, began, generation, now)
-    existing = await _existing(connection, [part for part in parts if part.scope.id in versions])
+    known = [part for part in parts if part.scope.id in versions]
+    stored = await _existing(connection, known)
+    await _add_hidden(connection, known, stored, generation)
+    await _add_same_texts(connection, known, stored)
     outcomes: list[Outcome | None] = [None] * len(changes)
     statements = _Statements(generation, now)
     for part in parts:
@@ -45,8 +63,8 @@ async def write_changes(
         if version is None:
             results = [_no_scope(change) for change in part.changes]
         else:
-            before = existing.get(part.scope.id, {})
-            flush = plan(part.changes, before, first_version=version - len(part.changes) + 1, now=now)
+            before, first = stored[part.scope.id], version - len(part.changes) + 1
+            flush = plan(part.changes, before.rows, before.hidden, first_version=first, now=now)
             statements.add(part, flush, before)
             results = flush.outcomes
         for position, outcome in zip(part.positions, results, strict=True):
@@ -64,7 +82,21 @@ class _Part(Struct, frozen=True):
 
     @property
     def expected(self) -> int:
-        return sum(isinstance(c, Create) for c in self.changes) - sum(isinstance(c, Delete) for c in self.changes)
+        made = sum(isinstance(change, Create | Undelete) for change in self.changes)
+        return made - sum(isinstance(change, Delete) for change in self.changes)
+
+    @property
+    def ids(self) -> list[UUID]:
+        """The ids under which there may be a row."""
+        return [_target(change) for change in self.changes if not (isinstance(change, Create) and change.fresh_id)]
+
+
+class _Stored(Struct, frozen=True):
+    """Rows of one scope by id, what tombstones among them hide, and memories whose text has no hash yet."""
+
+    rows: dict[UUID, Row]
+    hidden: dict[UUID, Content]
+    unhashed: list[Memory]
 
 
 def _parts(changes: Sequence[Change]) -> list[_Part]:
@@ -102,21 +134,49 @@ async def _raise_versions(
     return {row[0]: row[1] for row in rows}
 
 
-async def _existing(connection: Any, parts: list[_Part]) -> dict[UUID, dict[UUID, Row]]:
-    """The stored rows that changes speak of, by scope and id."""
+async def _existing(connection: Any, parts: list[_Part]) -> dict[UUID, _Stored]:
+    """What is stored of what changes speak of, by scope."""
+    stored = {part.scope.id: _Stored({}, {}, []) for part in parts}
+    names = {part.scope.id: part.scope.user_id for part in parts}
+    arguments = [(part.scope.id, part.ids) for part in parts if part.ids]
+    for record in await connection.fetchmany(WRITE.existing_memories, arguments) if arguments else ():
+        scope_id, deleted_at = record[15], record[14]
+        memory = None if deleted_at is not None else read_memory(names[scope_id], record)
+        row = Row(memory=memory, version=record[13], stored=True, deleted_at=deleted_at)
+        stored[scope_id].rows[record[0]] = row
+    return stored
+
+
+async def _add_hidden(connection: Any, parts: list[_Part], stored: dict[UUID, _Stored], generation: int) -> None:
+    """Read what is to be undeleted."""
     names: dict[UUID, str] = {}
     arguments = []
     for part in parts:
-        ids = [_target(change) for change in part.changes if not (isinstance(change, Create) and change.fresh_id)]
+        ids = [change.id for change in part.changes if isinstance(change, Undelete)]
         if ids:
             names[part.scope.id] = part.scope.user_id
-            arguments.append((part.scope.id, ids))
-    existing: dict[UUID, dict[UUID, Row]] = {}
-    for record in await connection.fetchmany(WRITE.existing_memories, arguments) if arguments else ():
+            arguments.append((part.scope.id, ids, generation))
+    for record in await connection.fetchmany(WRITE.hidden_memories, arguments) if arguments else ():
+        scope_id, raw = record[14], record[15]
+        vector = None if raw is None else decode_vector(raw)
+        stored[scope_id].hidden[record[0]] = Content(read_memory(names[scope_id], record), vector)
+
+
+async def _add_same_texts(connection: Any, parts: list[_Part], stored: dict[UUID, _Stored]) -> None:
+    """Read the memories that may say what is not to be said twice."""
+    names: dict[UUID, str] = {}
+    arguments = []
+    for part in parts:
+        creates = [change for change in part.changes if isinstance(change, Create) and change.dedupe]
+        if creates:
+            names[part.scope.id] = part.scope.user_id
+            arguments.append((part.scope.id, list({hash_text(create.memory.text) for create in creates})))
+    for record in await connection.fetchmany(WRITE.same_texts, arguments) if arguments else ():
         scope_id = record[15]
-        memory = None if record[14] is not None else read_memory(names[scope_id], record)
-        existing.setdefault(scope_id, {})[record[0]] = Row(memory=memory, version=record[13], stored=True)
-    return existing
+        memory = read_memory(names[scope_id], record)
+        stored[scope_id].rows[memory.id] = Row(memory=memory, version=memory.version, stored=True)
+        if record[16] is None:
+            stored[scope_id].unhashed.append(memory)
 
 
 class _Statements:
@@ -129,34 +189,62 @@ class _Statements:
         self._memories: list[tuple[Any, ...]] = []
         self._vectors: list[tuple[Any, ...]] = []
 
-    def add(self, part: _Part, flush: Flush, existing: dict[UUID, Row]) -> None:
+    def add(self, part: _Part, flush: Flush, stored: _Stored) -> None:
         """Add what a flush does to one scope."""
         scope = part.scope
+        buried: list[tuple[UUID, Row]] = []
         for target, row in flush.rows.items():
-            if row.memory is None:
-                if row.stored:
-                    self._later(WRITE.bury_memory, scope.id, target, row.version, self._now)
-                continue
-            values = memory_values(scope, row.memory)
-            vector_key = (scope.id, self._generation, target, row.memory.expires_at)
-            if not row.stored:
-                self._memories.append(values)
-                self._vectors.append((*vector_key, row.vector))
-                continue
-            self._later(WRITE.replace_memory, *values)
-            before = existing[target].memory
-            if row.vector is not None:
-                self._later(WRITE.put_vector, *vector_key, row.vector)
-            elif before is not None and before.expires_at != row.memory.expires_at:
-                self._later(WRITE.set_vector_expiry, *vector_key)
+            if row.memory is not None:
+                self._add_live(scope, target, row, row.memory, stored.rows.get(target), target not in flush.purged)
+            elif row.stored:
+                buried.append((target, row))
+            else:
+                self._later(WRITE.insert_tombstone, scope.id, target, row.version, self._now, row.actor)
+        for keep in (True, False):
+            self._bury(scope, [each for each in buried if (each[0] not in flush.purged) is keep], keep=keep)
+        for target, passed in flush.passed.items():
+            self._add_passed(scope, target, passed, gone=flush.rows[target].memory is None)
+        if flush.erased:
+            self._later(WRITE.erase_history, scope.id, list(flush.erased))
+        if stored.unhashed:
+            hashes = [hash_text(memory.text) for memory in stored.unhashed]
+            self._later(WRITE.set_text_hashes, scope.id, [memory.id for memory in stored.unhashed], hashes)
         if flush.count_delta != part.expected:
             self._later(WRITE.correct_count, scope.id, flush.count_delta - part.expected)
+
+    def _add_live(
+        self, scope: Scope, target: UUID, row: Row, memory: Memory, before: Row | None, recorded: bool
+    ) -> None:
+        values = memory_values(scope, memory, row)
+        vector_key = (scope.id, self._generation, target, memory.expires_at)
+        if not row.stored or before is None:
+            self._memories.append(values)
+            self._vectors.append((*vector_key, row.vector))
+            return
+        self._later(WRITE.replace_memory, *values, recorded, self._now)
+        if row.vector is not None:
+            self._later(WRITE.put_vector, *vector_key, row.vector)
+        elif before.memory is not None and before.memory.expires_at != memory.expires_at:
+            self._later(WRITE.set_vector_expiry, *vector_key)
+
+    def _add_passed(self, scope: Scope, target: UUID, passed: list[Row], *, gone: bool) -> None:
+        """Add rows that only history knows; of the last one before a tombstone the vector is kept."""
+        hidden = next((row for row in reversed(passed) if row.memory is not None), None) if gone else None
+        for row in passed:
+            values = passed_values(scope, target, row, self._now)
+            self._later(WRITE.record_passed, *values, self._generation, row is hidden, row.vector)
+
+    def _bury(self, scope: Scope, rows: list[tuple[UUID, Row]], *, keep: bool) -> None:
+        if rows:
+            ids, versions = [target for target, _ in rows], [row.version for _, row in rows]
+            actors = [row.actor for _, row in rows]
+            self._later(WRITE.bury_memories, scope.id, ids, versions, actors, self._now, self._generation, keep)
 
     def _later(self, statement: str, *arguments: Any) -> None:
         self._arguments.setdefault(statement, []).append(arguments)
 
     async def send(self, connection: Any) -> None:
-        """Send everything: no row is touched twice, so the order does not matter."""
+        """Send everything, in an order in which each finds what it reads."""
         if len(self._memories) >= _COPY_FROM_ROWS:
             await connection.copy_records_to_table("memories", records=self._memories, columns=MEMORY_COLUMNS)
             await connection.copy_records_to_table("memory_vectors", records=self._vectors, columns=_VECTOR_COLUMNS)
@@ -166,8 +254,9 @@ class _Statements:
                 for memory, vector in zip(self._memories, self._vectors, strict=True)
             ]
             await connection.executemany(WRITE.insert_memory, rows)
-        for statement, arguments in self._arguments.items():
-            await connection.executemany(statement, arguments)
+        for statement in _ORDER:
+            if statement in self._arguments:
+                await connection.executemany(statement, self._arguments[statement])
 
 
 def _target(change: Change) -> UUID:

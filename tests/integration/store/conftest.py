@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import importlib.util
 import shutil
+import sys
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +17,12 @@ import pytest_asyncio
 from memfast.model import EMPTY_OBJECT, Create, Memory, Scope, derive_scope_id
 from memfast.store.pool import Pool, PoolSize
 from memfast.store.postgres import PostgresStore
+
+_world = Path(__file__).parents[2] / "unit" / "store" / "changes_world.py"
+_spec = importlib.util.spec_from_file_location("changes_world", _world)
+_module = importlib.util.module_from_spec(_spec)
+sys.modules["changes_world"] = _module
+_spec.loader.exec_module(_module)
 
 DIMENSIONS = 8
 NOW = datetime(2025, 1, 1, tzinfo=UTC)

@@ -18,7 +18,9 @@ SCOPE = "md5('7')::uuid"
 IDS = "ARRAY[md5('7/3')::uuid, md5('7/70')::uuid, md5('none')::uuid]"
 MEMORY = f"{SCOPE}, md5('7/3')::uuid"
 VECTOR = "'[1,2,3,4,5,6,7,8]'::vector"
-FIELDS = "'text', 'fact', ARRAY['t'], ARRAY['e'], 0.5, '{}'::json, NULL, NULL, NULL, now(), now(), NULL"
+FIELDS = (
+    "'text', 'fact', ARRAY['t'], ARRAY['e'], 0.5, '{}'::json, NULL, NULL, NULL, now(), now(), NULL, 7, NULL, NULL, NULL"
+)
 PAGE = f"{SCOPE}, now(), '2024-03-01', md5('7/3')::uuid, 21"
 NEAREST = f"{SCOPE}, 1, {VECTOR}, 26, now()"
 FILTER = {
@@ -71,9 +73,21 @@ STATEMENTS = {
     "raise_version": (WRITE.raise_version, f"{SCOPE}, 'default', 'user 7', 1, 1, 1, now(), false", {"scopes_pkey"}),
     "correct_count": (WRITE.correct_count, f"{SCOPE}, 1", {"scopes_pkey"}),
     "existing_memories": (WRITE.existing_memories, f"{SCOPE}, {IDS}", {"memories_pkey"}),
-    "replace_memory": (WRITE.replace_memory, f"{MEMORY}, 9, {FIELDS}", {"memories_pkey"}),
+    "replace_memory": (WRITE.replace_memory, f"{MEMORY}, 9, {FIELDS}, true, now()", {"memories_pkey"}),
     "set_vector_expiry": (WRITE.set_vector_expiry, f"{SCOPE}, 1, md5('7/3')::uuid, now()", {"memory_vectors_pkey"}),
-    "bury_memory": (WRITE.bury_memory, f"{MEMORY}, 9, now()", {"memories_pkey", "memory_vectors_pkey"}),
+    "bury_memories": (
+        WRITE.bury_memories,
+        f"{SCOPE}, {IDS}, ARRAY[7, 8, 9], ARRAY['k', NULL, NULL], now(), 1, true",
+        {"memories_pkey", "memory_vectors_pkey"},
+    ),
+    "same_texts": (WRITE.same_texts, f"{SCOPE}, ARRAY[70, 71]", {"memories_by_text"}),
+    "hidden_memories": (WRITE.hidden_memories, f"{SCOPE}, {IDS}, 1", {"history_pkey"}),
+    "erase_history": (WRITE.erase_history, f"{SCOPE}, {IDS}", {"history_pkey"}),
+    "memory_history": (
+        READ.memory_history,
+        f"{MEMORY}, 0, '2024-01-01', 21",
+        {"history_pkey", "memories_pkey", "scopes_pkey"},
+    ),
     "forget_scope": (WRITE.forget_scope, f"{SCOPE}, now()", {"scopes_pkey"}),
     "forget_memories": (WRITE.forget_memories, SCOPE, None),
 }
@@ -82,8 +96,11 @@ ALTERNATIVES = {
     "memories_pkey",
     "memories_by_version",
     "memories_by_time",
+    "memories_by_text",
     "memory_vectors_pkey",
     "access_stats_pkey",
+    "history_pkey",
+    "history_superseded",
 }
 
 
@@ -103,15 +120,18 @@ async def filled(open_store, site):
                     SELECT md5(s::text)::uuid, 'default', 'user ' || s, 1, {ROWS}, {ROWS}, now(), now()
                     FROM generate_series(1, 3000) s""",
                 f"""INSERT INTO memories (scope_id, id, version, text, kind, tags, entities, importance, metadata,
-                                          created_at, updated_at)
+                                          created_at, updated_at, text_hash)
                     SELECT md5(s::text)::uuid, md5(s || '/' || m)::uuid, m, repeat('some text ', 20), 'fact', '{{t}}', '{{}}', 0.5, '{{}}',
-                           timestamptz '2024-01-01' + m * interval '1 day', now()
+                           timestamptz '2024-01-01' + m * interval '1 day', now(), m
                     FROM generate_series(1, {SCOPES}) s, generate_series(1, {ROWS}) m""",
                 f"""INSERT INTO memory_vectors (scope_id, generation, id, embedding)
                     SELECT scope_id, 1, id, (SELECT array_agg(random()) FROM generate_series(1, {DIMENSIONS})
                                              WHERE scope_id IS NOT NULL)::vector
                     FROM memories""",
-                "ANALYZE scopes, memories, memory_vectors",
+                """INSERT INTO history (scope_id, id, version, event, at, superseded_at, text, created_at, updated_at)
+                   SELECT scope_id, id, 1000 + version, 'created', created_at, created_at, text, created_at, created_at
+                   FROM memories""",
+                "ANALYZE scopes, memories, memory_vectors, history",
             ):
                 await connection.execute(statement)
         yield connection
@@ -137,7 +157,9 @@ async def test_a_hot_statement_uses_its_index(filled, name, mode):
     statement, arguments, indexes = STATEMENTS[name]
     nodes = await plan_of(filled, statement, arguments, mode)
     scanned = [node for node in nodes if node["Node Type"] == "Seq Scan"]
-    assert not [node for node in scanned if node["Relation Name"] in {"memories", "memory_vectors", "scopes"}]
+    assert not [
+        node for node in scanned if node["Relation Name"] in {"memories", "memory_vectors", "scopes", "history"}
+    ]
     used = {node["Index Name"] for node in nodes if "Index Name" in node}
     if indexes is None:
         assert used <= ALTERNATIVES

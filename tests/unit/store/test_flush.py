@@ -1,193 +1,116 @@
 """What changes do to the rows of a scope, against a model that is a plain dictionary."""
 
-from datetime import UTC, datetime, timedelta
-from uuid import UUID
-
-import numpy as np
+from changes_world import FLUSHES, IDS, LATER, NOW, SCOPE, Model, new_memory, vector
 from hypothesis import given, settings
-from hypothesis import strategies as st
-from msgspec import UNSET
-from msgspec.structs import replace
 
-from memfast.errors import Conflict, NotFound, PreconditionFailed
-from memfast.model import EMPTY_OBJECT, Create, Delete, Memory, Patch, Scope
-from memfast.store.flush import Row, plan
-
-NOW = datetime(2025, 1, 1, tzinfo=UTC)
-LATER, EARLIER = NOW + timedelta(days=1), NOW - timedelta(days=1)
-SCOPE = Scope(UUID(int=9), "default", "ada")
-IDS = [UUID(int=number) for number in range(1, 5)]
-
-
-def new_memory(target, text="text", expires_at=None, version=0, created_at=NOW):
-    """A memory with one telling field."""
-    return Memory(
-        id=target,
-        user_id="ada",
-        text=text,
-        kind="fact",
-        tags=[],
-        entities=[],
-        importance=0.5,
-        metadata=EMPTY_OBJECT,
-        agent_id=None,
-        run_id=None,
-        source=None,
-        created_at=created_at,
-        updated_at=NOW,
-        expires_at=expires_at,
-        version=version,
-    )
-
-
-def vector(number):
-    """A vector that can be told from others."""
-    return np.full(2, number, dtype=np.float32)
-
-
-EXPIRIES = st.sampled_from([None, LATER, EARLIER, NOW])
-VERSIONS = st.none() | st.frozensets(st.integers(1, 60), max_size=3)
-CHANGES = st.one_of(
-    st.builds(
-        lambda target, text, expires_at, on_conflict, number: Create(
-            scope=SCOPE,
-            memory=new_memory(target, text, expires_at, created_at=NOW + timedelta(seconds=number)),
-            vector=vector(number),
-            on_conflict=on_conflict,
-        ),
-        st.sampled_from(IDS),
-        st.text("abc", min_size=1, max_size=2),
-        EXPIRIES,
-        st.sampled_from(["error", "update", "ignore"]),
-        st.integers(1, 99),
-    ),
-    st.builds(
-        lambda target, text, expires_at, expected, number: Patch(
-            scope=SCOPE,
-            id=target,
-            text=text,
-            expires_at=expires_at,
-            expected_versions=expected,
-            vector=None if number is None else vector(number),
-        ),
-        st.sampled_from(IDS),
-        st.just(UNSET) | st.text("abc", min_size=1, max_size=2),
-        st.just(UNSET) | EXPIRIES,
-        VERSIONS,
-        st.none() | st.integers(100, 199),
-    ),
-    st.builds(
-        lambda target, expected: Delete(scope=SCOPE, id=target, expected_versions=expected),
-        st.sampled_from(IDS),
-        VERSIONS,
-    ),
-)
-
-
-class Model:
-    """The user's memories as they should be: id → (memory or None for a tombstone, version, vector number)."""
-
-    def __init__(self):
-        self.rows = {}
-        self.version = 0
-
-    def count(self):
-        return sum(memory is not None for memory, _, _ in self.rows.values())
-
-    def apply(self, change):
-        """What the change must answer: (status, version, error)."""
-        self.version += 1
-        target = change.memory.id if isinstance(change, Create) else change.id
-        memory, version, number = self.rows.get(target, (None, None, None))
-        live = memory is not None and (memory.expires_at is None or memory.expires_at > NOW)
-        if isinstance(change, Create):
-            return self._create(change, target, memory, version, live)
-        if isinstance(change, Delete) and memory is None and version is not None:
-            return "deleted", version, None
-        if not live:
-            return None, 0, NotFound
-        if change.expected_versions is not None and version not in change.expected_versions:
-            return None, 0, PreconditionFailed
-        if isinstance(change, Delete):
-            self.rows[target] = (None, self.version, None)
-            return "deleted", self.version, None
-        fields = {name: getattr(change, name) for name in ("text", "expires_at") if getattr(change, name) is not UNSET}
-        after = replace(memory, **fields, version=self.version, updated_at=NOW)
-        number = number if change.vector is None else int(change.vector[0])
-        self.rows[target] = (after, self.version, number)
-        return "updated", self.version, None
-
-    def _create(self, change, target, memory, version, live):
-        if live and change.on_conflict == "error":
-            return None, 0, Conflict
-        if live and change.on_conflict == "ignore":
-            return "duplicate", version, None
-        created_at = memory.created_at if live else change.memory.created_at
-        after = replace(change.memory, version=self.version, created_at=created_at)
-        self.rows[target] = (after, self.version, int(change.vector[0]))
-        return ("updated" if live else "created"), self.version, None
+from memfast.model import Create, Undelete
+from memfast.store.flush import Content, Row, plan
+from memfast.store.texts import hash_text
 
 
 class Database:
-    """Rows as `postgres` carries a flush out: it writes what the plan says and nothing else."""
+    """Rows as `writes` carries a flush out: it writes what the plan says and nothing else.
+
+    memories: id → (event, version, memory or None); history: id → the same with the number of a kept vector.
+    """
 
     def __init__(self):
         self.memories = {}
         self.vectors = {}
+        self.history = {}
         self.count = 0
         self.version = 0
 
     def flush(self, changes):
-        targets = {change.memory.id if isinstance(change, Create) else change.id for change in changes}
-        existing = {
-            target: Row(memory=memory, version=version, stored=True)
-            for target, (memory, version) in self.memories.items()
-            if target in targets
-        }
-        flush = plan(changes, existing, first_version=self.version + 1, now=NOW)
+        flush = plan(changes, self._existing(changes), self._deleted(changes), first_version=self.version + 1, now=NOW)
         self.version += len(changes)
         self.count += flush.count_delta
+        for target in flush.erased:
+            self.history.pop(target, None)
+        for target, passed in flush.passed.items():
+            gone = flush.rows[target].memory is None
+            hidden = next((row for row in reversed(passed) if row.memory is not None), None) if gone else None
+            for row in passed:
+                number = None if row is not hidden else self.vectors.get(target)
+                if row is hidden and row.vector is not None:
+                    number = int(row.vector[0])
+                self._record(target, (event_of(row), row.version, row.memory, number))
         for target, row in flush.rows.items():
             assert row.stored == (target in self.memories)
+            if row.stored and target not in flush.purged:
+                number = self.vectors.get(target) if row.memory is None else None
+                self._record(target, (*self.memories[target], number))
+            self.memories[target] = (event_of(row), row.version, row.memory)
             if row.memory is None:
-                if row.stored:
-                    self.memories[target] = (None, row.version)
-                    self.vectors.pop(target, None)
+                self.vectors.pop(target, None)
                 continue
             assert row.stored or row.vector is not None
-            self.memories[target] = (row.memory, row.version)
             if row.vector is not None:
                 self.vectors[target] = int(row.vector[0])
         return flush
 
+    def _existing(self, changes):
+        targets = {change.memory.id if isinstance(change, Create) else change.id for change in changes}
+        hashes = {hash_text(c.memory.text) for c in changes if isinstance(c, Create) and c.dedupe}
+        return {
+            target: Row(memory=memory, version=version, stored=True, deleted_at=None if memory else NOW)
+            for target, (_, version, memory) in self.memories.items()
+            if target in targets or (memory is not None and hash_text(memory.text) in hashes)
+        }
 
-@settings(max_examples=300, deadline=None)
-@given(st.lists(st.lists(CHANGES, min_size=1, max_size=6), max_size=5))
+    def _deleted(self, changes):
+        found = {}
+        for target in {change.id for change in changes if isinstance(change, Undelete)}:
+            hidden = [
+                state for state in sorted(self.history.get(target, ()), key=lambda s: s[1]) if state[2] is not None
+            ]
+            if hidden:
+                number = hidden[-1][3]
+                found[target] = Content(hidden[-1][2], None if number is None else vector(number))
+        return found
+
+    def _record(self, target, state):
+        self.history.setdefault(target, []).append(state)
+
+
+def event_of(row):
+    """What a row tells of itself."""
+    return "deleted" if row.memory is None else row.event or "created"
+
+
+@settings(max_examples=400, deadline=None)
+@given(FLUSHES)
 def test_any_sequence_of_writes_does_what_the_model_does(flushes):
-    """Outcomes, rows, vectors, versions and the count, after every flush."""
+    """Outcomes, rows, vectors, versions, the count, and the whole history, after every flush."""
     model, database = Model(), Database()
     for changes in flushes:
-        gone_before_stored = set()
         for change, outcome in zip(changes, database.flush(changes).outcomes, strict=True):
-            status, version, error = model.apply(change)
-            assert outcome.status == status
+            status, target, version, error = model.apply(change)
+            assert (outcome.status, outcome.id) == (status, target)
             if error is not None:
                 assert type(outcome.refused) is error
                 continue
             assert outcome.refused is None
             assert outcome.version == version
-            if status in {"created", "updated", "duplicate"}:
-                assert outcome.memory == model.rows[outcome.id][0]
-        for target, (memory, _, _) in list(model.rows.items()):
-            if memory is None and target not in database.memories:  # made and deleted in one flush: no trace is kept
-                gone_before_stored.add(target)
-                del model.rows[target]
-        assert database.memories == {target: (memory, version) for target, (memory, version, _) in model.rows.items()}
+            if status in {"created", "updated"}:
+                assert outcome.memory == model.states[target][-1][2]
+        assert database.memories == {target: states[-1][:3] for target, states in model.states.items()}
         assert database.vectors == {
-            target: number for target, (memory, _, number) in model.rows.items() if memory is not None
+            target: states[-1][3] for target, states in model.states.items() if states[-1][2] is not None
         }
+        assert_same_past(model, database)
         assert database.count == model.count()
         assert database.version == model.version
+
+
+def assert_same_past(model, database):
+    """History has every state but the last; what a tombstone hides has its vector."""
+    for target, states in model.states.items():
+        past = sorted(database.history.get(target, ()), key=lambda state: state[1])
+        hides = len(states) - 2 if states[-1][2] is None else None
+        assert [state[:3] for state in past] == [state[:3] for state in states[:-1]]
+        if hides is not None and hides >= 0 and states[hides][2] is not None:
+            assert past[hides][3] == states[hides][3]
 
 
 def test_an_outcome_knows_the_version_of_the_whole_flush():

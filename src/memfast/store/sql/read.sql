@@ -69,6 +69,25 @@ LEFT JOIN LATERAL (
     ORDER BY created_at, id LIMIT $5
 ) m ON true;
 
+-- name: memory_history
+-- What happened to a memory from version $3 on, oldest first: rows of history that history still keeps (superseded
+-- after $4), then the present row. One statement, one snapshot: a row that moves from one to the other is seen once.
+-- Plan: history and memories by primary key.
+SELECT s.version AS scope_version, e.*
+FROM (SELECT (SELECT version FROM scopes WHERE scope_id = $1) AS version) s
+LEFT JOIN LATERAL (
+    (SELECT version, event, at, actor, text FROM history
+     WHERE scope_id = $1 AND id = $2 AND version >= $3 AND superseded_at > $4
+     ORDER BY version LIMIT $5)
+    UNION ALL
+    (SELECT version, CASE WHEN deleted_at IS NULL THEN COALESCE(event, 'created') ELSE 'deleted' END,
+            COALESCE(event_at, updated_at), actor, text
+     FROM memories
+     WHERE scope_id = $1 AND id = $2 AND version >= $3 AND (deleted_at IS NULL OR deleted_at > $4))
+    ORDER BY version LIMIT $5
+) e ON true
+ORDER BY e.version;
+
 -- name: users
 -- Plan: scopes_names.
 SELECT user_id, memories, version, created_at, updated_at FROM scopes

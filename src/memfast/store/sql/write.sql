@@ -28,20 +28,54 @@ SELECT id, text, kind, tags, entities, importance, metadata, agent_id, run_id, s
        created_at, updated_at, expires_at, version, deleted_at, scope_id
 FROM memories WHERE scope_id = $1 AND id = ANY ($2);
 
+-- name: same_texts
+-- Rows that may say what changes ask for, by the texts' hashes, and those of which nobody has computed it yet.
+-- Plan: memories_by_text.
+SELECT id, text, kind, tags, entities, importance, metadata, agent_id, run_id, source,
+       created_at, updated_at, expires_at, version, deleted_at, scope_id, text_hash
+FROM memories WHERE scope_id = $1 AND deleted_at IS NULL AND (text_hash = ANY ($2) OR text_hash IS NULL);
+
+-- name: set_text_hashes
+UPDATE memories m SET text_hash = h.text_hash
+FROM unnest($2::uuid[], $3::integer[]) AS h (id, text_hash)
+WHERE m.scope_id = $1 AND m.id = h.id;
+
+-- name: hidden_memories
+-- What tombstones hide: the last thing that each memory said, with its vector if that is of generation $3.
+-- Plan: history by primary key.
+SELECT DISTINCT ON (id) id, text, kind, tags, entities, importance, metadata, agent_id, run_id, source,
+       created_at, updated_at, expires_at, version, scope_id, CASE WHEN generation = $3 THEN embedding END
+FROM history WHERE scope_id = $1 AND id = ANY ($2) AND text IS NOT NULL
+ORDER BY id, version DESC;
+
 -- name: insert_memory
 -- A memory and its vector under an id that has no row yet.
 WITH vector AS (
-    INSERT INTO memory_vectors (scope_id, generation, id, expires_at, embedding) VALUES ($1, $16, $2, $15, $17)
+    INSERT INTO memory_vectors (scope_id, generation, id, expires_at, embedding) VALUES ($1, $20, $2, $15, $21)
 )
 INSERT INTO memories (scope_id, id, version, text, kind, tags, entities, importance, metadata, agent_id, run_id,
-                      source, created_at, updated_at, expires_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15);
+                      source, created_at, updated_at, expires_at, text_hash, actor, event, event_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19);
+
+-- name: insert_tombstone
+-- Of a memory that was made and deleted in one transaction.
+INSERT INTO memories (scope_id, id, version, created_at, updated_at, deleted_at, actor)
+VALUES ($1, $2, $3, $4, $4, $4, $5);
 
 -- name: replace_memory
--- The row of a memory, whatever it was before.
+-- The row of a memory, whatever it was before. That enters history unless it was purged (NOT $20).
+WITH passed AS (
+    INSERT INTO history (scope_id, id, version, event, at, superseded_at, actor, text, kind, tags, entities, importance,
+                         metadata, agent_id, run_id, source, created_at, updated_at, expires_at)
+    SELECT scope_id, id, version, CASE WHEN deleted_at IS NULL THEN COALESCE(event, 'created') ELSE 'deleted' END,
+           COALESCE(event_at, updated_at), $21, actor, text, kind, tags, entities, importance, metadata, agent_id,
+           run_id, source, created_at, updated_at, expires_at
+    FROM memories WHERE scope_id = $1 AND id = $2 AND $20
+)
 UPDATE memories SET
     version = $3, text = $4, kind = $5, tags = $6, entities = $7, importance = $8, metadata = $9, agent_id = $10,
-    run_id = $11, source = $12, created_at = $13, updated_at = $14, expires_at = $15, deleted_at = NULL
+    run_id = $11, source = $12, created_at = $13, updated_at = $14, expires_at = $15, text_hash = $16, actor = $17,
+    event = $18, event_at = $19, deleted_at = NULL
 WHERE scope_id = $1 AND id = $2;
 
 -- name: put_vector
@@ -54,15 +88,41 @@ ON CONFLICT (scope_id, generation, id) DO UPDATE SET
 -- name: set_vector_expiry
 UPDATE memory_vectors SET expires_at = $4 WHERE scope_id = $1 AND generation = $2 AND id = $3;
 
--- name: bury_memory
--- Leaves a tombstone: id, version and times, nothing that was said.
-WITH vector AS (
-    DELETE FROM memory_vectors WHERE scope_id = $1 AND id = $2
+-- name: bury_memories
+-- Leaves tombstones: id, version, times and actor, nothing that was said. That enters history, with its vector of
+-- generation $6, unless it was purged (NOT $7).
+WITH vectors AS (
+    DELETE FROM memory_vectors
+    WHERE scope_id = $1 AND generation = ANY (ARRAY (SELECT generation FROM embedders)) AND id = ANY ($2)
+    RETURNING id, generation, embedding
+), passed AS (
+    INSERT INTO history (scope_id, id, version, event, at, superseded_at, actor, text, kind, tags, entities, importance,
+                         metadata, agent_id, run_id, source, created_at, updated_at, expires_at, generation, embedding)
+    SELECT m.scope_id, m.id, m.version, CASE WHEN m.deleted_at IS NULL THEN COALESCE(m.event, 'created') ELSE 'deleted' END,
+           COALESCE(m.event_at, m.updated_at), $5, m.actor, m.text, m.kind, m.tags, m.entities, m.importance, m.metadata,
+           m.agent_id, m.run_id, m.source, m.created_at, m.updated_at, m.expires_at, v.generation, v.embedding
+    FROM memories m LEFT JOIN vectors v ON v.id = m.id AND v.generation = $6
+    WHERE m.scope_id = $1 AND m.id = ANY ($2) AND $7
 )
-UPDATE memories SET
-    version = $3, deleted_at = $4, updated_at = $4, text = NULL, kind = NULL, tags = NULL, entities = NULL,
-    importance = NULL, metadata = NULL, agent_id = NULL, run_id = NULL, source = NULL, expires_at = NULL
-WHERE scope_id = $1 AND id = $2;
+UPDATE memories m SET
+    version = d.version, deleted_at = $5, updated_at = $5, actor = d.actor, event = NULL, event_at = NULL,
+    text = NULL, kind = NULL, tags = NULL, entities = NULL, importance = NULL, metadata = NULL, agent_id = NULL,
+    run_id = NULL, source = NULL, expires_at = NULL, text_hash = NULL
+FROM unnest($2::uuid[], $3::bigint[], $4::text[]) AS d (id, version, actor)
+WHERE m.scope_id = $1 AND m.id = d.id;
+
+-- name: record_passed
+-- A row that came and went within this transaction. $21 says that its vector (of generation $20) is to be kept; where
+-- it brought none of its own ($22), it had the stored one.
+INSERT INTO history (scope_id, id, version, event, at, superseded_at, actor, text, kind, tags, entities, importance,
+                     metadata, agent_id, run_id, source, created_at, updated_at, expires_at, generation, embedding)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
+        CASE WHEN $21 THEN COALESCE($22, (
+            SELECT embedding FROM memory_vectors WHERE scope_id = $1 AND generation = $20 AND id = $2
+        )) END);
+
+-- name: erase_history
+DELETE FROM history WHERE scope_id = $1 AND id = ANY ($2);
 
 -- name: forget_scope
 -- The row stays, nameless: its version must never start again. Copies below purged_to reload.
@@ -75,6 +135,8 @@ RETURNING version, pg_current_xact_id()::text AS transaction_id,
 -- name: forget_memories
 WITH vectors AS (
     DELETE FROM memory_vectors WHERE scope_id = $1
+), events AS (
+    DELETE FROM history WHERE scope_id = $1
 ), questions AS (
     DELETE FROM access_stats WHERE scope_id = $1
 ), gone AS (

@@ -1,0 +1,60 @@
+"""Routes about what memories were, and that bring them back."""
+
+from __future__ import annotations
+
+from memfast.bootstrap import Services
+from memfast.http.exchange import Exchange, Reply
+from memfast.http.routes_memory import written_memory
+from memfast.http.routing import Route, Success
+from memfast.http.wire import HistoryAnswer, HistoryParameters, UserParameters
+from memfast.model import Memory
+
+__all__ = ["ROUTES"]
+
+
+async def history(exchange: Exchange, services: Services, memory_id: str) -> Reply:
+    """One page of what happened to a memory."""
+    parameters = exchange.parameters(HistoryParameters)
+    scope = exchange.scope(services.limits.user_id(parameters.user_id, "user_id"))
+    page = await services.history.events(
+        scope, exchange.path_id(memory_id), limit=parameters.limit, cursor=parameters.cursor
+    )
+    answer = HistoryAnswer(page.events, page.next_cursor, page.next_cursor is not None)
+    return exchange.reply(answer, version=page.version)
+
+
+async def undelete(exchange: Exchange, services: Services, memory_id: str) -> Reply:
+    """Bring a deleted memory back."""
+    parameters = exchange.parameters(UserParameters)
+    scope = exchange.scope(services.limits.user_id(parameters.user_id, "user_id"))
+    outcome = await services.history.undelete(
+        scope,
+        exchange.path_id(memory_id),
+        expected_versions=exchange.if_match(),
+        actor=exchange.principal.key_id,
+    )
+    return written_memory(exchange, outcome)
+
+
+ROUTES = (
+    Route(
+        method="GET",
+        path="/v1/memories/{memory_id}/history",
+        endpoint=history,
+        summary="What happened to a memory, oldest first",
+        group="history",
+        parameters=HistoryParameters,
+        answers={200: Success(HistoryAnswer, "a page; also of a deleted memory, as long as history is kept")},
+        problems=(404,),
+    ),
+    Route(
+        method="POST",
+        path="/v1/memories/{memory_id}/undelete",
+        endpoint=undelete,
+        summary="Bring a deleted memory back",
+        group="history",
+        parameters=UserParameters,
+        answers={200: Success(Memory, "the memory as it was, under a new version", written=True)},
+        problems=(404, 409, 412, 422),
+    ),
+)
