@@ -13,7 +13,9 @@ DEFAULTS = {
     "server.host": "127.0.0.1",
     "server.port": 8077,
     "server.workers": 1,
-    "server.request_timeout_s": 30.0,
+    "server.read_timeout_s": 2.0,
+    "server.write_timeout_s": 10.0,
+    "server.timeout_max_s": 30.0,
     "server.body_timeout_s": 10.0,
     "server.body_max_bytes": 10 * 1024 * 1024,
     "server.stop_timeout_s": 35,
@@ -212,10 +214,10 @@ BAD_VALUES = [
     ("server.port", "8077.5"),
     ("server.workers", "0"),
     ("server.workers", "65"),
-    ("server.request_timeout_s", "0"),
-    ("server.request_timeout_s", "-1"),
-    ("server.request_timeout_s", "nan"),
-    ("server.request_timeout_s", "inf"),
+    ("server.read_timeout_s", "0"),
+    ("server.read_timeout_s", "-1"),
+    ("server.read_timeout_s", "nan"),
+    ("server.read_timeout_s", "inf"),
     ("server.body_max_bytes", "1023"),
     ("postgres.embedded_major", "17"),
     ("postgres.pool_min", "-1"),
@@ -242,7 +244,7 @@ def test_a_bad_value_is_refused_with_key_value_place_and_meaning(key, value):
 def test_values_of_a_file_have_their_own_types(file):
     """TOML has numbers and booleans; other types are refused."""
     assert load({}, file=file("[embedding]\nsend_dimensions = true\n")).config.embedding.send_dimensions is True
-    assert load({}, file=file("[server]\nrequest_timeout_s = 5\n")).config.server.request_timeout_s == 5.0
+    assert load({}, file=file("[server]\nread_timeout_s = 5\n")).config.server.read_timeout_s == 5.0
     for text in (
         "[server]\nport = [1]\n",
         "[server]\nport = true\n",
@@ -277,7 +279,9 @@ COMBINATIONS = [
     ({"embedding.provider": "openai", "embedding.dimensions": 3}, "embedding.base_url"),
     ({"embedding.provider": "openai", "embedding.dimensions": 3, "embedding.model": "m"}, "embedding.base_url"),
     ({"postgres.pool_min": 5, "postgres.pool_max": 4}, "postgres.pool_min = 5"),
-    ({"server.request_timeout_s": 60.0}, "server.stop_timeout_s"),
+    ({"server.timeout_max_s": 60.0}, "server.stop_timeout_s"),
+    ({"server.read_timeout_s": 31.0}, "server.read_timeout_s"),
+    ({"server.write_timeout_s": 31.0}, "server.write_timeout_s"),
 ]
 
 

@@ -40,6 +40,7 @@ from memfast.service.heat import Heat
 from memfast.service.history import History
 from memfast.service.identifiers import Identifiers
 from memfast.service.limits import Limits
+from memfast.service.modes import Modes
 from memfast.service.pressure import Pressure
 from memfast.service.recall import Recall
 from memfast.service.remember import Remember
@@ -89,6 +90,7 @@ class Services(Struct, frozen=True, kw_only=True):
     history: History
     directory: Directory
     health: Health
+    modes: Modes
     pool: Pool
     breakers: tuple[Breaker, ...]
     limits: Limits
@@ -119,6 +121,7 @@ async def open_services(site: Ground) -> AsyncIterator[Services]:
         if MISSING_REASON is not None:
             _log.warning(MISSING_REASON)
         coherence = Coherence(SlotTable.open(site.slots), ledger, facts, clock, access.learned)
+        modes = Modes(pools.breaker, (), coherence, clock, config.resilience.mode)
         log = PostgresAccessLog(pool)
         heat = Heat(log, clock)
         answers = _answers(config, coherence, heat, clock)
@@ -134,6 +137,7 @@ async def open_services(site: Ground) -> AsyncIterator[Services]:
         stack.push_async_callback(writer.drain, config.server.stop_timeout_s)
         for task in (
             coherence.watch(config.postgres.watch_interval_s),
+            modes.watch(),
             pressure.watch(config.memory.watch_interval_s),
             _keep_life(site, coherence),
             heat.watch(),
@@ -160,6 +164,7 @@ async def open_services(site: Ground) -> AsyncIterator[Services]:
             ),
             directory=Directory(store, limits, cursors),
             health=Health(build_store(control, prepared), embedder, clock),
+            modes=modes,
             pool=pool,
             breakers=(pools.breaker,),
             limits=limits,

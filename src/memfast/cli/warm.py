@@ -73,7 +73,9 @@ def _tell_service(config: Config, arguments: argparse.Namespace) -> None:
     """Warm every worker of a service that runs on the configured address."""
     host = "127.0.0.1" if config.server.host in {"0.0.0.0", "::"} else config.server.host  # noqa: S104
     key = os.environ.get("MEMFAST_API_KEY", "")
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    headers = {"Memfast-Timeout-Ms": str(int(config.server.timeout_max_s * 1000))}
+    if key:
+        headers["Authorization"] = f"Bearer {key}"
     request = {"limit": arguments.limit, "queries": arguments.queries}
     if arguments.users:
         request["users"] = arguments.users

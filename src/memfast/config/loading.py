@@ -192,9 +192,16 @@ def _validated(config: Config) -> Config:
         raise ConfigError(
             f"postgres.pool_min = {postgres.pool_min} is larger than postgres.pool_max = {postgres.pool_max}"
         )
-    if config.server.request_timeout_s > config.server.stop_timeout_s:
+    server = config.server
+    for name in ("read_timeout_s", "write_timeout_s"):
+        if getattr(server, name) > server.timeout_max_s:
+            raise ConfigError(
+                f"server.{name} = {getattr(server, name):g} is longer than "
+                f"server.timeout_max_s = {server.timeout_max_s:g}, the longest of all; raise that, or lower it"
+            )
+    if server.timeout_max_s > server.stop_timeout_s:
         raise ConfigError(
-            f"server.stop_timeout_s = {config.server.stop_timeout_s} must not be shorter than "
-            f"server.request_timeout_s = {config.server.request_timeout_s:g}: a stop would cut requests off"
+            f"server.stop_timeout_s = {server.stop_timeout_s} must not be shorter than "
+            f"server.timeout_max_s = {server.timeout_max_s:g}: a stop would cut requests off"
         )
     return config

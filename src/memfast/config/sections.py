@@ -36,7 +36,14 @@ class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     host: Annotated[str, _doc("address to listen on; other than loopback needs an API key")] = "127.0.0.1"
     port: Annotated[int, _doc("TCP port", ge=1, le=65535)] = 8077
     workers: Annotated[int, _doc("worker processes", "processes", ge=1, le=64)] = 1
-    request_timeout_s: Annotated[float, _doc("time a request may take", "s", gt=0, le=3600)] = 30.0
+    read_timeout_s: Annotated[
+        float, _doc("time a read may take unless its Memfast-Timeout-Ms says otherwise", "s", gt=0, le=3600)
+    ] = 2.0
+    write_timeout_s: Annotated[float, _doc("the same for everything else", "s", gt=0, le=3600)] = 10.0
+    timeout_max_s: Annotated[float, _doc("the longest that Memfast-Timeout-Ms can ask for", "s", gt=0, le=3600)] = 30.0
+    under_way_max: Annotated[
+        int, _doc("requests of a worker under way that have no finished answer; one more is refused", "requests", ge=1)
+    ] = 512
     body_timeout_s: Annotated[float, _doc("time a request's body may take to arrive", "s", gt=0, le=3600)] = 10.0
     body_max_bytes: Annotated[int, _doc("largest request body", "bytes", ge=1024)] = 10 * 1024 * 1024
     stop_timeout_s: Annotated[int, _doc("time for running requests when the service stops", "s", ge=1, le=600)] = 35
@@ -183,6 +190,10 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class ResilienceConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What happens when something that the service needs is away, slow, or asked for too much."""
 
+    mode: Annotated[
+        Literal["auto", "full", "reduced", "cache_only", "essential"],
+        _doc("auto = by what works; another one is kept whatever happens, for incidents and tests"),
+    ] = "auto"
     postgres_failures: Annotated[
         int, _doc("failures within 10 s after which PostgreSQL is not asked any more", "failures", ge=1, le=1000)
     ] = 5

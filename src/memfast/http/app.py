@@ -73,7 +73,8 @@ def build_app(site: Ground) -> Edge:
     direct: dict[tuple[str, str], Endpoint] = {
         (route.method, route.path): route.endpoint for route in ROUTES if "{" not in route.path
     }
-    holder.append(Edge(application, direct, site.config.server, SystemClock()))
+    reads = frozenset(route.path for route in ROUTES if route.method == "POST" and route.reads)
+    holder.append(Edge(application, direct, reads, site.config.server, SystemClock()))
     return holder[0]
 
 

@@ -9,25 +9,35 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, MutableMapping
 from contextlib import asynccontextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import blake2b
 from typing import Any, TypeVar
 
 from memfast.bootstrap import Services
 from memfast.config import ServerConfig
-from memfast.errors import DeadlineExceeded, InvalidRequest, MemfastError, PayloadTooLarge, RequestTimeout
+from memfast.errors import (
+    DeadlineExceeded,
+    InvalidRequest,
+    MemfastError,
+    ModeRefused,
+    Overloaded,
+    PayloadTooLarge,
+    RequestTimeout,
+)
 from memfast.http.codec import response_form
-from memfast.http.exchange import Exchange, finished_headers, sent_path, standard_headers
+from memfast.http.exchange import Exchange, finished_headers, mode_marks, sent_path, standard_headers
 from memfast.http.problems import INTERNAL_ERROR, problem_reply
 from memfast.http.routing import Endpoint
 from memfast.ports import Clock
 from memfast.resilience.deadlines import Deadlines
 from memfast.service.access import Principal
 from memfast.service.answers import KEY_BYTES
+from memfast.service.modes import Standing
 
 __all__ = ["EXCHANGE", "Edge"]
 
@@ -44,6 +54,12 @@ _KEPT = ("/v1/search", "/v1/memories")
 _REPEATABLE = frozenset({"GET", "POST"})
 _DIGESTED_BYTES = 64 * 1024
 """Largest body that is looked up whole; a larger one is a batch, and none is asked twice."""
+
+_SINGLE = re.compile(r"/v1/memories/[^/]+")
+"""What mode `essential` leaves besides health: single memories, by GET."""
+
+_RETRY_AFTER_S = 5
+"""What a client is told that the mode refuses, in seconds."""
 
 _SEED_BYTES = 32
 _REMEMBERED_SEEDS = 1024
@@ -67,32 +83,38 @@ class Edge:
     Args:
         application: the Litestar application.
         direct: endpoints by method and path, for paths without parameters, that need no router.
-        config: bounds on body and time.
+        reads: paths of those POSTs that only read.
+        config: bounds on body, time and number.
         clock: time for the bounds.
     """
 
     def __init__(
-        self, application: Any, direct: Mapping[tuple[str, str], Endpoint], config: ServerConfig, clock: Clock
+        self,
+        application: Any,
+        direct: Mapping[tuple[str, str], Endpoint],
+        reads: frozenset[str],
+        config: ServerConfig,
+        clock: Clock,
     ) -> None:
         self._application = application
         self._direct = direct
         self._config = config
         self._services: Services | None = None
-        self._bodies = Deadlines(config.body_timeout_s, clock)
-        self._requests = Deadlines(config.request_timeout_s, clock)
+        self._reads = reads
+        self._deadlines = Deadlines(clock)
+        self._under_way = 0
         self._request_prefix = secrets.token_hex(5).encode()
         self._request_number = itertools.count(1)
 
     @asynccontextmanager
     async def serving(self, services: Services) -> AsyncIterator[None]:
         """Serve while the context is open."""
-        sweepers = [asyncio.create_task(bounds.run()) for bounds in (self._bodies, self._requests)]
+        sweeper = asyncio.create_task(self._deadlines.run())
         self._services = services
         try:
             yield
         finally:
-            for sweeper in sweepers:
-                sweeper.cancel()
+            sweeper.cancel()
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -103,7 +125,10 @@ class Edge:
         started = time.perf_counter()
         headers = dict(scope["headers"])
         request_id = self._request_id(headers)
+        standing = services.modes.standing()
         try:
+            if standing.mode == "essential":
+                _require_essential(scope, standing)
             principal = _NOBODY
             if not scope["path"].startswith(_PUBLIC):
                 credential = headers.get(b"authorization")
@@ -111,12 +136,11 @@ class Edge:
             body = b"" if scope["method"] in _BODILESS else await self._read_body(headers, receive)
             request = _digest(scope, headers, principal, body)
             known = None if request is None else services.answers.recognise(request)
-            stale_for_s = services.coherence.stale_for_s()
             if known is not None:
                 content, version, kind = known
                 form = response_form(headers.get(b"accept", b""))
                 own = finished_headers(len(content), version, "hot", kind, form)
-                sent = [*own, *standard_headers(headers, request_id, started, stale_for_s)]
+                sent = [*own, *standard_headers(headers, request_id, started, mode_marks(standing))]
                 await send({"type": "http.response.start", "status": 200, "headers": sent})
                 await send({"type": "http.response.body", "body": content, "more_body": False})
                 return
@@ -128,19 +152,69 @@ class Edge:
                 body=body,
                 request_id=request_id,
                 started=started,
-                stale_for_s=stale_for_s,
+                marks=mode_marks(standing),
             )
-            await _within(self._requests, self._serve(exchange, services, scope, receive, send), self._too_slow)
+            await self._admitted(exchange, services, scope, receive, send)
             if request is not None and exchange.target is not None:
                 services.answers.note(request, exchange.target)
         except _GoneError:
             return
         except Exception as error:  # noqa: BLE001 - the face's edge: the client gets a problem, the log the trace
-            standard = standard_headers(headers, request_id, started, services.coherence.stale_for_s())
+            marks = mode_marks(services.modes.standing())
+            standard = standard_headers(headers, request_id, started, marks)
             # Under no name: this frame is in the error's trace, and the circle would keep the connection open.
             await problem_reply(self._problem(error, request_id), standard, instance=sent_path(scope))(
                 scope, receive, send
             )
+
+    async def _admitted(
+        self, exchange: Exchange, services: Services, scope: AsgiScope, receive: Receive, send: Send
+    ) -> None:
+        """Serve what no finished answer was found for: so many at once, each in its time, while its client is there."""
+        timeout_s = self._timeout_s(scope, exchange.headers)
+        if self._under_way >= self._config.under_way_max and not exchange.path.startswith(_PUBLIC):
+            raise Overloaded(f"{self._under_way} requests are under way; nothing was begun", begun=False)
+        self._under_way += 1
+        try:
+            work = self._serve(exchange, services, scope, receive, send)
+            await self._within(timeout_s, work, partial(_too_slow, timeout_s), partial(_disconnected, receive))
+        finally:
+            self._under_way -= 1
+
+    def _timeout_s(self, scope: AsgiScope, headers: Mapping[bytes, bytes]) -> float:
+        """The time of a request: what its client asks for, else by what it does."""
+        asked = headers.get(b"memfast-timeout-ms")
+        if asked is not None:
+            most_ms = int(self._config.timeout_max_s * 1000)
+            if not asked.isdigit() or not 0 < len(asked) <= 9 or int(asked) < 1:
+                raise InvalidRequest(f"Memfast-Timeout-Ms: must be a number from 1 to {most_ms}")
+            return min(int(asked), most_ms) / 1000
+        reads = scope["method"] in _BODILESS or (scope["method"] == "POST" and scope["path"] in self._reads)
+        return self._config.read_timeout_s if reads else self._config.write_timeout_s
+
+    async def _within(
+        self,
+        timeout_s: float,
+        work: Coroutine[Any, Any, _T],
+        late: Callable[[], MemfastError],
+        leaves: Callable[[], Awaitable[object]] | None = None,
+    ) -> _T:
+        """Do the work in its time and while it is wanted, or raise what `late` says."""
+        task = asyncio.current_task()
+        assert task is not None
+        deadlines = self._deadlines
+        deadlines.enter(task, timeout_s, leaves)
+        try:
+            return await work
+        except asyncio.CancelledError:
+            end = deadlines.leave(task)
+            if end == "late":
+                raise late() from None
+            if end == "gone":
+                raise _GoneError from None
+            raise
+        finally:
+            deadlines.leave(task)
 
     async def _serve(
         self, exchange: Exchange, services: Services, scope: AsgiScope, receive: Receive, send: Send
@@ -160,12 +234,9 @@ class Edge:
         if isinstance(error, MemfastError):
             return error
         if isinstance(error, TimeoutError):
-            return self._too_slow()
+            return DeadlineExceeded("something that the request needs did not answer in time")
         _log.error("request %s failed", request_id.decode(), exc_info=error)
         return INTERNAL_ERROR
-
-    def _too_slow(self) -> MemfastError:
-        return DeadlineExceeded(f"the request took longer than {self._config.request_timeout_s:g} s")
 
     def _no_body(self) -> MemfastError:
         return RequestTimeout(f"the body did not arrive within {self._config.body_timeout_s:g} s")
@@ -177,7 +248,7 @@ class Edge:
         most = self._config.body_max_bytes
         if declared is not None and declared > most:
             raise PayloadTooLarge(f"the body has {declared} bytes; at most {most} are taken")
-        return await _within(self._bodies, _receive_body(receive, declared, most), self._no_body)
+        return await self._within(self._config.body_timeout_s, _receive_body(receive, declared, most), self._no_body)
 
     def _request_id(self, headers: dict[bytes, bytes]) -> bytes:
         sent = headers.get(b"x-request-id")
@@ -202,19 +273,22 @@ def _seed(principal: Principal, *parts: str | bytes | None) -> bytes:
     return blake2b(repr((principal.tag, *parts)).encode(), digest_size=_SEED_BYTES).digest()
 
 
-async def _within(deadlines: Deadlines, work: Coroutine[Any, Any, _T], late: Callable[[], MemfastError]) -> _T:
-    """Do the work in its time, or raise what `late` says."""
-    task = asyncio.current_task()
-    assert task is not None
-    deadlines.enter(task)
-    try:
-        return await work
-    except asyncio.CancelledError:
-        if deadlines.leave(task):
-            raise late() from None
-        raise
-    finally:
-        deadlines.leave(task)
+def _require_essential(scope: AsgiScope, standing: Standing) -> None:
+    path = scope["path"]
+    if path.startswith(_PUBLIC) or (scope["method"] == "GET" and _SINGLE.fullmatch(path)):
+        return
+    reason = f"only single memories and health are served now: {standing.reason}"
+    raise ModeRefused(reason, retry_after_s=_RETRY_AFTER_S, begun=False)
+
+
+def _too_slow(timeout_s: float) -> MemfastError:
+    return DeadlineExceeded(f"the request took longer than its {timeout_s:g} s")
+
+
+async def _disconnected(receive: Receive) -> None:
+    """Return when the client has gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _receive_body(receive: Receive, declared: int | None, most: int) -> bytes:

@@ -18,8 +18,9 @@ from memfast.model import Scope
 from memfast.search.encode import Form
 from memfast.service.access import Access, Principal
 from memfast.service.answers import Answer, Kind, Target, Tier
+from memfast.service.modes import Standing
 
-__all__ = ["Exchange", "Reply", "finished_headers", "sent_path", "standard_headers"]
+__all__ = ["Exchange", "Reply", "finished_headers", "mode_marks", "sent_path", "standard_headers"]
 
 _T = TypeVar("_T")
 _ENTITY_TAG = re.compile(rb'[ \t]*(?:(W/)?"([\x21\x23-\x7e\x80-\xff]*)"[ \t]*)?(?:,|\Z)')
@@ -52,7 +53,7 @@ class Exchange:
 
     __slots__ = (
         "_access",
-        "_stale_for_s",
+        "_marks",
         "_started",
         "body",
         "headers",
@@ -73,7 +74,7 @@ class Exchange:
         body: bytes,
         request_id: bytes,
         started: float,
-        stale_for_s: float = 0.0,
+        marks: tuple[Header, ...] = (),
     ) -> None:
         self.path = sent_path(scope)
         self.query: bytes = scope["query_string"]
@@ -84,7 +85,7 @@ class Exchange:
         self.target: Target | None = None
         self._access = access
         self._started = started
-        self._stale_for_s = stale_for_s
+        self._marks = marks
 
     @property
     def form(self) -> Form:
@@ -217,7 +218,7 @@ class Exchange:
 
     def standard_headers(self) -> list[tuple[bytes, bytes]]:
         """Headers of every answer: the request's id, its trace, and the time spent."""
-        return standard_headers(self.headers, self.request_id, self._started, self._stale_for_s)
+        return standard_headers(self.headers, self.request_id, self._started, self._marks)
 
 
 def _entity_tags(value: bytes) -> list[tuple[bytes, bytes]]:
@@ -237,7 +238,7 @@ def _entity_tags(value: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def standard_headers(
-    headers: Mapping[bytes, bytes], request_id: bytes, started: float, stale_for_s: float = 0.0
+    headers: Mapping[bytes, bytes], request_id: bytes, started: float, marks: tuple[Header, ...] = ()
 ) -> list[tuple[bytes, bytes]]:
     """See `Exchange.standard_headers`.
 
@@ -245,14 +246,21 @@ def standard_headers(
         headers: the request's.
         request_id: its id.
         started: seconds of `time.perf_counter`.
-        stale_for_s: since when copies could not be confirmed; 0 while they are.
+        marks: of the mode that the service is in.
     """
-    standard = [(b"x-request-id", request_id), *_timing(int((time.perf_counter() - started) * 1e6))]
-    if stale_for_s:
-        standard += ((b"memfast-mode", b"cache_only"), (b"age", b"%d" % (stale_for_s + 1)))
+    standard = [(b"x-request-id", request_id), *_timing(int((time.perf_counter() - started) * 1e6)), *marks]
     if b"traceparent" in headers:
         standard.append((b"traceparent", headers[b"traceparent"]))
     return standard
+
+
+def mode_marks(standing: Standing) -> tuple[Header, ...]:
+    """Headers of an answer that is given in any mode but `full`: which, why, and how old it may be."""
+    if standing.mode == "full":
+        return ()
+    reason = standing.reason.encode("ascii", "replace").replace(b"\n", b" ").replace(b"\r", b" ")
+    marks = ((b"memfast-mode", standing.mode.encode()), (b"memfast-mode-reason", reason))
+    return (*marks, (b"age", b"%d" % standing.age_s)) if standing.age_s else marks
 
 
 @lru_cache(_REMEMBERED)

@@ -116,6 +116,15 @@ def _parameters(route: Route, components: dict[str, Any]) -> list[dict[str, Any]
         for name, value in schema["properties"].items():
             said = {"schema": _query_schema(value)} if name != "filter" else {"content": _json_filter()}
             found.append({"name": name, "in": "query", "required": name in required, **said})
+    found.append(
+        {
+            "name": "Memfast-Timeout-Ms",
+            "in": "header",
+            "required": False,
+            "description": "the time that the request may take, in milliseconds; more than the service allows is cut",
+            "schema": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
+        }
+    )
     if 412 in route.problems:
         found.append(
             {
@@ -148,6 +157,9 @@ def _response(answer: Success) -> dict[str, Any]:
     headers: dict[str, Any] = {
         "X-Request-ID": {"schema": {"type": "string"}},
         "X-Process-Time": {"schema": {"type": "string"}},
+        "Memfast-Mode": {"schema": {"enum": ["reduced", "cache_only", "essential"]}},
+        "Memfast-Mode-Reason": {"schema": {"type": "string"}},
+        "Age": {"schema": {"type": "string"}, "description": "seconds since copies were last known to be true"},
     }
     if answer.told:
         headers["Memfast-Status"] = {"schema": {"enum": ["created", "updated", "duplicate"]}}

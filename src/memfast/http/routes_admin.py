@@ -92,11 +92,14 @@ async def ready(exchange: Exchange, services: Services) -> Reply:
 async def health(exchange: Exchange, services: Services) -> Reply:
     """Every dependency."""
     report = await services.health.report()
+    standing = services.modes.standing()
     answer = HealthAnswer(
         status=report.status,
         version=__version__,
         pid=os.getpid(),
         native=kernels.IMPL,
+        mode=standing.mode,
+        mode_reason=standing.reason,
         lineage=services.access.facts.lineage,
         store=report.store,
         pool=services.pool.snapshot(),

@@ -254,6 +254,7 @@ ROUTES = (
     Route(
         method="POST",
         path="/v1/memories/get",
+        reads=True,
         endpoint=get_many,
         summary="Get memories by id",
         group="memories",

@@ -32,7 +32,7 @@ class Route(Struct, frozen=True, kw_only=True):
     """A method and a path, the coroutine behind them, and their contract.
 
     `endpoint(exchange, services, **path_parameters)` gives the reply. `problems` are the statuses it may refuse with,
-    beside those that every route has.
+    beside those that every route has. `reads` = a POST that only reads; it has the time of a read.
     """
 
     method: Literal["GET", "POST", "PATCH", "DELETE"]
@@ -45,3 +45,4 @@ class Route(Struct, frozen=True, kw_only=True):
     body: type[Struct] | None = None
     problems: tuple[int, ...] = ()
     public: bool = False
+    reads: bool = False

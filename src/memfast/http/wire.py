@@ -339,6 +339,8 @@ class HealthAnswer(Struct, kw_only=True):
     version: str
     pid: int
     native: str
+    mode: Literal["full", "reduced", "cache_only", "essential"]
+    mode_reason: str
     lineage: UUID
     store: StoreHealth | None
     pool: PoolSnapshot

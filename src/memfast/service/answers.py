@@ -6,12 +6,14 @@ import asyncio
 import struct
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
+from functools import partial
 from hashlib import blake2b
 from typing import Literal, NamedTuple
 from uuid import UUID
 
 from memfast.kernels import ByteCache, CacheStats
 from memfast.ports import Clock
+from memfast.resilience.flight import Flight
 from memfast.service.coherence import Coherence, Epochs
 from memfast.service.heat import Heat
 
@@ -84,7 +86,7 @@ class Answers:
         self._coherence = coherence
         self._heat = heat
         self._clock = clock
-        self._flights: dict[tuple[bytes, Epochs], asyncio.Task[Answer]] = {}
+        self._flights: dict[tuple[bytes, Epochs], Flight[Answer]] = {}
 
     def recognise(self, request: bytes) -> tuple[bytes, int, Kind] | None:
         """The finished answer of a request that is equal to the byte to an earlier one: bytes, version and kind.
@@ -146,13 +148,16 @@ class Answers:
         if found is not None:
             return found
         flight = self._flights.get((key, epochs))
-        if flight is None:
-            flight = asyncio.create_task(self._compute(kind, key, scope_id, epochs, compute))
-            flight.add_done_callback(_seen)
+        if flight is None or not flight.open:
+            flight = Flight(self._compute(kind, key, scope_id, epochs, compute))
             if len(self._flights) < _FLIGHTS_MAX:
                 self._flights[key, epochs] = flight
-                flight.add_done_callback(lambda _task: self._flights.pop((key, epochs), None))
-        return await asyncio.shield(flight)
+                flight.task.add_done_callback(partial(self._landed, (key, epochs), flight))
+        return await flight.join()
+
+    def _landed(self, key: tuple[bytes, Epochs], flight: Flight[Answer], _task: asyncio.Task[Answer]) -> None:
+        if self._flights.get(key) is flight:
+            del self._flights[key]
 
     async def _compute(
         self,
@@ -198,9 +203,3 @@ class Answers:
         """Drop every answer of this worker."""
         for cache in self._all():
             cache.clear()
-
-
-def _seen(flight: asyncio.Task[Answer]) -> None:
-    """Every asker may have gone: a failure that nobody waits for is nobody's."""
-    if not flight.cancelled():
-        flight.exception()

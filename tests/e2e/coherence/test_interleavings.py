@@ -324,7 +324,7 @@ class AnyFlight(Answers):
     async def answer(self, kind, key, scope_id, compute):
         for (other, _), running in self._flights.items():
             if other == key:
-                return await asyncio.shield(running)
+                return await running.join()
         return await super().answer(kind, key, scope_id, compute)
 
 

@@ -102,7 +102,8 @@ async def test_what_the_document_allows_is_taken(api, name, data):
         arguments["content"] = json.dumps(case.body).encode()
         arguments["headers"]["content-type"] = "application/json"
     response = await api.request(case.method.upper(), path, **arguments)  # the client checks status and body
-    assert response.status_code < 500 or name.startswith("GET /v1/health")
+    hurried = response.status_code == 504 and "Memfast-Timeout-Ms" in arguments["headers"]
+    assert response.status_code < 500 or name.startswith("GET /v1/health") or hurried
     if response.status_code == 400:
         detail = response.json()["detail"]
         assert any(words in detail for words in BEYOND_SCHEMA), f"{detail}: {arguments}"

@@ -11,7 +11,12 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 @pytest.fixture(scope="module")
 def settings():
     """Short times, and statements that may wait longer than a request."""
-    return {"server.request_timeout_s": 0.6, "server.body_timeout_s": 0.3, "postgres.command_timeout_s": 8.0}
+    return {
+        "server.read_timeout_s": 0.6,
+        "server.write_timeout_s": 0.6,
+        "server.body_timeout_s": 0.3,
+        "postgres.command_timeout_s": 8.0,
+    }
 
 
 async def dripping():
@@ -85,3 +90,70 @@ async def test_a_batch_that_is_over_its_time_is_written_whole_or_not_at_all(api,
             while (found := len((await api.listing(user, limit=100)).json()["memories"])) == 1:
                 await asyncio.sleep(0)
     assert found == 11
+
+
+@pytest.mark.parametrize("asked", ["0", "-1", "1.5", "soon", "", "1234567890"])
+async def test_a_time_that_is_none_is_refused(api, user, check_problem, asked):
+    """Milliseconds, as a whole number from 1 on."""
+    response = await api.client.get("/v1/users", headers={"Memfast-Timeout-Ms": asked})
+    check_problem(response, 400, "invalid-request", says="from 1 to 30000")
+
+
+async def test_a_client_says_how_long_it_will_wait(api, user, check_problem):
+    """Less or more than the default, and no more than the service allows."""
+    await api.create(user, "first")
+    async with api.database() as connection, connection.transaction():
+        await connection.execute("LOCK TABLE memories IN ACCESS EXCLUSIVE MODE")
+        for asked, says in (("50", "its 0.05 s"), ("700", "its 0.7 s")):
+            response = await api.client.get(
+                "/v1/memories", params={"user_id": user}, headers={"Memfast-Timeout-Ms": asked}
+            )
+            check_problem(response, 504, "deadline-exceeded", says=says)
+    response = await api.client.get(f"/v1/users/{user}", headers={"Memfast-Timeout-Ms": "999999999"})
+    assert response.status_code == 200
+
+
+async def running(api, words):
+    """Statements at the server that hold these words and run now."""
+    async with api.database() as connection:
+        return await connection.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND pid <> pg_backend_pid() AND query LIKE $1",
+            f"%{words}%",
+        )
+
+
+@pytest.mark.parametrize("how", ["late", "gone"])
+async def test_nothing_runs_on_at_the_server_for_a_read_that_nobody_waits_for(api, user, how):
+    """Neither after its time nor after its client has left: its statement is cancelled, and shared work with it."""
+    await api.create(user, "first")
+    async with api.database() as connection, connection.transaction():
+        await connection.execute("LOCK TABLE memories IN ACCESS EXCLUSIVE MODE")
+        asked = "60000" if how == "gone" else "400"
+        search = asyncio.create_task(
+            api.client.post(
+                "/v1/search",
+                json={"user_id": user, "embedding": [1.0] * 256},
+                headers={"Memfast-Timeout-Ms": asked},
+            )
+        )
+        async with asyncio.timeout(10):
+            while not await running(api, "memory_vectors"):
+                await asyncio.sleep(0.01)
+        if how == "gone":
+            search.cancel()
+        await asyncio.wait([search])
+        async with asyncio.timeout(10):
+            while await running(api, "memory_vectors"):
+                await asyncio.sleep(0.01)
+
+
+async def test_more_than_can_be_under_way_is_refused(api, user, check_problem, monkeypatch):
+    """At once, with a hint; health is answered all the same, and so is what is kept."""
+    await api.create(user, "first")
+    await api.listing(user)
+    monkeypatch.setattr(api.edge, "_under_way", 512)
+    response = await api.client.get(f"/v1/users/{user}")
+    check_problem(response, 503, "overloaded", says="512 requests are under way")
+    assert response.headers["retry-after"] == "1"
+    assert (await api.client.get("/v1/health")).status_code == 200
+    assert (await api.listing(user)).headers["memfast-tier"] == "hot"

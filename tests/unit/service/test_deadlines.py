@@ -1,22 +1,23 @@
-"""One bound on the time of many tasks."""
+"""Bounds on the time of many tasks, and an end to what nobody waits for."""
 
 import asyncio
 
 import pytest
 from worlds import SetClock
 
-from memfast.resilience.deadlines import Deadlines
+from memfast.resilience.deadlines import WATCH_AFTER_S, Deadlines
 
 
-async def timed(deadlines, work):
-    """Run work within the bound; gives whether it was late."""
+async def timed(deadlines, work, timeout_s=5.0, leaves=None):
+    """Run work within the bound; gives how it ended."""
     task = asyncio.current_task()
-    deadlines.enter(task)
+    deadlines.enter(task, timeout_s, leaves)
     try:
         await work
     except asyncio.CancelledError:
-        if deadlines.leave(task):
-            return True
+        end = deadlines.leave(task)
+        if end is not None:
+            return end
         raise
     return deadlines.leave(task)
 
@@ -29,29 +30,33 @@ def clock():
 
 async def test_work_within_its_time_is_left_alone(clock):
     """Also to the very end of it."""
-    deadlines, gate = Deadlines(5.0, clock), asyncio.Event()
+    deadlines, gate = Deadlines(clock), asyncio.Event()
     task = asyncio.create_task(timed(deadlines, gate.wait()))
     await asyncio.sleep(0)
     clock.seconds += 5.0
     deadlines.sweep()
     gate.set()
-    assert await task is False
+    assert await task is None
 
 
 async def test_late_work_is_cancelled_and_says_so(clock):
-    """The task itself goes on: the cancellation is taken back."""
-    deadlines = Deadlines(5.0, clock)
-    task = asyncio.create_task(timed(deadlines, asyncio.Event().wait()))
+    """Each by its own time; the task itself goes on: the cancellation is taken back."""
+    deadlines = Deadlines(clock)
+    short = asyncio.create_task(timed(deadlines, asyncio.Event().wait()))
+    long = asyncio.create_task(timed(deadlines, asyncio.Event().wait(), 60.0))
     await asyncio.sleep(0)
     clock.seconds += 5.1
     deadlines.sweep()
-    assert await task is True
-    assert task.cancelling() == 0
+    assert await short == "late"
+    assert (short.cancelling(), long.done()) == (0, False)
+    clock.seconds += 60
+    deadlines.sweep()
+    assert await long == "late"
 
 
 async def test_a_cancellation_by_somebody_else_stays_one(clock):
     """It is not mistaken for lateness."""
-    deadlines = Deadlines(5.0, clock)
+    deadlines = Deadlines(clock)
     task = asyncio.create_task(timed(deadlines, asyncio.Event().wait()))
     await asyncio.sleep(0)
     task.cancel()
@@ -61,11 +66,54 @@ async def test_a_cancellation_by_somebody_else_stays_one(clock):
 
 async def test_the_sweep_runs_by_itself(clock):
     """Late work is found without being asked for."""
-    deadlines = Deadlines(5.0, clock, sweep_s=0.001)
+    deadlines = Deadlines(clock, sweep_s=0.001)
     sweeper = asyncio.create_task(deadlines.run())
     task = asyncio.create_task(timed(deadlines, asyncio.Event().wait()))
     await asyncio.sleep(0)
     clock.seconds += 6
-    assert await asyncio.wait_for(task, 10) is True
+    assert await asyncio.wait_for(task, 10) == "late"
     sweeper.cancel()
     await asyncio.gather(sweeper, return_exceptions=True)
+
+
+async def test_work_whose_caller_has_gone_is_cancelled(clock):
+    """Only what takes long pays for being watched, and only once."""
+    deadlines, gone, watches = Deadlines(clock), asyncio.Event(), []
+
+    async def leaves():
+        watches.append(1)
+        await gone.wait()
+
+    task = asyncio.create_task(timed(deadlines, asyncio.Event().wait(), leaves=leaves))
+    await asyncio.sleep(0)
+    deadlines.sweep()
+    await asyncio.sleep(0)
+    assert watches == []
+    clock.seconds += WATCH_AFTER_S + 0.01
+    for _ in range(3):
+        deadlines.sweep()
+        await asyncio.sleep(0)
+    assert watches == [1]
+    gone.set()
+    assert await task == "gone"
+
+
+async def test_a_watch_ends_with_its_request(clock):
+    """Nothing waits for a caller whose request is done."""
+    deadlines, gate, ended = Deadlines(clock), asyncio.Event(), []
+
+    async def leaves():
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(1)
+
+    task = asyncio.create_task(timed(deadlines, gate.wait(), leaves=leaves))
+    await asyncio.sleep(0)
+    clock.seconds += WATCH_AFTER_S + 0.01
+    deadlines.sweep()
+    await asyncio.sleep(0)
+    gate.set()
+    assert await task is None
+    await asyncio.sleep(0)
+    assert ended == [1]
