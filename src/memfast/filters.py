@@ -36,6 +36,7 @@ __all__ = [
     "one_of",
     "reads_json",
     "tagged",
+    "tests_of",
 ]
 
 FieldKind = Literal["text", "list", "number", "time", "json"]
@@ -161,20 +162,21 @@ def tagged(tags: Sequence[str], mode: TagsMode) -> Filter:
 
 def reads_json(where: Filter | None) -> bool:
     """Whether it asks for what a shard keeps as JSON alone, the metadata and the source: a microsecond a row."""
-    return any(isinstance(field, tuple) or field == "source" for field in _fields(where))
+    return any(isinstance(test.field, tuple) or test.field == "source" for test in tests_of(where))
 
 
-def _fields(where: Filter | None) -> Iterator[Field]:
+def tests_of(where: Filter | None) -> Iterator[OneOf | Compare | Contains | Exists]:
+    """The conditions on fields that a filter is made of."""
     match where:
         case None:
             return
         case AllOf(parts) | AnyOf(parts):
             for part in parts:
-                yield from _fields(part)
+                yield from tests_of(part)
         case Not(part):
-            yield from _fields(part)
+            yield from tests_of(part)
         case _:
-            yield where.field
+            yield where
 
 
 def _each_once(values: Iterable[Any]) -> tuple[Any, ...]:

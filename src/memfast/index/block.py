@@ -8,12 +8,13 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import accumulate, chain
 from sys import getsizeof
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from memfast.filters import Field
 from memfast.model import Memory
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "Encode",
     "FragmentRows",
     "Ids",
+    "JsonColumn",
     "Mask",
     "Quantised",
     "Rows",
@@ -137,6 +139,14 @@ class Arena:
         return arena
 
 
+class JsonColumn(NamedTuple):
+    """One field of the rows' JSON: `codes`, int32 (n,), are places in `values`, -1 where the field is missing."""
+
+    codes: NDArray[np.int32]
+    values: list[Any]
+    nbytes: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:
     """Rows, none of which ever changes.
@@ -165,6 +175,9 @@ class Block:
     """Where fragments begin and end, and their bytes."""
     fragment_rows: FragmentRows = field(init=False, repr=False)
     """The same as arrays: int64 (2, n), and uint8."""
+
+    columns: dict[Field, JsonColumn] = field(init=False, repr=False, default_factory=dict)
+    """What filters read of the JSON, kept by `index.columns`."""
 
     def __post_init__(self) -> None:
         spans = (self.wide[FRAGMENT].data, self.wide[FRAGMENT_END].data, self.fragments.data)
@@ -233,6 +246,11 @@ class Block:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of the arrays and of the columns that filters left."""
+        return self.own_bytes + sum(column.nbytes for column in self.columns.copy().values())
+
+    @property
+    def own_bytes(self) -> int:
         """Bytes of the arrays."""
         arrays = (self.ids, self.wide, self.codes, self.vectors, self.fragments, self.tags, self.entities)
         return sum(array.nbytes for array in (*arrays, *(self.quantised or ())))

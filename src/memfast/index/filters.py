@@ -6,7 +6,6 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any, assert_never
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -39,6 +38,7 @@ from memfast.index.block import (
     Terms,
     microseconds,
 )
+from memfast.index.columns import json_passing
 
 __all__ = ["passing"]
 
@@ -53,18 +53,10 @@ _ORDERS: dict[Order, Callable[[Any, Any], Any]] = {
     "lt": operator.lt,
     "lte": operator.le,
 }
-
-
-class _Metadata(msgspec.Struct):
-    metadata: dict[str, Any]
-
-
-class _Source(msgspec.Struct):
-    source: str | None
-
-
-_metadata_decoder = msgspec.json.Decoder(_Metadata)
-_source_decoder = msgspec.json.Decoder(_Source)
+_TEXT = frozenset({str})
+_NUMBERS = frozenset({int, float})
+_SCALARS = _TEXT | _NUMBERS
+"""Types by name, which leave out bool."""
 
 
 def passing(where: Filter, block: Block, terms: Terms, within: Mask) -> Mask:
@@ -74,7 +66,8 @@ def passing(where: Filter, block: Block, terms: Terms, within: Mask) -> Mask:
         where: what is asked.
         block: the rows.
         terms: the codes of their strings.
-        within: bool (n,), the rows that are of interest. A condition on metadata or source reads only their JSON.
+        within: bool (n,), the rows that are of interest. Where few are, a condition on metadata or
+            source reads only their JSON.
 
     Returns:
         bool (n,), false outside `within`.
@@ -93,7 +86,9 @@ def passing(where: Filter, block: Block, terms: Terms, within: Mask) -> Mask:
         case Not(part):
             return within & ~passing(part, block, terms, within)
         case _:
-            return _json_mask(where, block, within) if reads_json(where) else within & _mask(where, block, terms)
+            if reads_json(where):
+                return json_passing(block, where.field, _test_of(where), within)
+            return within & _mask(where, block, terms)
 
 
 def _mask(test: _Test, block: Block, terms: Terms) -> Mask:
@@ -153,30 +148,6 @@ def _time_mask(test: _Test, column: NDArray[np.int64]) -> Mask:
     return passed
 
 
-def _json_mask(test: _Test, block: Block, within: Mask) -> Mask:
-    value_of = _source if test.field == "source" else _metadata(test.field)
-    passes = _test_of(test)
-    passed = np.zeros(len(block), np.bool_)
-    for row in np.flatnonzero(within).tolist():
-        value = value_of(b"".join((block.fragment(row), b"}")))
-        passed[row] = value is not None and passes(value)
-    return passed
-
-
-def _source(fragment: bytes) -> str | None:
-    return _source_decoder.decode(fragment).source
-
-
-def _metadata(keys: str | tuple[str, ...]) -> Callable[[bytes], Any]:
-    def value_of(fragment: bytes) -> Any:
-        value: Any = _metadata_decoder.decode(fragment).metadata
-        for key in keys:
-            value = value.get(key) if isinstance(value, dict) else None
-        return value
-
-    return value_of
-
-
 def _test_of(test: _Test) -> Callable[[Any], bool]:
     """Function: whether one JSON value, which is not null, passes."""
     match test:
@@ -188,8 +159,8 @@ def _test_of(test: _Test) -> Callable[[Any], bool]:
             among = _membership((wanted,))
             return lambda value: wanted in value if _both_text(value, wanted) else _any_member(value, among)
         case Compare(_, order, limit):
-            compare = _ORDERS[order]
-            return lambda value: _comparable(value, limit) and bool(compare(value, limit))
+            compare, kinds = _ORDERS[order], _TEXT if isinstance(limit, str) else _NUMBERS
+            return lambda value: type(value) in kinds and compare(value, limit)
         case _:
             assert_never(test)
 
@@ -200,7 +171,7 @@ def _membership(values: Sequence[Any]) -> Callable[[Any], bool]:
     others = [value for value in values if not isinstance(value, str | float)]
 
     def among(value: Any) -> bool:
-        if isinstance(value, str | int | float) and not isinstance(value, bool):
+        if type(value) in _SCALARS:
             return value in scalars
         return any(_same(value, each) for each in others)
 
@@ -213,12 +184,6 @@ def _any_member(value: Any, among: Callable[[Any], bool]) -> bool:
 
 def _both_text(value: Any, wanted: Any) -> bool:
     return isinstance(value, str) and isinstance(wanted, str)
-
-
-def _comparable(value: Any, limit: str | float) -> bool:
-    if isinstance(limit, str):
-        return isinstance(value, str)
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _same(left: Any, right: Any) -> bool:

@@ -19,6 +19,7 @@ from memfast.filters import (
     Not,
     OneOf,
     field_kind,
+    tests_of,
 )
 from memfast.store.queries import CONDITIONS
 
@@ -40,7 +41,7 @@ def compile_filter(where: Filter | None, first: int) -> Condition:
         first: the number of the first parameter, e.g. 6 where a statement has five of its own.
     """
     values: list[Any] = []
-    return Condition(CONDITIONS.everything if where is None else _Compiler(values, first).text(where), values)
+    return Condition(CONDITIONS.everything if where is None else _Compiler(values, first).condition(where), values)
 
 
 def narrowed(statement: str, where: Filter | None, *parameters: Any) -> tuple[Any, ...]:
@@ -61,13 +62,27 @@ class _Compiler:
     def __init__(self, values: list[Any], first: int) -> None:
         self._values = values
         self._first = first
+        self._metadata = CONDITIONS.metadata
+
+    def condition(self, where: Filter) -> str:
+        """The whole: what looks at columns alone, before what looks at the metadata, which is cast once."""
+        if sum(map(_looks, tests_of(where))) < 2:
+            return self.text(where)
+        parts = where.parts if isinstance(where, AllOf) else (where,)
+        outer = [part for part in parts if not any(map(_looks, tests_of(part)))]
+        inner = AllOf(tuple(part for part in parts if part not in outer))
+        texts = [self.text(part) for part in outer]
+        self._metadata = CONDITIONS.metadata_cast
+        return self._joined(CONDITIONS.all_of, [*texts, CONDITIONS.cast_once.format(part=self.text(inner))])
 
     def text(self, where: Filter) -> str:
         match where:
             case AllOf(parts):
-                return self._joined(CONDITIONS.all_of, parts, CONDITIONS.everything)
+                texts = [self.text(part) for part in parts]
+                return self._joined(CONDITIONS.all_of, texts) if texts else CONDITIONS.everything
             case AnyOf(parts):
-                return self._joined(CONDITIONS.any_of, parts, CONDITIONS.nothing)
+                texts = [self.text(part) for part in parts]
+                return self._joined(CONDITIONS.any_of, texts) if texts else CONDITIONS.nothing
             case Not(part):
                 return str(CONDITIONS.negated.format(part=self.text(part)))
             case Contains(field, value) if field_kind(field) == "json":
@@ -75,10 +90,8 @@ class _Compiler:
             case _:
                 return self._test(where)
 
-    def _joined(self, joint: str, parts: Sequence[Filter], nothing: str) -> str:
-        if not parts:
-            return nothing
-        texts = [self.text(part) for part in parts]
+    @staticmethod
+    def _joined(joint: str, texts: list[str]) -> str:
         return reduce(lambda rest, first: joint.format(first=first, rest=rest), reversed(texts))
 
     def _test(self, test: OneOf | Compare | Contains | Exists) -> str:
@@ -115,7 +128,7 @@ class _Compiler:
     def _field(self, field: Field) -> str:
         if isinstance(field, str):
             return str(getattr(CONDITIONS, field))
-        expression = CONDITIONS.metadata
+        expression = self._metadata
         for key in field:
             expression = CONDITIONS.member.format(field=expression, value=self._parameter(key))
         return str(expression)
@@ -123,6 +136,13 @@ class _Compiler:
     def _parameter(self, value: Any) -> str:
         self._values.append(value)
         return f"${self._first + len(self._values) - 1}"
+
+
+def _looks(test: OneOf | Compare | Contains | Exists) -> int:
+    """How often a condition looks at the metadata."""
+    if not isinstance(test.field, tuple):
+        return 0
+    return 2 if isinstance(test, Compare | Contains) else 1
 
 
 def _json(value: Any) -> str:

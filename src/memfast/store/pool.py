@@ -35,6 +35,7 @@ __all__ = [
     "Pool",
     "PoolPolicy",
     "PoolSize",
+    "Purpose",
     "connect",
     "pool_size",
     "translated",
@@ -268,14 +269,14 @@ class Pool:
                 raise StoreUnavailable(reason, begun=False) from error
             yield use.connection
 
-    async def fetch(self, statement: str, *arguments: Any) -> list[Any]:
+    async def fetch(self, statement: str, *arguments: Any, purpose: Purpose = "read") -> list[Any]:
         """The rows of a statement that only reads: tried again on another connection where one breaks.
 
         Raises:
             Overloaded: as `connection`.
             StoreUnavailable: as `connection`.
         """
-        async with self._use("read") as use:
+        async with self._use(purpose) as use:
 
             async def read() -> list[Any]:
                 if use.connection is not None:

@@ -11,7 +11,7 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
-from memfast.filters import Filter
+from memfast.filters import Filter, reads_json
 from memfast.model import (
     Change,
     Delta,
@@ -32,7 +32,7 @@ from memfast.model import (
 from memfast.store.codecs import decode_vectors
 from memfast.store.commit import Commit
 from memfast.store.conditions import narrowed
-from memfast.store.pool import Pool
+from memfast.store.pool import Pool, Purpose
 from memfast.store.queries import READ, WRITE
 from memfast.store.records import read_memory
 from memfast.store.server import ServerFacts
@@ -75,7 +75,7 @@ class PostgresStore:
         created_at, after = (listing.after.created_at, listing.after.id) if listing.after else edge
         statement = READ.list_ascending if listing.ascending else READ.list_descending
         own = (scope.id, now, created_at, after, listing.limit + 1)
-        records = await self._pool.fetch(*narrowed(statement, listing.where, *own))
+        records = await self._pool.fetch(*narrowed(statement, listing.where, *own), purpose=_purpose(listing.where))
         memories = [read_memory(scope.user_id, record, 1) for record in records if record[1] is not None]
         expires_at = min((each.expires_at for each in memories if each.expires_at is not None), default=None)
         return MemoryPage(memories[: listing.limit], len(memories) > listing.limit, records[0][0] or 0, expires_at)
@@ -92,7 +92,7 @@ class PostgresStore:
         """See `ports.MemoryStore.nearest`."""
         statement = READ.nearest if where is None else READ.nearest_where
         own = (scope.id, self._generation, vector, limit, now)
-        records = await self._pool.fetch(*narrowed(statement, where, *own))
+        records = await self._pool.fetch(*narrowed(statement, where, *own), purpose=_purpose(where))
         found = [record for record in records if record[2] is not None]
         vectors = decode_vectors([record[1] for record in found], self._dimensions)
         return NearestRows(_Rows(scope.user_id, found), vectors, records[0][0] or 0)
@@ -177,6 +177,11 @@ class PostgresStore:
             schema=self._schema,
             commit_ms=round((time.perf_counter() - started) * 1000, 3),
         )
+
+
+def _purpose(where: Filter | None) -> Purpose:
+    """A filter on metadata takes as long as its author makes it: that says nothing about the server."""
+    return "bulk" if reads_json(where) else "read"
 
 
 class _Rows(Sequence[Memory]):

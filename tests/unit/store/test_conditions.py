@@ -53,6 +53,7 @@ def test_every_operator_has_its_part_and_every_part_is_used(recorder):
             compile_filter(read(where), 1)
     compile_filter(None, 1)
     compile_filter(read({"OR": []}), 1)
+    compile_filter(read({"metadata.a": 1, "metadata.b": 2}), 1)
     compile_filter(read({"kind": "a", "source": "b"}), 1)
     assert recorder.used == set(vars(CONDITIONS))
 
@@ -84,6 +85,25 @@ def test_the_text_depends_on_the_shape_alone():
         for kinds, number in ((["a"], 1), (["b", "c"], 2.5), ([], 0))
     }
     assert len(texts) == 1
+
+
+def test_metadata_is_cast_once():
+    """However many conditions look at it; what looks at columns alone stands before it, outside."""
+    one = compile_filter(read({"kind": "a", "metadata.a": 1}), 1)
+    assert one.text.count("::jsonb") - one.text.count("::jsonb[]") == 1
+    assert "SELECT" not in one.text
+    for where in (
+        {"metadata.a": {"gt": 1}},
+        {"kind": "a", "metadata.a": 1, "metadata.b": 2, "OR": [{"metadata.c": {"contains": "x"}}, {"tags": "t"}]},
+        {"OR": [{"metadata.a": 1}, {"metadata.b": 2}, {"kind": "a"}]},
+        {"NOT": {"metadata.a": 1, "metadata.b": 2}},
+    ):
+        text = compile_filter(read(where), 1).text
+        assert text.count("m.metadata::jsonb") == 1
+        assert text.count("SELECT") == 2
+    assert text.startswith("(SELECT ")
+    text = compile_filter(read({"kind": "a", "metadata.a": 1, "metadata.b": 2}), 1).text
+    assert text.index("m.kind") < text.index("SELECT")
 
 
 def test_everything_and_nothing():

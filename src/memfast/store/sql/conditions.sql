@@ -49,6 +49,13 @@ m.expires_at
 -- name: metadata
 m.metadata::jsonb
 
+-- name: metadata_cast
+j.metadata
+
+-- name: cast_once
+-- For conditions that look at the metadata more than once: to cast it costs more than all of them.
+(SELECT {part} FROM (SELECT m.metadata::jsonb AS metadata OFFSET 0) j)
+
 -- name: member
 -- By text alone, which takes no list for an object: a key of digits is no position.
 ({field} -> {value}::text)
