@@ -165,7 +165,7 @@ def _records(texts: Sequence[str], vectors: NDArray[np.float32]) -> tuple[Any, .
         for version, (own, text) in enumerate(zip(ids, texts, strict=True), 1)
     ]
     rows = [(scope_id, 1, own, None, vector) for own, vector in zip(ids, vectors, strict=True)]
-    scope = (scope_id, "default", _next_user(), 1, len(texts), len(texts), now, True)
+    scope = (scope_id, "default", _next_user(), 1, len(texts), len(texts), now, now, True)
     return scope, memories, rows
 
 

@@ -17,6 +17,8 @@ MemfastError
 ├── Unavailable             the service cannot do it now; the same request may work later
 │   ├── Overloaded             503  more is asked than can be done in time; nothing was begun
 │   ├── ModeRefused            503  the mode that the service is in leaves this out; nothing was begun
+│   ├── QueueFull              429  more writes wait than may wait; nothing was begun
+│   ├── Stopping               503  the service ends; nothing was begun
 │   ├── StoreUnavailable       503  PostgreSQL cannot be reached
 │   ├── StoreFull              507  PostgreSQL has no room left
 │   ├── EmbedderUnavailable    503  the embedding endpoint failed
@@ -59,9 +61,11 @@ __all__ = [
     "PayloadTooLarge",
     "PortTaken",
     "PreconditionFailed",
+    "QueueFull",
     "Rejected",
     "RequestTimeout",
     "StartError",
+    "Stopping",
     "StoreFull",
     "StoreUnavailable",
     "Unauthorized",
@@ -145,6 +149,14 @@ class Overloaded(Unavailable):
 
 class ModeRefused(Unavailable):
     slug, status, title = "mode-refused", 503, "The service does not do this in its present mode"
+
+
+class QueueFull(Unavailable):
+    slug, status, title = "queue-full", 429, "Too many writes wait already"
+
+
+class Stopping(Unavailable):
+    slug, status, title = "stopping", 503, "The service is stopping"
 
 
 class StoreUnavailable(Unavailable):

@@ -13,7 +13,7 @@ import numpy as np
 from msgspec import UNSET, Raw, Struct, UnsetType
 from numpy.typing import NDArray
 
-from memfast.errors import Rejected
+from memfast.errors import MemfastError
 from memfast.filters import Filter
 
 __all__ = [
@@ -49,6 +49,7 @@ __all__ = [
     "User",
     "UserPage",
     "derive_scope_id",
+    "target_of",
 ]
 
 EMPTY_OBJECT = Raw(b"{}")
@@ -189,11 +190,17 @@ class Undelete(Struct, frozen=True, kw_only=True):
 Change = Create | Patch | Delete | Undelete
 
 
+def target_of(change: Change) -> UUID:
+    """The id of the memory that a change is about."""
+    return change.memory.id if isinstance(change, Create) else change.id
+
+
 class Outcome(Struct, frozen=True, kw_only=True):
     """What became of one change: `refused` says why it was not made, else `status` and `version` tell.
 
-    `version` is the memory's, `scope_version` the scope's after all changes of the transaction. An undelete that needs
-    a vector is refused with `EmbeddingRequired` and the `memory` whose text is to be embedded.
+    `version` is the memory's, `scope_version` the one that this change has taken of the scope, also where it changed
+    nothing. An undelete that needs a vector is refused with `EmbeddingRequired` and the `memory` whose text is to be
+    embedded.
     """
 
     id: UUID
@@ -201,7 +208,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     version: int = 0
     scope_version: int = 0
     memory: Memory | None = None
-    refused: Rejected | None = None
+    refused: MemfastError | None = None
 
 
 class Position(Struct, frozen=True, array_like=True):

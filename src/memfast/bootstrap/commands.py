@@ -89,7 +89,7 @@ async def with_snapshots(config: Config, work: Callable[[SnapshotWriter], Any], 
             raise CommandFailed("the database has not been prepared by this release; run `memfast migrate` first")
         pool = await open_pool(config, address, PoolSize(1, 2))
         try:
-            store = build_store(pool, prepared)
+            store = build_store(config, pool, prepared)
             shards = build_shards(config, prepared, lambda: prepared.lineage)
             return await work(SnapshotWriter(PostgresAccessLog(pool), store, shards))
         finally:

@@ -32,9 +32,11 @@ from memfast.resilience.threads import lower_priority
 from memfast.service.access import Access
 from memfast.service.answers import Answers, Kind
 from memfast.service.coherence import Coherence
+from memfast.service.commits import Commits
 from memfast.service.cursors import Cursors
 from memfast.service.embeddings import CachedEmbedder
 from memfast.service.forget import Forget
+from memfast.service.groups import GroupLimits
 from memfast.service.health import Health
 from memfast.service.heat import Heat
 from memfast.service.history import History
@@ -93,6 +95,7 @@ class Services(Struct, frozen=True, kw_only=True):
     modes: Modes
     pool: Pool
     breakers: tuple[Breaker, ...]
+    writer: Writer
     limits: Limits
     clock: Clock
 
@@ -114,7 +117,7 @@ async def open_services(site: Ground) -> AsyncIterator[Services]:
         pool, control = pools.work, pools.control
         embedder = _cached_embedder(config, clock)
         stack.push_async_callback(embedder.close)
-        store = build_store(pool, prepared)
+        store = build_store(config, pool, prepared)
         ledger = PostgresLedger(control)
         facts, _ = await ledger.versions([])
         access = Access(PostgresKeys(pool), prepared.secret, facts)
@@ -133,7 +136,7 @@ async def open_services(site: Ground) -> AsyncIterator[Services]:
         pressure = _pressure(config, answers, shards)
         recall = Recall(store, embedder, answers, warm, heat, coherence, limits, cursors, clock)
         warmup = Warmup(log, warm, recall)
-        writer = Writer(store, coherence, warm, prepared.dimensions)
+        writer = _writer(config, Commits(store, coherence, warm, prepared.dimensions, clock), clock, pool.limit)
         stack.push_async_callback(writer.drain, config.server.stop_timeout_s)
         for task in (
             coherence.watch(config.postgres.watch_interval_s),
@@ -158,15 +161,16 @@ async def open_services(site: Ground) -> AsyncIterator[Services]:
             remember=Remember(writer, embedder, limits, Identifiers(clock, secrets.randbits), clock),
             recall=recall,
             searches=Searches(recall, embedder),
-            forget=Forget(writer, clock),
+            forget=Forget(writer),
             history=History(
                 store, writer, embedder, limits, cursors, clock, timedelta(days=config.history.retention_days)
             ),
             directory=Directory(store, limits, cursors),
-            health=Health(build_store(control, prepared), embedder, clock),
+            health=Health(build_store(config, control, prepared), embedder, clock),
             modes=modes,
             pool=pool,
             breakers=(pools.breaker,),
+            writer=writer,
             limits=limits,
             clock=clock,
         )
@@ -189,6 +193,20 @@ def _cached_embedder(config: Config, clock: Clock) -> CachedEmbedder:
         idle_ns=int(cache.embedding_ttl_s * 1e9),
     )
     return CachedEmbedder(embedder, kept, clock)
+
+
+def _writer(config: Config, commits: Commits, clock: Clock, connections: int) -> Writer:
+    """The way of writes, which leaves at least one of a worker's connections to reads where there are several."""
+    writes = config.writes
+    limits = GroupLimits(
+        flush_items=writes.flush_items,
+        wait_s=writes.flush_wait_ms / 1000,
+        flushes=min(writes.flushes, max(1, connections - 1)),
+        queue_items=writes.queue_items,
+        background_items=writes.queue_batch_items,
+        age_s=writes.batch_age_ms / 1000,
+    )
+    return Writer(commits, clock, limits, singly_timeout_s=writes.flush_timeout_s)
 
 
 def _answers(config: Config, coherence: Coherence, heat: Heat, clock: Clock) -> Answers:
@@ -225,7 +243,7 @@ def _pressure(config: Config, answers: Answers, shards: ShardPool) -> Pressure:
     return Pressure(budget_bytes, resident_bytes, (answers, shards), give_back)
 
 
-def build_store(pool: Pool, prepared: Prepared) -> PostgresStore:
+def build_store(config: Config, pool: Pool, prepared: Prepared) -> PostgresStore:
     """The store of a prepared database."""
     return PostgresStore(
         pool,
@@ -233,6 +251,7 @@ def build_store(pool: Pool, prepared: Prepared) -> PostgresStore:
         dimensions=prepared.dimensions,
         schema=prepared.schema,
         facts=prepared.facts,
+        flush_timeout_s=config.writes.flush_timeout_s,
     )
 
 

@@ -22,6 +22,7 @@ __all__ = [
     "PostgresConfig",
     "ResilienceConfig",
     "ServerConfig",
+    "WritesConfig",
     "default_data_dir",
 ]
 
@@ -210,6 +211,26 @@ class ResilienceConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = 64
 
 
+class WritesConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How writes share transactions, in each worker."""
+
+    flush_items: Annotated[
+        int, _doc("single changes in one transaction; a batch is a transaction of its own", "changes", ge=1, le=1000)
+    ] = 50
+    flush_wait_ms: Annotated[
+        float, _doc("how long a change waits for others while a transaction of such is under way", "ms", ge=0, le=1000)
+    ] = 100.0
+    flush_timeout_s: Annotated[float, _doc("time a transaction may take until its COMMIT", "s", gt=0, le=3600)] = 20.0
+    flushes: Annotated[
+        int, _doc("transactions under way at once, fewer than a worker's connections", "transactions", ge=1, le=64)
+    ] = 2
+    queue_items: Annotated[int, _doc("single changes that may wait; one more is refused", "changes", ge=1)] = 1000
+    queue_batch_items: Annotated[int, _doc("changes that may wait in batches", "changes", ge=1)] = 10_000
+    batch_age_ms: Annotated[
+        float, _doc("wait after which a batch is no longer behind what came later", "ms", ge=0, le=60_000)
+    ] = 500.0
+
+
 class LogConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the service says while it runs. Texts of memories are never logged."""
 
@@ -241,6 +262,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     index: IndexConfig = IndexConfig()
     memory: MemoryConfig = MemoryConfig()
     history: HistoryConfig = HistoryConfig()
+    writes: WritesConfig = WritesConfig()
     limits: LimitsConfig = LimitsConfig()
     resilience: ResilienceConfig = ResilienceConfig()
     log: LogConfig = LogConfig()

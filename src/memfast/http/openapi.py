@@ -36,6 +36,7 @@ _PROBLEMS = _COMMON_PROBLEMS | {
     409: "the id is in use",
     412: "the memory has another version",
     422: "the request must bring an embedding",
+    429: "too much is asked at once",
 }
 _BODILESS_STATUSES = frozenset({408, 413, 415, 507})
 _PATH_PARAMETER = re.compile(r"{(\w+)}")
@@ -97,6 +98,8 @@ def _operation(route: Route, components: dict[str, Any]) -> dict[str, Any]:
         for status in _COMMON_PROBLEMS
         if not (status in _BODILESS_STATUSES and route.method == "GET") and not (status in {401, 403} and route.public)
     }
+    if any(answer.written for answer in route.answers.values()):
+        refused.add(429)
     for status in sorted(refused - set(route.answers)):
         operation["responses"][str(status)] = {
             "description": _PROBLEMS[status],

@@ -197,7 +197,7 @@ def _batch_draft(
 def _result(outcome: Outcome, position: int) -> BatchResult:
     if outcome.refused is not None:
         told = problem(outcome.refused)
-        if outcome.refused.path == "$.id":  # the store does not know where the id stood
+        if told.path == "$.id":  # the store does not know where the id stood
             path = f"$.memories[{position}].id"
             told = msgspec.structs.replace(told, path=path, detail=told.detail.replace("$.id", path, 1))
         return BatchResult(id=outcome.id if outcome.id.int else None, status="error", problem=told)

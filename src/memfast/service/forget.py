@@ -6,7 +6,6 @@ from uuid import UUID
 
 from memfast.errors import NotFound
 from memfast.model import Delete, ForgetReceipt, Outcome, Scope
-from memfast.ports import Clock
 from memfast.service.writer import Writer
 
 __all__ = ["Forget"]
@@ -15,9 +14,8 @@ __all__ = ["Forget"]
 class Forget:
     """Removes what was stored."""
 
-    def __init__(self, writer: Writer, clock: Clock) -> None:
+    def __init__(self, writer: Writer) -> None:
         self._writer = writer
-        self._clock = clock
 
     async def delete(
         self,
@@ -37,7 +35,7 @@ class Forget:
             PreconditionFailed: it has none of the versions expected.
         """
         change = Delete(scope=scope, id=target, expected_versions=expected_versions, purge=purge, actor=actor)
-        outcome = (await self._writer.commit([change], now=self._clock.now()))[0]
+        outcome = (await self._writer.commit([change]))[0]
         if outcome.refused is not None:
             raise outcome.refused
         return outcome
@@ -48,7 +46,7 @@ class Forget:
         Raises:
             NotFound: there is nothing under that name.
         """
-        receipt = await self._writer.forget(scope, now=self._clock.now())
+        receipt = await self._writer.forget(scope)
         if receipt is None:
             raise NotFound(f"there is no user {scope.user_id!r}")
         return receipt

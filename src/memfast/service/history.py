@@ -90,12 +90,12 @@ class History:
         change = Undelete(
             scope=scope, id=target, since=now - self._retention, expected_versions=expected_versions, actor=actor
         )
-        outcome = (await self._writer.commit([change], now=now))[0]
+        outcome = (await self._writer.commit([change]))[0]
         if isinstance(outcome.refused, EmbeddingRequired) and outcome.memory is not None:
             text = outcome.memory.text
             vector = (await self._embedder.embed([text]))[0]
             change = msgspec.structs.replace(change, vector=vector, text=text)
-            outcome = (await self._writer.commit([change], now=now))[0]
+            outcome = (await self._writer.commit([change]))[0]
         if outcome.refused is not None:
             raise outcome.refused
         return outcome

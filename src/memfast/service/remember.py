@@ -105,7 +105,7 @@ class Remember:
                 outcomes[position] = Outcome(id=known or UUID(int=0), refused=refused)
         await self._embed(creates, outcomes)
         if creates:
-            committed = await self._writer.commit(list(creates.values()), now=now)
+            committed = await self._writer.commit(list(creates.values()), background=len(creates) > 1)
             for position, outcome in zip(creates, committed, strict=True):
                 outcomes[position] = outcome
         return [outcome for outcome in outcomes if outcome is not None]
@@ -127,7 +127,7 @@ class Remember:
         """
         fields = await self._fields(changes)
         patch = Patch(scope=scope, id=target, expected_versions=expected_versions, actor=actor, **fields)
-        outcome = (await self._writer.commit([patch], now=self._clock.now()))[0]
+        outcome = (await self._writer.commit([patch]))[0]
         if outcome.refused is not None:
             raise outcome.refused
         return outcome

@@ -1,147 +1,189 @@
-"""The one way in which changes reach the store."""
+"""The one way in which changes reach the store: gathered, committed, told to the copies, then acknowledged."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
-from datetime import datetime
-from typing import Any, TypeVar
-from uuid import UUID
+import logging
+from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from memfast.errors import OutcomeUnknown, StoreUnavailable, Unavailable
-from memfast.model import Change, Create, Delta, ForgetReceipt, Memory, Outcome, Patch, Scope
-from memfast.ports import MemoryStore
-from memfast.service.coherence import Coherence
-from memfast.service.warm import Warm
+from memfast.errors import DeadlineExceeded, MemfastError, OutcomeUnknown, Stopping, Unavailable
+from memfast.model import Change, ForgetReceipt, Outcome, Scope, target_of
+from memfast.ports import Clock
+from memfast.service.commits import Commits, RolledBackError
+from memfast.service.groups import GroupCounters, GroupLimits, Groups, Item
 
 __all__ = ["Writer"]
 
-_T = TypeVar("_T")
+_log = logging.getLogger("memfast.writer")
+
+
+class _Write(Item):
+    """A caller's write. `answer` is what it waits for; `forgotten` is the scope that is to be forgotten, if any."""
+
+    __slots__ = ("answer", "changes", "forgotten")
+
+    def __init__(self, changes: Sequence[Change], *, background: bool, forgotten: Scope | None = None) -> None:
+        scopes = [change.scope.id for change in changes] if forgotten is None else [forgotten.id]
+        alone = forgotten is not None or len(changes) > 1
+        super().__init__(
+            list(dict.fromkeys(scopes)) if alone else scopes, len(scopes), alone=alone, background=background
+        )
+        self.changes = changes
+        self.forgotten = forgotten
+        self.answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    def resolve(self, result: Any) -> None:
+        """Answer whoever still waits; an error is raised there."""
+        if self.answer.done():
+            return
+        if isinstance(result, BaseException):
+            self.answer.set_exception(result)
+        else:
+            self.answer.set_result(result)
 
 
 class Writer:
-    """Runs every write in a task of its own that no caller can cancel: it commits or rolls back as a whole.
+    """Takes writes in and runs their flushes, each in a task of its own that no caller can cancel.
 
-    Once it is over, however it ended, the epochs of its scopes are raised, before anybody is told.
+    A caller that is cancelled takes its write back if it was not sent yet. After that it is told that the outcome is
+    unknown, and the flush goes on.
 
     Args:
-        store: the store of record.
-        coherence: the epochs.
-        warm: shards, of which this worker's own follow its commits.
-        dimensions: length of a vector.
-        pending_max: writes that may be under way at once; one more is refused.
+        commits: carries a flush out.
+        clock: monotonic time for waits.
+        limits: bounds of queues and flushes.
+        singly_timeout_s: time for the changes of a failed flush, one by one, in seconds.
     """
 
-    def __init__(
-        self, store: MemoryStore, coherence: Coherence, warm: Warm, dimensions: int, *, pending_max: int = 1024
-    ) -> None:
-        self._store = store
-        self._coherence = coherence
-        self._warm = warm
-        self._dimensions = dimensions
-        self._pending_max = pending_max
-        self._pending: set[asyncio.Task[Any]] = set()
-        self._stopped = False
+    def __init__(self, commits: Commits, clock: Clock, limits: GroupLimits, *, singly_timeout_s: float) -> None:
+        self._commits = commits
+        self._singly_timeout_s = singly_timeout_s
+        self._clock = clock
+        self._groups: Groups[_Write] = Groups(limits)
+        self._flushes: set[asyncio.Task[None]] = set()
+        self._alarm: asyncio.TimerHandle | None = None
 
-    async def commit(self, changes: Sequence[Change], *, now: datetime) -> list[Outcome]:
-        """Commit changes; see `ports.MemoryStore.apply`."""
-        return await self._run(self._commit(changes, now))
+    async def commit(self, changes: Sequence[Change], *, background: bool = False) -> list[Outcome]:
+        """Commit changes; see `ports.MemoryStore.apply`.
 
-    async def forget(self, scope: Scope, *, now: datetime) -> ForgetReceipt | None:
+        Args:
+            changes: one, which shares a transaction with those of others, or many, which have one of their own.
+            background: let the writes of interactive callers go first.
+
+        Raises:
+            QueueFull: too much waits already; nothing was written.
+            Stopping: the service ends; nothing was written.
+        """
+        outcomes: list[Outcome] = await self._written(_Write(changes, background=background))
+        return outcomes
+
+    async def forget(self, scope: Scope) -> ForgetReceipt | None:
         """Erase a scope; see `ports.MemoryStore.forget`."""
-        return await self._run(self._forget(scope, now))
+        receipt: ForgetReceipt | None = await self._written(_Write((), background=False, forgotten=scope))
+        return receipt
 
     async def drain(self, timeout_s: float) -> None:
-        """Take no more writes and wait, at most `timeout_s`, for those under way."""
-        self._stopped = True
-        if self._pending:
-            await asyncio.wait(self._pending, timeout=timeout_s)
+        """Take no more writes and wait, at most `timeout_s`, for those that wait or are under way.
 
-    async def _commit(self, changes: Sequence[Change], now: datetime) -> list[Outcome]:
-        deltas: dict[UUID, Delta | None] = dict.fromkeys((change.scope.id for change in changes), None)
+        What still waits then is told that nothing was written of it.
+        """
+        self._groups.stop()
         try:
-            outcomes = await self._store.apply(changes, now=now)
-            deltas = {scope_id: _delta(scope_id, changes, outcomes, self._dimensions) for scope_id in deltas}
-        except Unavailable as error:
-            if not error.begun:  # nothing happened: copies stay good, which is what reads live on meanwhile
-                deltas.clear()
-            raise
-        else:
-            return outcomes
-        finally:
-            for scope_id, delta in deltas.items():
-                epochs = self._coherence.wrote(scope_id, 0 if delta is None else delta.version)
-                self._warm.wrote(scope_id, delta, epochs)
-            for scope_id, delta in deltas.items():  # after the last bump: what fails here must not cost one
-                if delta is not None and delta.deleted:
-                    await self._warm.erase(scope_id)
+            async with asyncio.timeout(timeout_s):
+                while self._flushes:  # the end of one sends the next
+                    await asyncio.wait(self._flushes, return_when=asyncio.FIRST_COMPLETED)
+        except TimeoutError:
+            for write in self._groups.abandon():
+                write.resolve(Stopping("the service stopped before its turn came; nothing was written"))
+        if self._alarm is not None:
+            self._alarm.cancel()
 
-    async def _forget(self, scope: Scope, now: datetime) -> ForgetReceipt | None:
-        begun = True
-        try:
-            return await self._store.forget(scope, now=now)
-        except Unavailable as error:
-            begun = error.begun
-            raise
-        finally:
-            if begun:
-                self._coherence.wrote(scope.id, 0)
-                self._warm.drop(scope.id)
-                await self._warm.erase(scope.id)
+    def snapshot(self) -> GroupCounters:
+        """Counters of queues and flushes."""
+        return self._groups.snapshot()
 
-    async def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
-        if self._stopped or len(self._pending) >= self._pending_max:
-            work.close()
-            reason = "the service is stopping" if self._stopped else "too many writes are under way"
-            raise StoreUnavailable(f"{reason}; nothing was written", begun=False)
-        task = asyncio.create_task(work)
-        self._pending.add(task)
-        task.add_done_callback(self._finished)
+    async def _written(self, write: _Write) -> Any:
+        self._groups.offer(write, self._clock.monotonic())
+        self._send()
         try:
-            return await asyncio.shield(task)
+            return await write.answer
         except asyncio.CancelledError:
-            if task.cancelled():
+            if self._groups.withdraw(write):
                 raise
             raise OutcomeUnknown(
                 "the time of the request ran out while the write was under way; it may still happen: read it back "
                 "before repeating it"
             ) from None
 
-    def _finished(self, task: asyncio.Task[Any]) -> None:
-        self._pending.discard(task)
-        if not task.cancelled():
-            task.exception()  # seen: the caller may have gone
+    def _send(self) -> None:
+        """Start every flush that is due, and wake up when the next one will be."""
+        now_s = self._clock.monotonic()
+        while flush := self._groups.next_flush(now_s):
+            task = asyncio.create_task(self._run(flush))
+            self._flushes.add(task)
+            task.add_done_callback(self._flushes.discard)
+        if self._alarm is None and (wake_at := self._groups.wake_at()) is not None:
+            self._alarm = asyncio.get_running_loop().call_later(max(0.0, wake_at - now_s), self._woken)
+
+    def _woken(self) -> None:
+        self._alarm = None
+        self._send()
+
+    async def _run(self, flush: list[_Write]) -> None:
+        results: list[Any] = []
+        try:
+            results = await self._results(flush)
+        except Exception as error:  # noqa: BLE001 - a task's edge: whoever waits is told
+            results = [error] * len(flush)
+        finally:
+            self._groups.finished(flush)
+            self._send()
+            lost = OutcomeUnknown("the service stopped in the middle of the write; read it back before repeating it")
+            results += [lost] * (len(flush) - len(results))  # cancelled with the loop, or told already
+            for write, result in zip(flush, results, strict=True):
+                write.resolve(result)
+
+    async def _results(self, flush: list[_Write]) -> list[Any]:
+        """What each write of a flush came to: a value or an error."""
+        if flush[0].forgotten is not None:
+            return [await self._commits.forget(flush[0].forgotten)]
+        changes = [change for write in flush for change in write.changes]
+        try:
+            outcomes = await self._commits.write(changes)
+        except RolledBackError as failed:
+            if len(changes) == 1 or (flush[0].alone and isinstance(failed.reason, DeadlineExceeded)):
+                return [failed.reason]
+            return await self._singly(flush)
+        return [outcomes] if flush[0].alone else [[outcome] for outcome in outcomes]
+
+    async def _singly(self, flush: list[_Write]) -> list[Any]:
+        """Write the changes of a flush one by one: one of them cannot be written, and no other shall fail for it."""
+        parts = [(write, change) for write in flush if not write.answer.done() for change in write.changes]
+
+        def told(position: int, result: Outcome | Exception) -> None:
+            write = parts[position][0]
+            if not write.alone:  # at once: others may have to wait for a lock
+                write.resolve(result if isinstance(result, Exception) else [result])
+
+        changes = [change for _, change in parts]
+        results = await self._commits.write_singly(changes, told, self._singly_timeout_s)
+        return [_batch_result(changes, results)] if flush[0].alone else []  # those of a group are told
 
 
-def _delta(scope_id: UUID, changes: Sequence[Change], outcomes: Sequence[Outcome], dimensions: int) -> Delta | None:
-    """What a commit did to one scope, or None where a row's vector is not known here."""
-    own = [pair for pair in zip(changes, outcomes, strict=True) if pair[0].scope.id == scope_id]
-    version = own[0][1].scope_version
-    live: dict[UUID, tuple[Memory, NDArray[np.float32]]] = {}
-    deleted: dict[UUID, int] = {}
-    for change, outcome in own:
-        if outcome.status == "deleted":
-            live.pop(outcome.id, None)
-            deleted[outcome.id] = outcome.version
-        elif outcome.status in {"created", "updated"} and outcome.memory is not None:
-            vector = change.vector if isinstance(change, Create | Patch) else None
-            if vector is None:
-                return None
-            deleted.pop(outcome.id, None)
-            live[outcome.id] = (outcome.memory, vector)
-    if not live and not deleted:
-        return None
-    vectors = np.empty((len(live), dimensions), dtype=np.float32)
-    for row, (_, vector) in enumerate(live.values()):
-        vectors[row] = vector
-    return Delta(
-        since=version - len(own),
-        version=version,
-        purged_to=0,
-        memories=[memory for memory, _ in live.values()],
-        vectors=vectors,
-        deleted=list(deleted.items()),
-    )
+def _batch_result(changes: Sequence[Change], results: Sequence[Outcome | Exception]) -> list[Outcome] | Exception:
+    """The outcomes of a batch's changes; one error where the store was away for all of them."""
+    first = results[0]
+    if isinstance(first, Unavailable) and all(isinstance(result, Unavailable) for result in results):
+        return first
+    return [
+        result if isinstance(result, Outcome) else Outcome(id=target_of(change), refused=_told_as(result))
+        for change, result in zip(changes, results, strict=True)
+    ]
+
+
+def _told_as(error: Exception) -> MemfastError:
+    if isinstance(error, MemfastError):
+        return error
+    _log.error("a change of a batch could not be written: %s", type(error).__name__)
+    return MemfastError("the service met an error of its own with this item; nothing was written of it")

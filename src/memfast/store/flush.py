@@ -90,9 +90,8 @@ def plan(
         now: wall time of the flush.
     """
     planning = _Plan(existing, deleted or {}, now)
-    last = first_version + len(changes) - 1
     outcomes = [
-        msgspec.structs.replace(planning.apply(change, version), scope_version=last)
+        msgspec.structs.replace(planning.apply(change, version), scope_version=version)
         for version, change in enumerate(changes, first_version)
     ]
     delta = sum(

@@ -51,7 +51,6 @@ _UNREACHABLE = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
-    asyncpg.LockNotAvailableError,
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.InternalClientError,
@@ -105,7 +104,7 @@ async def translated() -> AsyncIterator[None]:
             "PostgreSQL has no disk space left; nothing was written. Free space, then repeat the request",
             retry_after_s=30,
         ) from error
-    except asyncpg.QueryCanceledError as error:
+    except (asyncpg.QueryCanceledError, asyncpg.LockNotAvailableError) as error:
         raise DeadlineExceeded("PostgreSQL cancelled the statement: it ran longer than the limit") from error
     except TimeoutError as error:
         raise DeadlineExceeded("PostgreSQL did not answer within the limit of one statement") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
+from memfast.errors import DeadlineExceeded
 from memfast.filters import Filter, reads_json
 from memfast.model import (
     Change,
@@ -48,20 +50,38 @@ _LAST = (datetime.max.replace(tzinfo=UTC), UUID(int=2**128 - 1))
 
 
 class PostgresStore:
-    """Memories in PostgreSQL with pgvector. `generation` names the embedder whose vectors are read and written."""
+    """Memories in PostgreSQL with pgvector.
 
-    def __init__(self, pool: Pool, *, generation: int, dimensions: int, schema: int, facts: ServerFacts) -> None:
+    `generation` names the embedder whose vectors are read and written. The statements of `apply` together may take
+    `flush_timeout_s`; its COMMIT has the time of one statement besides.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        *,
+        generation: int,
+        dimensions: int,
+        schema: int,
+        facts: ServerFacts,
+        flush_timeout_s: float = 20.0,
+    ) -> None:
         self._pool = pool
         self._generation = generation
         self._dimensions = dimensions
         self._schema = schema
         self._facts = facts
+        self._flush_timeout_s = flush_timeout_s
 
     async def apply(self, changes: Sequence[Change], *, now: datetime) -> list[Outcome]:
         """See `ports.MemoryStore.apply`."""
         commit = Commit(self._pool)
         async with self._pool.connection("write") as connection, commit.transaction(connection):
-            return await write_changes(connection, changes, commit.began, generation=self._generation, now=now)
+            try:
+                async with asyncio.timeout(self._flush_timeout_s):
+                    return await write_changes(connection, changes, commit.began, generation=self._generation, now=now)
+            except TimeoutError as error:
+                raise DeadlineExceeded("the transaction took longer than it may; nothing was written") from error
 
     async def get(self, scope: Scope, ids: Sequence[UUID], *, now: datetime) -> tuple[dict[UUID, Memory], int]:
         """See `ports.MemoryStore.get`."""

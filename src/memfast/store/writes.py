@@ -10,7 +10,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from memfast.errors import NotFound
-from memfast.model import Change, Create, Delete, Memory, Outcome, Scope, Undelete
+from memfast.model import Change, Create, Delete, Memory, Outcome, Scope, Undelete, target_of
 from memfast.store.codecs import decode_vector
 from memfast.store.flush import Content, Flush, Row, plan
 from memfast.store.queries import WRITE
@@ -81,6 +81,11 @@ class _Part(Struct, frozen=True):
     changes: list[Change]
 
     @property
+    def first(self) -> Create | None:
+        """The create that makes the scope where there is none: they are of the same moment."""
+        return next((change for change in self.changes if isinstance(change, Create)), None)
+
+    @property
     def expected(self) -> int:
         made = sum(isinstance(change, Create | Undelete) for change in self.changes)
         return made - sum(isinstance(change, Delete) for change in self.changes)
@@ -88,7 +93,7 @@ class _Part(Struct, frozen=True):
     @property
     def ids(self) -> list[UUID]:
         """The ids under which there may be a row."""
-        return [_target(change) for change in self.changes if not (isinstance(change, Create) and change.fresh_id)]
+        return [target_of(change) for change in self.changes if not (isinstance(change, Create) and change.fresh_id)]
 
 
 class _Stored(Struct, frozen=True):
@@ -123,8 +128,9 @@ async def _raise_versions(
             generation,
             len(part.changes),
             part.expected,
+            now if part.first is None else part.first.memory.updated_at,
             now,
-            any(isinstance(change, Create) for change in part.changes),
+            part.first is not None,
         )
         for part in parts
     ]
@@ -259,10 +265,6 @@ class _Statements:
                 await connection.executemany(statement, self._arguments[statement])
 
 
-def _target(change: Change) -> UUID:
-    return change.memory.id if isinstance(change, Create) else change.id
-
-
 def _no_scope(change: Change) -> Outcome:
-    target = _target(change)
+    target = target_of(change)
     return Outcome(id=target, refused=NotFound(f"the user has no memory with the id {target}"))

@@ -10,14 +10,14 @@ from uuid import UUID
 import msgspec
 import pytest
 from bench.coherence.driver import Stale
-from bench.coherence.model import Batch, Forget, List
+from bench.coherence.model import Batch, Forget, List, Put
 from pair import PausingStore, Unwatched, install, reached
 
-from memfast.service import writer
+from memfast.service import commits
 from memfast.service.answers import Answers
 from memfast.service.coherence import Epochs
+from memfast.service.commits import Commits
 from memfast.service.warm import Warm
-from memfast.service.writer import Writer
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use of asynccontextmanager:DeprecationWarning")
 
@@ -107,6 +107,30 @@ async def after_commit(pair):
                 await asyncio.gather(both.later(both.a, ask), both.later(both.b, ask))
         assert (await write).status == 200
         both.state, _ = operation.applied(both.state, datetime.now(UTC))
+        await both.right()
+
+
+async def grouped(pair):
+    """Writes of several users share a flush: each is acknowledged with its own, and every copy of each is void."""
+    async with pair(warm=True) as both:
+        await both.copied()
+        counts = both.a.services.writer.snapshot
+        before = counts()
+        operations = [both.patch(1), both.delete(2), both.put()]
+        with both.a.held("before commit") as pause:
+            other = asyncio.create_task(both.a.ask(*Put(f"{both.user_id}, other", both.item(8)).request()))
+            await reached(pause)
+            others = asyncio.create_task(both.a.ask(*Put(f"{both.user_id}, another", both.item(8)).request()))
+            await asyncio.sleep(0)
+            writes = [asyncio.create_task(both.a.ask(*operation.request())) for operation in operations]
+            while counts().changes + counts().waiting_interactive < before.changes + len(writes) + 2:
+                await asyncio.sleep(0)
+        assert {(await other).status, (await others).status} == {201}
+        del both.ids[-2:]
+        for operation, write in zip(operations, writes, strict=True):
+            both.state, status = operation.applied(both.state, datetime.now(UTC))
+            assert (await write).status == status
+        assert counts().sizes[2] == before.sizes[2] + 1  # they did share one
         await both.right()
 
 
@@ -234,6 +258,7 @@ PLAYS = [
     catch_up,
     before_commit,
     after_commit,
+    grouped,
     flight,
     retried,
     unseen,
@@ -281,20 +306,29 @@ class NoBump(Unwatched):
         return self.epochs(scope_id)
 
 
-class BumpFirst(Writer):
+class BumpFirst(Commits):
     """The bump comes before COMMIT."""
 
-    async def _commit(self, changes, now):
+    async def write(self, changes):
         for scope_id in {change.scope.id for change in changes}:
             self._coherence.wrote(scope_id, 0)
-        return await self._store.apply(changes, now=now)
+        return await self._store.apply(changes, now=self._clock.now())
 
 
-class BumpForChanges(Writer):
+class BumpOneUser(Commits):
+    """Of the users of a flush, the first is bumped."""
+
+    async def write(self, changes):
+        outcomes = await self._store.apply(changes, now=self._clock.now())
+        self._coherence.wrote(changes[0].scope.id, outcomes[0].scope_version)
+        return outcomes
+
+
+class BumpForChanges(Commits):
     """An answer that changed nothing is given without a bump."""
 
-    async def _commit(self, changes, now):
-        outcomes = await self._store.apply(changes, now=now)
+    async def write(self, changes):
+        outcomes = await self._store.apply(changes, now=self._clock.now())
         for change, outcome in zip(changes, outcomes, strict=True):
             made = outcome.refused is None and outcome.version > outcome.scope_version - len(changes)
             if made and outcome.status != "duplicate":
@@ -384,13 +418,14 @@ def _write(kind):
 
 FAULTS = [
     *(pytest.param({"Coherence": NoBump}, _write(kind), id=f"no bump: {kind}") for kind in WRITES if kind != "forget"),
-    pytest.param({"Writer": BumpFirst}, before_commit, id="bump before COMMIT"),
+    pytest.param({"Commits": BumpFirst}, before_commit, id="bump before COMMIT"),
+    pytest.param({"Commits": BumpOneUser}, grouped, id="one user of a flush bumped"),
     *(pytest.param({"Answers": LateEpochs}, _fill(kind), id=f"late epoch: {kind}") for kind in FILLS),
     pytest.param({"Warm": LateShards}, load, id="late epoch: load"),
     pytest.param({"Warm": LateShards}, catch_up, id="late epoch: delta"),
     pytest.param({"Answers": AnyFlight}, flight, id="older flight joined"),
     pytest.param({"PostgresStore": Undying}, _write("delete"), id="tombstones ignored"),
-    pytest.param({"Writer": BumpForChanges}, retried, id="no bump for a repeated delete"),
+    pytest.param({"Commits": BumpForChanges}, retried, id="no bump for a repeated delete"),
     pytest.param({"Coherence": NeverComparing}, unseen, id="no versions compared"),
     pytest.param({"Coherence": CheckingTheServed}, unseen_and_unasked, id="idle copies not checked"),
     pytest.param({"Coherence": ComparingTheNewest}, unseen_but_read, id="newest version compared, after a read"),
@@ -409,14 +444,14 @@ async def test_a_fault_is_caught(pair, monkeypatch, parts, play):
 
 async def test_a_worker_that_forgets_its_own_deletes_is_caught(pair, monkeypatch):
     """The delta that a worker makes of its own write holds the tombstones too."""
-    real = writer._delta
+    real = commits._delta
 
     def without_tombstones(*arguments):
         delta = real(*arguments)
         return delta and msgspec.structs.replace(delta, deleted=[])
 
     install(monkeypatch)
-    monkeypatch.setattr(writer, "_delta", without_tombstones)
+    monkeypatch.setattr(commits, "_delta", without_tombstones)
     with pytest.raises(Stale):
         await acknowledged(pair, write="delete")
 
@@ -424,6 +459,6 @@ async def test_a_worker_that_forgets_its_own_deletes_is_caught(pair, monkeypatch
 @pytest.mark.parametrize("write", ["ignore", "refused"])
 async def test_what_changed_nothing_still_shows_in_the_version(pair, monkeypatch, write):
     """Such a write takes a version: without a bump copies would name an older one than was acknowledged."""
-    install(monkeypatch, Writer=BumpForChanges)
+    install(monkeypatch, Commits=BumpForChanges)
     with pytest.raises(Stale):
         await acknowledged(pair, write=write)

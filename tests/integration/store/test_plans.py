@@ -70,7 +70,11 @@ STATEMENTS = {
         f"{SCOPE}, 495, 1",
         {"memories_by_version", "memory_vectors_pkey", "scopes_pkey"},
     ),
-    "raise_version": (WRITE.raise_version, f"{SCOPE}, 'default', 'user 7', 1, 1, 1, now(), false", {"scopes_pkey"}),
+    "raise_version": (
+        WRITE.raise_version,
+        f"{SCOPE}, 'default', 'user 7', 1, 1, 1, now(), now(), false",
+        {"scopes_pkey"},
+    ),
     "correct_count": (WRITE.correct_count, f"{SCOPE}, 1", {"scopes_pkey"}),
     "existing_memories": (WRITE.existing_memories, f"{SCOPE}, {IDS}", {"memories_pkey"}),
     "replace_memory": (WRITE.replace_memory, f"{MEMORY}, 9, {FIELDS}, true, now()", {"memories_pkey"}),

@@ -2,19 +2,19 @@
 -- the writers of a scope. Each statement speaks of one scope, and is sent for all of a flush's scopes in one round trip.
 
 -- name: raise_version
--- Raises the version by $5, expecting $6 more memories, and locks the row. Writes that may create the scope ($8) make
+-- Raises the version by $5, expecting $6 more memories, and locks the row. Writes that may create the scope ($9) make
 -- the row; for others it must be there and bear a name: else no row is the answer. One statement for both, because a
 -- flush locks its scopes in the order of their keys.
 INSERT INTO scopes AS s (scope_id, namespace, user_id, generation, version, memories, created_at, updated_at)
-SELECT $1, $2, $3, $4, $5, $6, $7, $7
-WHERE $8 OR EXISTS (SELECT FROM scopes e WHERE e.scope_id = $1 AND e.user_id IS NOT NULL)
+SELECT $1, $2, $3, $4, $5, $6, $7, $8
+WHERE $9 OR EXISTS (SELECT FROM scopes e WHERE e.scope_id = $1 AND e.user_id IS NOT NULL)
 ON CONFLICT (scope_id) DO UPDATE SET
     version = s.version + EXCLUDED.version,
     memories = s.memories + EXCLUDED.memories,
     user_id = EXCLUDED.user_id,
     created_at = COALESCE(s.created_at, EXCLUDED.created_at),
     updated_at = EXCLUDED.updated_at
-WHERE $8 OR s.user_id IS NOT NULL
+WHERE $9 OR s.user_id IS NOT NULL
 RETURNING scope_id, version, pg_current_xact_id()::text AS transaction_id,
           (SELECT stats_reset FROM pg_stat_wal) AS server_life;
 
