@@ -213,6 +213,22 @@ def serve(base):
 
 
 @pytest.fixture(scope="module")
+def serve_module():
+    """Function: start a service for all tests of a module, on a new data directory."""
+    folder = _new_base()
+    started = []
+
+    def start(**settings):
+        started.append(Service(folder / f"data-{len(started)}", **settings))
+        return started[-1]
+
+    yield start
+    for service in started:
+        service.discard()
+    _clean(folder)
+
+
+@pytest.fixture(scope="module")
 def shared(original):
     """A running service for tests that change nothing but their own users."""
     folder = _new_base()

@@ -1,0 +1,102 @@
+"""PostgreSQL is killed, stopped, cut off or slow under a working service: what stays, what is refused, and how it ends."""
+
+import asyncio
+import os
+import signal
+import statistics
+import time
+
+import psutil
+import pytest
+from bench.harness.proxy import BlackHole, Delay
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def kill(world):
+    """Kill -9 of the first process; the others follow it."""
+    processes = world.processes()
+    os.kill(processes[0].pid, signal.SIGKILL)
+    world.server.cluster._child.wait()
+    world.server.cluster._child = None
+    await asyncio.to_thread(psutil.wait_procs, processes[1:], 20)
+
+
+async def restart(world):
+    """Start it; it recovers."""
+    await asyncio.to_thread(world.server.cluster.start)
+
+
+async def stop(world):
+    """SIGSTOP of every process: connections stay open, nobody answers."""
+    for process in world.processes():
+        process.suspend()
+
+
+async def resume(world):
+    """SIGCONT."""
+    for process in world.processes():
+        process.resume()
+
+
+async def cut_off(world):
+    """Packets vanish both ways."""
+    world.proxy.faults.append(BlackHole())
+
+
+async def reconnect(world):
+    """The network is back; what was open before stays dead."""
+    world.proxy.cut()
+    world.proxy.faults.clear()
+
+
+@pytest.mark.parametrize(
+    ("hurt", "heal"),
+    [(kill, restart), (stop, resume), (cut_off, reconnect)],
+    ids=["killed", "stopped", "cut off"],
+)
+async def test_postgresql_goes_away_and_comes_back(world, hurt, heal, record_property):
+    """Reads go on from memory and are marked, writes are refused at once, nothing acknowledged is lost, and it recovers."""
+    world.forget()
+    await hurt(world)
+    hurt_at = time.monotonic()
+    try:
+        await world.until(lambda: sum("not asked now" in refused[2] for refused in world.refused) >= 20)
+        await world.until(lambda: "cache_only" in world.modes_since(hurt_at))
+        open_at = time.monotonic()
+        await world.until(lambda: sum(at > open_at for at, _, _ in world.reads) >= 20)
+    finally:
+        await heal(world)
+    healed_at = time.monotonic()
+    back_s = await world.until(lambda: any(at > healed_at and status == 200 for at, status in world.cold))
+    await world.until(lambda: world.written_since(healed_at))  # a write that was in doubt is cleared up first
+    await world.until(lambda: None in world.modes_since(healed_at))
+    record_property("first good answer after the return, s", round(back_s, 3))
+
+    refused = [each for each in world.refused if open_at < each[0] < healed_at]
+    assert {status for _, status, _, _ in refused} == {503}
+    assert statistics.median(took_s for _, _, _, took_s in refused) < 0.2
+    assert back_s < 4.0, "two seconds, and as much again for a busy machine"
+    assert world.wrong == []
+    during = [(mode, age) for at, mode, age in world.reads if open_at < at < healed_at]
+    assert {mode for mode, _ in during} == {"cache_only"}
+    assert all(int(age) >= 1 for _, age in during)
+    assert await world.lost() == set()
+    assert world.service.workers() == world.workers, "no process was replaced"
+
+
+async def test_postgresql_is_half_a_second_away(world):
+    """Everything goes on, slower; copies that cannot be confirmed in time say so."""
+    world.forget()
+    world.proxy.faults.append(Delay(0.25))
+    slow_at = time.monotonic()
+    await world.until(lambda: "cache_only" in world.modes_since(slow_at))
+    began = time.monotonic()
+    await world.until(lambda: world.written_since(began))
+    await world.until(lambda: sum(at > began and status == 200 for at, status in world.cold) >= 6)
+    world.proxy.faults.clear()
+    back_at = time.monotonic()
+    await world.until(lambda: None in world.modes_since(back_at))
+    assert world.wrong == []
+    assert [each for each in world.refused if "not asked now" in each[2]] == []
+    assert await world.lost() == set()
