@@ -43,7 +43,7 @@ test: $(VENV)/.dev ## install and run the whole test suite
 	$(BIN)/coverage combine --quiet
 
 soak: $(VENV)/.dev ## the random tests of resilience in their long form, ten times as much
-	SOAK=10 $(BIN)/python -m pytest tests/unit/resilience
+	SOAK=10 $(BIN)/python -m pytest --timeout=1800 tests/unit/resilience tests/integration/store/test_storm.py
 
 check: $(VENV)/.dev ## everything CI does: format, lint, types, layers, tests and their coverage
 	$(BIN)/ruff format --check .

@@ -36,6 +36,7 @@ EXPECTED_SKIPS = {
     "only root runs PostgreSQL as another user",
     "this system gives no mount namespace",
     "needs root and setpriv",
+    "libfaketime is not installed",
 }
 """Why a test may be left out on some machines; any other reason fails the run."""
 

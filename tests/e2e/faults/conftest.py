@@ -53,7 +53,7 @@ class World:
         self.reads = []
         self.cold = []
         self.wrong = []
-        self._dsn = dsn
+        self.dsn = dsn
         self._tasks = []
 
     async def prepare(self):
@@ -93,17 +93,22 @@ class World:
     async def lost(self):
         """Acknowledged memories that the database does not have."""
         acknowledged = set(self.acknowledged)  # now: more come in while the database is read
-        connection = await asyncpg.connect(self._dsn)
+        connection = await asyncpg.connect(self.dsn)
         try:
             rows = await connection.fetch("SELECT id::text FROM memories WHERE deleted_at IS NULL")
         finally:
             await connection.close()
         return acknowledged - {row["id"] for row in rows}
 
-    async def end(self):
+    async def pause(self):
+        """Ask no more."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+
+    async def end(self):
+        await self.pause()
         await self.client.aclose()
 
     async def _write(self, number):

@@ -6,8 +6,10 @@ import signal
 import statistics
 import time
 
+import asyncpg
 import psutil
 import pytest
+from bench.harness.load import connections, encode
 from bench.harness.proxy import BlackHole, Delay
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -100,3 +102,35 @@ async def test_postgresql_is_half_a_second_away(world):
     assert world.wrong == []
     assert [each for each in world.refused if "not asked now" in each[2]] == []
     assert await world.lost() == set()
+
+
+async def running(connection):
+    """Searches that have run at the server for a while."""
+    return await connection.fetchval(
+        "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND pid <> pg_backend_pid()"
+        " AND query LIKE '%memory_vectors%' AND now() - query_start > interval '0.2 s'"
+    )
+
+
+async def test_a_search_whose_client_hangs_up_ends_at_the_server(world):
+    """Long before the statement's own limit of ten seconds."""
+    await world.pause()
+    body = {"user_id": "nobody yet", "embedding": [1.0] * 8}
+    request = encode("POST", "/v1/search", body).replace(b"\r\n\r\n", b"\r\nmemfast-timeout-ms: 30000\r\n\r\n", 1)
+    admin, watch = await asyncpg.connect(world.dsn), await asyncpg.connect(world.dsn)
+    try:
+        async with asyncio.timeout(25), admin.transaction():
+            await admin.execute("LOCK TABLE memory_vectors IN ACCESS EXCLUSIVE MODE")
+            async with connections(("127.0.0.1", world.service.port), 1) as (client,):
+                asked = asyncio.create_task(client.send(request))
+                while not await running(watch):
+                    assert not asked.done(), asked
+                    await asyncio.sleep(0.01)
+            with pytest.raises(ConnectionError):
+                await asked
+            async with asyncio.timeout(6):  # less than a statement may take
+                while await running(watch):
+                    await asyncio.sleep(0.01)
+    finally:
+        await admin.close()
+        await watch.close()
