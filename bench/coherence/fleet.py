@@ -6,6 +6,8 @@ import asyncio
 import os
 import signal
 import weakref
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -24,12 +26,13 @@ _POLL_S = 0.02
 
 
 class Answer(NamedTuple):
-    """What came back. `version` is that of the header `Memfast-Version`, or 0."""
+    """What came back. `version` is that of the header `Memfast-Version`, or 0; `token` is a write's."""
 
     status: int
     tier: str
     version: int
     body: bytes
+    token: str = ""
 
 
 class _Line(Connection):
@@ -44,7 +47,8 @@ class _Line(Connection):
 
     async def ask(self, request: bytes) -> Answer:
         status, body = await self.send(request)
-        return Answer(status, _field(self.head, b"memfast-tier"), int(_field(self.head, b"memfast-version") or 0), body)
+        version = int(_field(self.head, b"memfast-version") or 0)
+        return Answer(status, _field(self.head, b"memfast-tier"), version, body, _field(self.head, b"memfast-token"))
 
     def close(self) -> None:
         """Close it at once; nobody waits for what is not sent yet."""
@@ -75,7 +79,9 @@ class Worker:
         self.alive = asyncio.Event()
         self.alive.set()
 
-    async def ask(self, method: str, path: str, body: Any = None) -> Answer:
+    async def ask(
+        self, method: str, path: str, body: Any = None, *, headers: Mapping[str, str] = MappingProxyType({})
+    ) -> Answer:
         """One request to this worker, on a connection that is kept.
 
         Raises:
@@ -83,7 +89,7 @@ class Worker:
         """
         line = await self._line()
         try:
-            answer = await line.ask(encode(method, path, body))
+            answer = await line.ask(encode(method, path, body, headers=headers))
         except BaseException:
             line.close()
             raise

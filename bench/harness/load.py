@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import msgspec
@@ -20,6 +21,7 @@ __all__ = ["JSON", "MSGPACK", "Connection", "Run", "call", "closed_loop", "conne
 JSON, MSGPACK = "application/json", "application/msgpack"
 
 _T = TypeVar("_T")
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _ENCODERS = {JSON: msgspec.json.encode, MSGPACK: msgspec.msgpack.encode}
 
 
@@ -95,12 +97,15 @@ async def connections(address: tuple[str, int], count: int) -> Any:
         yield opened
 
 
-def encode(method: str, path: str, body: Any = None, *, media_type: str = JSON) -> bytes:
+def encode(
+    method: str, path: str, body: Any = None, *, media_type: str = JSON, headers: Mapping[str, str] = _NO_HEADERS
+) -> bytes:
     """A whole request, ready to be sent. Made before the clock runs."""
     content = b"" if body is None else _ENCODERS[media_type](body)
     head = f"{method} {path} HTTP/1.1\r\nhost: bench\r\n"
     if body is not None:
         head += f"content-type: {media_type}\r\ncontent-length: {len(content)}\r\n"
+    head += "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     return head.encode() + b"\r\n" + content
 
 

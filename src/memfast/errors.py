@@ -10,6 +10,8 @@ MemfastError
 │   ├── MethodNotAllowed       405
 │   ├── RequestTimeout         408  the body did not arrive in time
 │   ├── Conflict               409  the id is in use
+│   ├── VersionAhead           409  the token asks for a version that the database does not have
+│   ├── OtherLineage           409  the token is of another life of the database
 │   ├── PreconditionFailed     412  If-Match names another version
 │   ├── PayloadTooLarge        413
 │   ├── UnsupportedMediaType   415
@@ -56,6 +58,7 @@ __all__ = [
     "MethodNotAllowed",
     "ModeRefused",
     "NotFound",
+    "OtherLineage",
     "OutcomeUnknown",
     "Overloaded",
     "PayloadTooLarge",
@@ -71,6 +74,7 @@ __all__ = [
     "Unauthorized",
     "Unavailable",
     "UnsupportedMediaType",
+    "VersionAhead",
 ]
 
 
@@ -116,6 +120,14 @@ class RequestTimeout(Rejected):
 
 class Conflict(Rejected):
     slug, status, title = "conflict", 409, "The id is in use"
+
+
+class VersionAhead(Rejected):
+    slug, status, title = "version-ahead", 409, "The state that was asked for does not exist"
+
+
+class OtherLineage(Rejected):
+    slug, status, title = "other-lineage", 409, "The token is of another life of the database"
 
 
 class PreconditionFailed(Rejected):

@@ -36,6 +36,7 @@ from memfast.service.commits import Commits
 from memfast.service.cursors import Cursors
 from memfast.service.embeddings import CachedEmbedder
 from memfast.service.forget import Forget
+from memfast.service.freshness import Freshness
 from memfast.service.groups import GroupLimits
 from memfast.service.health import Health
 from memfast.service.heat import Heat
@@ -90,6 +91,7 @@ class Services(Struct, frozen=True, kw_only=True):
     searches: Searches
     forget: Forget
     history: History
+    freshness: Freshness
     directory: Directory
     health: Health
     modes: Modes
@@ -123,7 +125,9 @@ async def open_services(site: Ground) -> AsyncIterator[Services]:
         access = Access(PostgresKeys(pool), prepared.secret, facts)
         if MISSING_REASON is not None:
             _log.warning(MISSING_REASON)
-        coherence = Coherence(SlotTable.open(site.slots), ledger, facts, clock, access.learned)
+        slots, cluster = SlotTable.open(site.slots), config.coherence.mode == "cluster"
+        coherence = Coherence(slots, ledger, facts, clock, access.learned, cluster=cluster)
+        freshness = Freshness(coherence)
         modes = Modes(pools.breaker, (), coherence, clock, config.resilience.mode)
         log = PostgresAccessLog(pool)
         heat = Heat(log, clock)
@@ -160,11 +164,12 @@ async def open_services(site: Ground) -> AsyncIterator[Services]:
             pressure=pressure,
             remember=Remember(writer, embedder, limits, Identifiers(clock, secrets.randbits), clock),
             recall=recall,
-            searches=Searches(recall, embedder),
+            searches=Searches(recall, freshness, embedder),
             forget=Forget(writer),
             history=History(
                 store, writer, embedder, limits, cursors, clock, timedelta(days=config.history.retention_days)
             ),
+            freshness=freshness,
             directory=Directory(store, limits, cursors),
             health=Health(build_store(config, control, prepared), embedder, clock),
             modes=modes,

@@ -12,6 +12,7 @@ from msgspec import Meta, Struct
 __all__ = [
     "PROFILES",
     "CacheConfig",
+    "CoherenceConfig",
     "Config",
     "EmbeddingConfig",
     "HistoryConfig",
@@ -188,6 +189,15 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     filter_values: Annotated[int, _doc("values of one list in a filter", "values", ge=1, le=10_000)] = 1000
 
 
+class CoherenceConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When a copy may be believed."""
+
+    mode: Annotated[
+        Literal["host", "cluster"],
+        _doc("host = this service alone writes; cluster = services on other hosts write to the same database too"),
+    ] = "host"
+
+
 class ResilienceConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What happens when something that the service needs is away, slow, or asked for too much."""
 
@@ -264,6 +274,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     history: HistoryConfig = HistoryConfig()
     writes: WritesConfig = WritesConfig()
     limits: LimitsConfig = LimitsConfig()
+    coherence: CoherenceConfig = CoherenceConfig()
     resilience: ResilienceConfig = ResilienceConfig()
     log: LogConfig = LogConfig()
 

@@ -30,7 +30,15 @@ from memfast.errors import (
     RequestTimeout,
 )
 from memfast.http.codec import response_form
-from memfast.http.exchange import Exchange, finished_headers, mode_marks, sent_path, standard_headers
+from memfast.http.exchange import (
+    CONSISTENCY,
+    MIN_VERSION,
+    Exchange,
+    finished_headers,
+    mode_marks,
+    sent_path,
+    standard_headers,
+)
 from memfast.http.problems import INTERNAL_ERROR, problem_reply
 from memfast.http.routing import Endpoint
 from memfast.ports import Clock
@@ -135,7 +143,7 @@ class Edge:
                 principal = services.access.recognise(credential) or await services.access.authenticate(credential)
             body = b"" if scope["method"] in _BODILESS else await self._read_body(headers, receive)
             request = _digest(scope, headers, principal, body)
-            known = None if request is None else services.answers.recognise(request)
+            known = None if request is None else services.answers.recognise(request, headers.get(MIN_VERSION))
             if known is not None:
                 content, version, kind = known
                 form = response_form(headers.get(b"accept", b""))
@@ -258,9 +266,9 @@ class Edge:
 
 
 def _digest(scope: AsgiScope, headers: dict[bytes, bytes], principal: Principal, body: bytes) -> bytes | None:
-    """What a request says and whom it speaks for, as 192 bits; None where no answer is kept."""
+    """What a request says and whom it speaks for, as 192 bits; None where no answer may be given unseen."""
     repeatable = scope["method"] in _REPEATABLE and scope["path"].startswith(_KEPT)
-    if not repeatable or len(body) > _DIGESTED_BYTES:
+    if not repeatable or len(body) > _DIGESTED_BYTES or CONSISTENCY in headers:
         return None
     content_type, accept = headers.get(b"content-type"), headers.get(b"accept")
     seed = _seed(principal, scope["method"], scope["path"], scope["query_string"], content_type, accept)

@@ -18,15 +18,33 @@ from memfast.model import Scope
 from memfast.search.encode import Form
 from memfast.service.access import Access, Principal
 from memfast.service.answers import Answer, Kind, Target, Tier
+from memfast.service.freshness import Demand
 from memfast.service.modes import Standing
+from memfast.service.tokens import Token, read_token, write_token
 
-__all__ = ["Exchange", "Reply", "finished_headers", "mode_marks", "sent_path", "standard_headers"]
+__all__ = [
+    "CONSISTENCY",
+    "MIN_VERSION",
+    "Exchange",
+    "Reply",
+    "finished_headers",
+    "mode_marks",
+    "sent_path",
+    "standard_headers",
+]
 
 _T = TypeVar("_T")
 _ENTITY_TAG = re.compile(rb'[ \t]*(?:(W/)?"([\x21\x23-\x7e\x80-\xff]*)"[ \t]*)?(?:,|\Z)')
 _VERSION = re.compile(rb"0|[1-9]\d{0,17}")
 _BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 Header = tuple[bytes, bytes]
+
+MIN_VERSION = b"memfast-min-version"
+"""The header with a write's token: the answer must not be older."""
+
+CONSISTENCY = b"memfast-consistency"
+"""The header that asks for the newest state, whoever wrote it: `strong`."""
+
 _REMEMBERED = 4096
 """Combinations of headers that are kept made."""
 _CONTENT_TYPES: dict[Form, bytes] = {"json": b"application/json", "msgpack": b"application/msgpack"}
@@ -54,6 +72,7 @@ class Exchange:
     __slots__ = (
         "_access",
         "_marks",
+        "_repeatable",
         "_started",
         "body",
         "headers",
@@ -84,6 +103,7 @@ class Exchange:
         self.request_id = request_id
         self.target: Target | None = None
         self._access = access
+        self._repeatable = True
         self._started = started
         self._marks = marks
 
@@ -173,6 +193,25 @@ class Exchange:
         tags = _entity_tags(value)
         return frozenset(int(tag) for weak, tag in tags if not weak and _VERSION.fullmatch(tag))
 
+    def demand(self, min_version: str | None, consistency: str | None) -> Demand | None:
+        """How new the answer must be: by the fields given here, or by the headers of the same meaning.
+
+        Raises:
+            InvalidRequest: a header is not valid.
+        """
+        if min_version is not None or consistency is not None:
+            self._repeatable = False  # the digest of a request leads past its fields; headers are looked at each time
+        wished = self.headers.get(CONSISTENCY) if consistency is None else consistency.encode()
+        if wished not in {None, b"strong"}:
+            raise InvalidRequest("Memfast-Consistency: must be strong, or left out", path="Memfast-Consistency")
+        text = self.headers.get(MIN_VERSION) if min_version is None else min_version.encode()
+        token = None if text is None else read_token(text)
+        if text is not None and token is None:
+            raise InvalidRequest(
+                "Memfast-Min-Version: must be the Memfast-Token of a write", path="Memfast-Min-Version"
+            )
+        return None if token is None and wished is None else Demand(token, wished is not None)
+
     def scope(self, user_id: str) -> Scope:
         """The user's scope, as far as the key reaches."""
         return self._access.scope(self.principal, user_id)
@@ -184,9 +223,16 @@ class Exchange:
 
     def answered(self, answer: Answer, target: Target) -> Reply:
         """A finished answer; the same request may be answered from `target` from now on."""
-        self.target = target
+        if self._repeatable:
+            self.target = target
+        self.unconfirmed(answer.unconfirmed_s)
         own = finished_headers(len(answer.body), answer.version, answer.tier, target.kind, self.answer_form)
         return Reply(200, [*own, *self.standard_headers()], answer.body)
+
+    def unconfirmed(self, seconds: float) -> None:
+        """Something of the answer was not confirmed for so long; 0 marks nothing."""
+        if seconds:
+            self._marks = mode_marks(Standing("cache_only", "postgresql does not confirm copies", int(seconds) + 1))
 
     def reply(
         self,
@@ -212,7 +258,7 @@ class Exchange:
 
     def written(self, value: Any = None, *, version: int, status: int = 200, **more: Any) -> Reply:
         """The answer to a write: with the token that later reads may send along."""
-        token = b"%b.%d" % (self._access.facts.lineage.hex.encode(), version)
+        token = write_token(Token(self._access.facts.lineage, version))
         extra = (*more.pop("extra", ()), (b"memfast-token", token))
         return self.reply(value, status=status, version=version, extra=extra)
 

@@ -16,6 +16,7 @@ from memfast.http.filter_schema import build_filter_schemas
 from memfast.http.routing import Route, Success
 from memfast.http.wire import BatchItem, NoParameters, PatchRequest, Problem, SearchAnswer, SearchFailed, SearchItem
 from memfast.service.limits import NAME_CHARS
+from memfast.service.tokens import TEXT_PATTERN
 
 __all__ = ["build_document", "build_page"]
 
@@ -33,7 +34,7 @@ _COMMON_PROBLEMS = {
 }
 _PROBLEMS = _COMMON_PROBLEMS | {
     404: "not found",
-    409: "the id is in use",
+    409: "the id is in use, or the state that is asked for does not exist",
     412: "the memory has another version",
     422: "the request must bring an embedding",
     429: "too much is asked at once",
@@ -128,17 +129,21 @@ def _parameters(route: Route, components: dict[str, Any]) -> list[dict[str, Any]
             "schema": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
         }
     )
-    if 412 in route.problems:
+    body_fields = () if route.body is None else route.body.__struct_fields__
+    if "min_version" in (*body_fields, *route.parameters.__struct_fields__):
         found.append(
-            {
-                "name": "If-Match",
-                "in": "header",
-                "required": False,
-                "description": "ETags (versions) of which the memory must have one, or *; weak ones never match",
-                "schema": {"type": "string", "pattern": f"^(\\*|[0-9]{{1,18}}|{_TAG}( *, *{_TAG})*)$"},
-            }
+            _header("Memfast-Min-Version", "the field min_version, for clients that send it everywhere", TEXT_PATTERN)
         )
+        found.append(_header("Memfast-Consistency", "the field consistency", "^strong$"))
+    if 412 in route.problems:
+        text = "ETags (versions) of which the memory must have one, or *; weak ones never match"
+        found.append(_header("If-Match", text, f"^(\\*|[0-9]{{1,18}}|{_TAG}( *, *{_TAG})*)$"))
     return found
+
+
+def _header(name: str, text: str, pattern: str) -> dict[str, Any]:
+    schema = {"type": "string", "pattern": pattern}
+    return {"name": name, "in": "header", "required": False, "description": text, "schema": schema}
 
 
 def _path_schema(name: str) -> dict[str, Any]:

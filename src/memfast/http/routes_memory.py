@@ -27,12 +27,14 @@ from memfast.http.wire import (
     MemoriesPage,
     MemoryFields,
     PatchRequest,
+    ReadParameters,
     UserParameters,
 )
 from memfast.model import Memory, Outcome, Scope
 from memfast.search.encode import Form
 from memfast.service.answers import Answer, Target, derive_key
 from memfast.service.coherence import Epochs
+from memfast.service.freshness import Demand
 from memfast.service.recall import ListQuery
 from memfast.service.remember import Changes, Draft
 
@@ -86,14 +88,19 @@ async def get_many(exchange: Exchange, services: Services) -> Reply:
         return Answer(body, found.version, "cold", found.expires_at)
 
     key = derive_key(scope.id, b"many", form.encode(), b"".join(wanted.bytes for wanted in request.ids))
-    return await _kept(exchange, services, key, scope, compute)
+    demand = exchange.demand(request.min_version, request.consistency)
+    return await _kept(exchange, services, key, scope, demand, compute)
 
 
 async def get(exchange: Exchange, services: Services, memory_id: str) -> Reply:
     """One memory."""
-    scope = _scope(exchange, services, exchange.parameters(UserParameters))
-    answer, target = await services.recall.get(scope, exchange.path_id(memory_id), exchange.answer_form)
-    return exchange.answered(answer, target)
+    parameters = exchange.parameters(ReadParameters)
+    scope, wanted = _scope(exchange, services, parameters), exchange.path_id(memory_id)
+    demand = exchange.demand(parameters.min_version, parameters.consistency)
+    found = await services.freshness.read(
+        scope.id, demand, lambda: services.recall.get(scope, wanted, exchange.answer_form)
+    )
+    return exchange.answered(*found)
 
 
 async def update(exchange: Exchange, services: Services, memory_id: str) -> Reply:
@@ -147,7 +154,8 @@ async def list_memories(exchange: Exchange, services: Services) -> Reply:
         return Answer(encode(answer, form), page.version, "cold", page.expires_at)
 
     key = derive_key(scope.id, b"list", form.encode(), msgspec.msgpack.encode(query))
-    return await _kept(exchange, services, key, scope, compute)
+    demand = exchange.demand(parameters.min_version, parameters.consistency)
+    return await _kept(exchange, services, key, scope, demand, compute)
 
 
 async def _kept(
@@ -155,11 +163,15 @@ async def _kept(
     services: Services,
     key: bytes,
     scope: Scope,
+    demand: Demand | None,
     compute: Callable[[Epochs], Awaitable[Answer]],
 ) -> Reply:
-    answer = await services.answers.answer("list", key, scope.id, compute)
-    slot = services.coherence.epochs(scope.id).slot
-    return exchange.answered(answer, Target("list", key, scope.id, slot))
+    target = Target("list", key, scope.id, services.coherence.epochs(scope.id).slot)
+
+    async def read() -> tuple[Answer, Target]:
+        return await services.answers.answer("list", key, scope.id, compute), target
+
+    return exchange.answered(*await services.freshness.read(scope.id, demand, read))
 
 
 def _scope(exchange: Exchange, services: Services, parameters: UserParameters) -> Scope:
@@ -260,6 +272,7 @@ ROUTES = (
         group="memories",
         body=GetManyRequest,
         answers={200: Success(MemoriesFound, "those that are there, and those that are not")},
+        problems=(409,),
     ),
     Route(
         method="GET",
@@ -269,6 +282,7 @@ ROUTES = (
         group="memories",
         parameters=ListParameters,
         answers={200: Success(MemoriesPage, "a page")},
+        problems=(409,),
     ),
     Route(
         method="GET",
@@ -276,9 +290,9 @@ ROUTES = (
         endpoint=get,
         summary="Get a memory",
         group="memories",
-        parameters=UserParameters,
+        parameters=ReadParameters,
         answers={200: Success(Memory, "the memory")},
-        problems=(404,),
+        problems=(404, 409),
     ),
     Route(
         method="PATCH",

@@ -12,9 +12,10 @@ from memfast.http.exchange import Exchange, Reply
 from memfast.http.problems import problem
 from memfast.http.routing import Route, Success
 from memfast.http.wire import Problem, SearchAnswer, SearchBatchAnswer, SearchBatchRequest, SearchItem, SearchRequest
-from memfast.model import Scope
 from memfast.service.answers import Answer
+from memfast.service.freshness import Demand
 from memfast.service.recall import Query
+from memfast.service.searches import Search
 
 __all__ = ["ROUTES"]
 
@@ -27,18 +28,20 @@ async def search(exchange: Exchange, services: Services) -> Reply:
     """Find memories by a text or a vector."""
     request = exchange.read(_search_body)
     scope = exchange.scope(services.limits.user_id(request.user_id, "$.user_id"))
-    answer, target = await services.recall.search(scope, _query(request), exchange.answer_form)
-    return exchange.answered(answer, target)
+    query, form = _query(request), exchange.answer_form
+    demand = exchange.demand(request.min_version, request.consistency)
+    found = await services.freshness.read(scope.id, demand, lambda: services.recall.search(scope, query, form))
+    return exchange.answered(*found)
 
 
 async def search_batch(exchange: Exchange, services: Services) -> Reply:
     """Run several searches; one that fails leaves the others alone."""
     request = exchange.read(_batch_body)
     items = [
-        _batch_item_of(exchange, services, raw, position, request.user_id)
-        for position, raw in enumerate(request.searches)
+        _batch_item_of(exchange, services, raw, position, request) for position, raw in enumerate(request.searches)
     ]
     answers = await services.searches.run(items, "json")
+    exchange.unconfirmed(max((answer.unconfirmed_s for answer in answers if isinstance(answer, Answer)), default=0.0))
     return exchange.reply({"results": [_result(answer, position) for position, answer in enumerate(answers)]})
 
 
@@ -55,15 +58,19 @@ def _query(request: SearchRequest) -> Query:
 
 
 def _batch_item_of(
-    exchange: Exchange, services: Services, raw: Raw, position: int, user_id: str | None
-) -> tuple[Scope, Query] | Rejected:
+    exchange: Exchange, services: Services, raw: Raw, position: int, batch: SearchBatchRequest
+) -> Search | Rejected:
     path = f"$.searches[{position}]"
     try:
         item = _batch_item.decode(raw, exchange.form, root=path)
-        owner: str | None = item.user_id if item.user_id is not None else user_id
+        owner: str | None = item.user_id if item.user_id is not None else batch.user_id
         if owner is None:
             raise InvalidRequest(f"{path}.user_id: is needed, here or beside searches", path=f"{path}.user_id")
-        return exchange.scope(services.limits.user_id(owner, f"{path}.user_id")), _query(item)
+        scope = exchange.scope(services.limits.user_id(owner, f"{path}.user_id"))
+        demand = exchange.demand(item.min_version or batch.min_version, item.consistency or batch.consistency)
+        if demand is not None and item.min_version is None and owner != batch.user_id:
+            demand = Demand(None, strong=True) if demand.strong else None  # a token speaks of one user
+        return Search(scope, _query(item), demand)
     except Rejected as refused:
         return refused
 
@@ -88,7 +95,7 @@ ROUTES = (
         group="search",
         body=SearchRequest,
         answers={200: Success(SearchAnswer, "hits by falling score")},
-        problems=(422,),
+        problems=(409, 422),
     ),
     Route(
         method="POST",

@@ -11,6 +11,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 from memfast.filters import TagsMode
 from memfast.model import HistoryEvent, Memory, OnConflict, PoolSnapshot, StoreHealth, User
 from memfast.resilience.breaker import BreakerSnapshot
+from memfast.service.tokens import TEXT_PATTERN
 
 __all__ = [
     "BatchItem",
@@ -34,6 +35,7 @@ __all__ = [
     "PatchRequest",
     "PressureCounters",
     "Problem",
+    "ReadParameters",
     "Ready",
     "Receipt",
     "SearchAnswer",
@@ -60,6 +62,11 @@ Embedding = Annotated[
     Meta(description="a list of numbers, or little-endian float32 as base64 or msgpack bin"),
 ]
 Time = Annotated[datetime, Meta(tz=True)]
+MinVersion = Annotated[
+    str,
+    Meta(pattern=TEXT_PATTERN, description="a write's Memfast-Token: the answer is not older; the header, if absent"),
+]
+Consistency = Annotated[Literal["strong"], Meta(description="strong = the newest state, whoever wrote it")]
 Vector = Embedding
 Limit = Annotated[int, Meta(ge=1)]
 PathId = UUID
@@ -119,6 +126,8 @@ class GetManyRequest(Incoming, kw_only=True):
 
     user_id: UserId
     ids: Annotated[list[UUID], Meta(min_length=1)]
+    min_version: MinVersion | None = None
+    consistency: Consistency | None = None
 
 
 class PatchRequest(Incoming, kw_only=True):
@@ -151,6 +160,8 @@ class SearchRequest(Incoming, kw_only=True):
     tags_mode: Annotated[
         TagsMode, Meta(description="any or all of the tags; only the strict modes leave out memories without tags")
     ] = "any"
+    min_version: MinVersion | None = None
+    consistency: Consistency | None = None
 
 
 class UserParameters(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -172,7 +183,14 @@ class HistoryParameters(UserParameters, kw_only=True):
     cursor: str | None = None
 
 
-class ListParameters(UserParameters, kw_only=True):
+class ReadParameters(UserParameters, kw_only=True):
+    """Parameters of a route that reads one memory."""
+
+    min_version: MinVersion | None = None
+    consistency: Consistency | None = None
+
+
+class ListParameters(ReadParameters, kw_only=True):
     """Parameters of a listing."""
 
     limit: Limit = 20
@@ -267,10 +285,12 @@ class SearchItem(SearchRequest, kw_only=True):
 
 
 class SearchBatchRequest(Incoming, kw_only=True):
-    """Several searches, each for itself."""
+    """Several searches, each for itself. `min_version` is of those of the batch's `user_id`, `consistency` of all."""
 
     searches: Annotated[list[Raw], Meta(min_length=1, max_length=20)]
     user_id: UserId | None = None
+    min_version: MinVersion | None = None
+    consistency: Consistency | None = None
 
 
 class SearchFailed(Struct):

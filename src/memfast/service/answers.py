@@ -16,6 +16,7 @@ from memfast.ports import Clock
 from memfast.resilience.flight import Flight
 from memfast.service.coherence import Coherence, Epochs
 from memfast.service.heat import Heat
+from memfast.service.tokens import read_token
 
 __all__ = ["KEY_BYTES", "Answer", "Answers", "Kind", "Target", "Tier", "derive_key"]
 
@@ -42,7 +43,8 @@ _RELEASE_STEPS = 2000
 class Answer(NamedTuple):
     """The bytes of an answer, the version in its headers, where it came from and until when it holds.
 
-    `scope_version` is the scope's, where `version` is that of one memory.
+    `scope_version` is the scope's, or a lower one, where `version` is that of one memory. `unconfirmed_s` are seconds
+    for which the database has not been asked whether it still holds, 0 where that is not needed or was done.
     """
 
     body: bytes
@@ -50,6 +52,12 @@ class Answer(NamedTuple):
     tier: Tier
     expires_at: datetime | None = None
     scope_version: int | None = None
+    unconfirmed_s: float = 0.0
+
+    @property
+    def state(self) -> int:
+        """The version of the scope that it shows at least."""
+        return self.version if self.scope_version is None else self.scope_version
 
 
 class Target(NamedTuple):
@@ -88,10 +96,12 @@ class Answers:
         self._clock = clock
         self._flights: dict[tuple[bytes, Epochs], Flight[Answer]] = {}
 
-    def recognise(self, request: bytes) -> tuple[bytes, int, Kind] | None:
+    def recognise(self, request: bytes, token: bytes | None = None) -> tuple[bytes, int, Kind] | None:
         """The finished answer of a request that is equal to the byte to an earlier one: bytes, version and kind.
 
-        `request` is a digest of everything that the request says, and of whom it speaks for.
+        Args:
+            request: a digest of everything that the request says but its token, and of whom it speaks for.
+            token: names the state that the answer must show at least; one that may not be met gives None.
         """
         now_ns = int(self._clock.monotonic() * 1e9)
         noted = self._requests.get(request, 0, 0, now_ns)
@@ -99,12 +109,19 @@ class Answers:
             return None
         number, slot, scope, key = _NOTE.unpack(noted)
         kind = _KINDS[number]
-        found = self._caches[kind].get_entry(key, *self._coherence.current(slot), now_ns)
+        current = self._coherence.current(slot)
+        found = self._caches[kind].get_entry(key, *current, now_ns)
         if found is None:
+            return None
+        if (token is not None or self._coherence.cluster) and not self._allows(scope, Epochs(slot, *current), token):
             return None
         self._coherence.touched(scope)
         self._heat.again(key, scope)
         return found[0], found[1], kind
+
+    def _allows(self, scope: bytes, epochs: Epochs, token: bytes | None) -> bool:
+        needed = None if token is None else read_token(token)
+        return (needed is not None or token is None) and self._coherence.allows(scope, epochs, needed)
 
     def note(self, request: bytes, target: Target) -> None:
         """Remember what a request asked for."""
@@ -120,7 +137,8 @@ class Answers:
         if found is None:
             return None
         self._coherence.served(scope_id)
-        return Answer(found[0], found[1], "hot")
+        state = self._coherence.floor(scope_id, Epochs(slot, scope_epoch, global_epoch)) if kind == "get" else None
+        return Answer(found[0], found[1], "hot", scope_version=state)
 
     def keep(self, kind: Kind, key: bytes, scope_id: UUID, epochs: Epochs, answer: Answer) -> None:
         """Keep an answer whose snapshot was taken after `epochs` were read."""
@@ -129,9 +147,8 @@ class Answers:
         if answer.expires_at is not None:
             left_s = (answer.expires_at - self._clock.now()).total_seconds()
             deadline_ns = min(now_ns + int(left_s * 1e9), _NEVER_NS)
-        version = answer.version if answer.scope_version is None else answer.scope_version
         if deadline_ns > now_ns:
-            self._coherence.copied(scope_id, epochs, version)
+            self._coherence.copied(scope_id, epochs, answer.state)
             self._caches[kind].put(
                 key, answer.body, epochs.slot, epochs.scope, epochs.every, answer.version, deadline_ns, now_ns
             )

@@ -4,14 +4,17 @@ Every scope has a slot in memory that all workers of the host share: a counter, 
 commit and before the acknowledgement. A copy remembers the epoch that was read before its snapshot, and is good while
 the slot still shows it. What slots cannot see (a dead worker's late commit, another host, a person with psql) the
 **trust** check finds: twice a second it compares the versions of the scopes that were served from copies with the
-database's, and raises the slot of each that moved on. Scopes with copies that nobody asked for take turns.
+database's, and raises the slot of each that moved on. Scopes with copies that nobody asked for take turns. Where
+several hosts write (`cluster`) that is not enough: copies of a scope are believed for `TRUST_S` after they were
+confirmed, and whoever wants one later has them confirmed first.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Collection, Iterable
 from itertools import islice
 from typing import NamedTuple, Protocol
 from uuid import UUID
@@ -19,6 +22,7 @@ from uuid import UUID
 from memfast.errors import MemfastError
 from memfast.model import DatabaseFacts
 from memfast.ports import Clock, Ledger
+from memfast.service.tokens import Token
 
 __all__ = ["Coherence", "Epochs", "Slots"]
 
@@ -62,10 +66,26 @@ class Epochs(NamedTuple):
 
 
 class Coherence:
-    """The slots, the versions this worker knows, and the trust in both."""
+    """The slots, the versions this worker knows, and the trust in both.
+
+    Args:
+        slots: the counters.
+        ledger: versions and facts as they are in the database.
+        facts: the facts when this worker started.
+        clock: monotonic seconds.
+        listen: is told the facts of every check.
+        cluster: whether other hosts write too.
+    """
 
     def __init__(
-        self, slots: Slots, ledger: Ledger, facts: DatabaseFacts, clock: Clock, listen: Callable[[DatabaseFacts], None]
+        self,
+        slots: Slots,
+        ledger: Ledger,
+        facts: DatabaseFacts,
+        clock: Clock,
+        listen: Callable[[DatabaseFacts], None],
+        *,
+        cluster: bool = False,
     ) -> None:
         self._slots = slots
         self._ledger = ledger
@@ -74,8 +94,13 @@ class Coherence:
         self._copied: dict[UUID, tuple[Epochs, int]] = {}
         self._served: set[UUID] = set()
         self._touched: set[bytes] = set()
-        self._trusted_until = clock.monotonic() + TRUST_S
+        self._started = clock.monotonic()
+        self._trusted_until = self._started + TRUST_S
+        self._confirmed: dict[bytes, float] = {}
+        self._round: _Round | None = None
+        self._turn = asyncio.Lock()
         self._listen = listen
+        self.cluster = cluster
         self.facts = facts
 
     def epochs(self, scope_id: UUID) -> Epochs:
@@ -90,6 +115,50 @@ class Coherence:
     def holds(self, epochs: Epochs) -> bool:
         """Whether nothing was written since these epochs were read."""
         return self._slots.epoch(epochs.slot) == epochs.scope and self._slots.epoch(0) == epochs.every
+
+    def floor(self, scope_id: UUID, epochs: Epochs) -> int:
+        """The version that every copy of the scope which is good for these epochs has at least; -1 without copies."""
+        copied = self._copied.get(scope_id)
+        return copied[1] if copied is not None and copied[0] == epochs else -1
+
+    def trusts(self, scope: bytes) -> bool:
+        """Whether copies of a scope, given by the 16 bytes of its id, may be used without being confirmed."""
+        if not self.cluster:
+            return True
+        return self._clock.monotonic() < self._confirmed.get(scope, -math.inf) + TRUST_S
+
+    def allows(self, scope: bytes, epochs: Epochs, token: Token | None) -> bool:
+        """Whether a copy that is good for these epochs may be used as it is by a read with this token."""
+        if not self.trusts(scope):
+            return False
+        if token is None:
+            return True
+        return token.lineage == self.facts.lineage and token.version <= self.floor(UUID(bytes=scope), epochs)
+
+    def unconfirmed_s(self, scope: bytes) -> float:
+        """Seconds since copies of a scope were confirmed, or more."""
+        return self._clock.monotonic() - self._confirmed.get(scope, self._started)
+
+    async def confirm(self, scope_id: UUID) -> int:
+        """The scope's version in the database, read after this was called; copies that are older are void then.
+
+        Whoever calls while a statement is under way shares the next one.
+
+        Raises:
+            Unavailable: the database did not answer.
+        """
+        if self._round is None:
+            asked = {scope_id}
+            self._round = _Round(asked, asyncio.create_task(self._ask(asked)))
+            self._round.answer.add_done_callback(_seen)
+        else:
+            self._round.asked.add(scope_id)
+        return (await asyncio.shield(self._round.answer)).get(scope_id, 0)
+
+    async def _ask(self, asked: set[UUID]) -> dict[UUID, int]:
+        async with self._turn:
+            self._round = None
+            return await self._look(asked)
 
     def wrote(self, scope_id: UUID, version: int) -> Epochs:
         """A write to the scope was committed (or may have been): every copy made before is void from now on."""
@@ -118,8 +187,10 @@ class Coherence:
             before = epochs, version
         elif epochs == before[0]:
             before = epochs, min(version, before[1])
-        if len(self._copied) >= KNOWN_MAX:  # of unknown age from now on: the next check voids them
-            del self._copied[next(iter(self._copied))]
+        if len(self._copied) >= KNOWN_MAX:
+            forgotten = next(iter(self._copied))
+            del self._copied[forgotten]
+            self._slots.bump(self._slots.index_of(forgotten.bytes))  # a copy that is not compared must not be used
         self._copied[scope_id] = before
 
     def served(self, scope_id: UUID) -> None:
@@ -146,16 +217,31 @@ class Coherence:
         Raises:
             Unavailable: the database did not answer; trust is not renewed.
         """
+        async with self._turn:
+            await self._check()
+
+    async def _check(self) -> None:
         started = self._clock.monotonic()
         touched, self._touched = self._touched, set()
         served, self._served = list(self._served.union(UUID(bytes=scope) for scope in touched)), set()
         asked = [*served[:SERVED_MAX], *self._idle(set(served))]
-        known = {scope_id: self._known.get(scope_id, -1) for scope_id in asked}
         try:
-            facts, versions = await self._ledger.versions(list(known))
+            await self._look(asked)
         except MemfastError:
             self._served.update(served)
             raise
+        for scope_id in served[SERVED_MAX:]:
+            self._slots.bump(self._slots.index_of(scope_id.bytes))
+        self._trusted_until = started + TRUST_S
+
+    async def _look(self, asked: Collection[UUID]) -> dict[UUID, int]:
+        """Versions in the database, by scope, with copies that are older made void; scopes without a row are left out.
+
+        One at a time: what an earlier statement read must not come after what a later one did.
+        """
+        started = self._clock.monotonic()
+        known = {scope_id: self._known.get(scope_id, -1) for scope_id in asked}
+        facts, versions = await self._ledger.versions(list(known))
         shown = dict(versions)
         if facts.wal < self.facts.wal or any(shown.get(scope_id, 0) < version for scope_id, version in known.items()):
             facts = await self._went_back(facts)
@@ -163,11 +249,20 @@ class Coherence:
             _log.warning("the database has begun a new life: every copy is dropped")
             self.drop_everything()
         self._compare(versions)
-        for scope_id in served[SERVED_MAX:]:
-            self._slots.bump(self._slots.index_of(scope_id.bytes))
+        if self.cluster:
+            self._confirm(known, started)
         self.facts = facts
         self._listen(facts)
-        self._trusted_until = started + TRUST_S
+        return shown
+
+    def _confirm(self, scope_ids: Iterable[UUID], at: float) -> None:
+        confirmed = self._confirmed
+        for scope_id in scope_ids:
+            scope = scope_id.bytes
+            confirmed.pop(scope, None)
+            if len(confirmed) >= KNOWN_MAX:
+                del confirmed[next(iter(confirmed))]
+            confirmed[scope] = at
 
     async def _went_back(self, facts: DatabaseFacts) -> DatabaseFacts:
         """The database shows an older state than was seen: it was restored under the running service."""
@@ -202,5 +297,18 @@ class Coherence:
     def _compare(self, versions: Iterable[tuple[UUID, int]]) -> None:
         for scope_id, version in versions:
             copied = self._copied.get(scope_id)
-            if copied is None or (version > copied[1] and self.holds(copied[0])):
+            if copied is not None and version > copied[1] and self.holds(copied[0]):
                 self.wrote(scope_id, version)
+
+
+class _Round(NamedTuple):
+    """A statement that has not begun: the scopes that it will ask for, and what will be their versions."""
+
+    asked: set[UUID]
+    answer: asyncio.Task[dict[UUID, int]]
+
+
+def _seen(answer: asyncio.Task[dict[UUID, int]]) -> None:
+    """Every asker may have gone: a failure that nobody waits for is nobody's."""
+    if not answer.cancelled():
+        answer.exception()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -12,12 +13,21 @@ from memfast.model import Scope
 from memfast.search.encode import Form
 from memfast.service.answers import Answer
 from memfast.service.embeddings import CachedEmbedder
+from memfast.service.freshness import Demand, Freshness
 from memfast.service.recall import Query, Recall
 
-__all__ = ["AT_ONCE", "Searches"]
+__all__ = ["AT_ONCE", "Search", "Searches"]
 
 AT_ONCE = 4
 """Searches of one request that run at the same time."""
+
+
+class Search(NamedTuple):
+    """One search of a request: of whom, for what, and how new its answer must be."""
+
+    scope: Scope
+    query: Query
+    demand: Demand | None = None
 
 
 class Searches:
@@ -25,43 +35,48 @@ class Searches:
 
     Args:
         recall: makes each of them.
+        freshness: sees that each is new enough.
         embedder: embeds their texts beforehand.
     """
 
-    def __init__(self, recall: Recall, embedder: CachedEmbedder) -> None:
+    def __init__(self, recall: Recall, freshness: Freshness, embedder: CachedEmbedder) -> None:
         self._recall = recall
+        self._freshness = freshness
         self._embedder = embedder
 
-    async def run(self, searches: Sequence[tuple[Scope, Query] | Rejected], form: Form) -> list[Answer | MemfastError]:
+    async def run(self, searches: Sequence[Search | Rejected], form: Form) -> list[Answer | MemfastError]:
         """An answer for each search, or why there is none; one that fails leaves the others alone.
 
         Args:
-            searches: scopes with queries, or the reason why one could not even be read.
+            searches: what to find, or the reason why one could not even be read.
             form: how the answers are encoded.
         """
-        distinct: dict[bytes, tuple[Scope, Query]] = {}
+        distinct: dict[bytes, Search] = {}
         keys: list[bytes | Rejected] = []
         for item in searches:
             if isinstance(item, Rejected):
                 keys.append(item)
                 continue
-            scope, query = item
-            key = scope.id.bytes + msgspec.msgpack.encode(query)
+            key = item.scope.id.bytes + msgspec.msgpack.encode((item.query, item.demand))
             distinct[key] = item
             keys.append(key)
-        failed = await self._embed([query for _, query in distinct.values()])
+        failed = await self._embed([item.query for item in distinct.values()])
         turns = asyncio.Semaphore(AT_ONCE)
 
-        async def search(scope: Scope, query: Query) -> Answer | MemfastError:
+        async def search(item: Search) -> Answer | MemfastError:
+            scope, query, demand = item
             if failed is not None and query.text is not None:
                 return failed
             async with turns:
                 try:
-                    return (await self._recall.search(scope, query, form))[0]
+                    found = await self._freshness.read(
+                        scope.id, demand, lambda: self._recall.search(scope, query, form)
+                    )
+                    return found[0]
                 except MemfastError as error:
                     return error
 
-        answers = await asyncio.gather(*(search(*item) for item in distinct.values()))
+        answers = await asyncio.gather(*map(search, distinct.values()))
         found = dict(zip(distinct, answers, strict=True))
         return [key if isinstance(key, Rejected) else found[key] for key in keys]
 

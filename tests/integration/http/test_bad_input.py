@@ -412,7 +412,7 @@ SEARCHES = [
     ({"query": "x", "filter": {"kind": {"like": "fact"}}}, "$.filter.kind.like"),
     ({"query": "x", "explain": True}, "explain"),
     ({"query": "x", "min_version": 1}, "min_version"),
-    ({"query": "x", "consistency": "strong"}, "consistency"),
+    ({"query": "x", "consistency": "eventual"}, "consistency"),
     ({"embedding": ZEROS}, "$.embedding"),
     ({"embedding": SHORT}, "$.embedding"),
     ({"embedding": [True] * 256}, "$.embedding[0]"),

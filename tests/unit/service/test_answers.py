@@ -2,12 +2,14 @@
 
 import asyncio
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
-from worlds import EPOCH, scope
+from worlds import EPOCH, LINEAGE, scope
 
 from memfast.service import answers as module
 from memfast.service.answers import KEY_BYTES, Answer, Target, derive_key
+from memfast.service.tokens import Token, write_token
 
 ADA = scope(1).id
 KEY = derive_key(ADA, b"a question")
@@ -210,6 +212,25 @@ async def test_a_recognised_request_is_checked_like_any_other(world, kind):
     await world.coherence.check()
     assert world.ledger.asked == [[owner]]
     assert world.answers.recognise(b"r" * KEY_BYTES) is None
+
+
+@pytest.mark.parametrize("kind", ["search", "get"])
+async def test_a_recognised_request_must_be_new_enough(world, kind):
+    """A token that the copies do not meet, or that is none, and trust that has ended, lead past what is kept."""
+    epochs = world.coherence.epochs(ADA)
+    world.answers.keep(kind, KEY, ADA, epochs, Answer(b"body", 3, "cold", scope_version=7 if kind == "get" else None))
+    world.answers.note(b"r" * KEY_BYTES, Target(kind, KEY, ADA, epochs.slot))
+    version = world.answers.look(kind, KEY, ADA, epochs.slot).state
+    assert version == (7 if kind == "get" else 3)
+    met, ahead = (write_token(Token(LINEAGE, each)) for each in (version, version + 1))
+    elsewhere = write_token(Token(UUID(int=5), version))
+    found = [world.answers.recognise(b"r" * KEY_BYTES, token) for token in (met, ahead, elsewhere, b"none")]
+    assert found == [(b"body", 3, kind), None, None, None]
+    world.coherence.cluster = True
+    assert world.answers.recognise(b"r" * KEY_BYTES) is None
+    world.ledger.versions_of[ADA] = version
+    await world.coherence.confirm(ADA)
+    assert world.answers.recognise(b"r" * KEY_BYTES) == (b"body", 3, kind)
 
 
 def test_the_caches_can_be_emptied_and_shrunk(world):

@@ -10,6 +10,7 @@ from worlds import LINEAGE, Counters, scope
 from memfast.errors import StoreUnavailable
 from memfast.service import coherence as module
 from memfast.service.coherence import TRUST_S
+from memfast.service.tokens import Token
 
 ADA, BOB = scope(1).id, scope(2).id
 
@@ -104,14 +105,11 @@ async def test_what_is_beyond_a_check_is_void(world, monkeypatch):
 
 
 async def test_what_is_not_remembered_is_void(world, monkeypatch):
-    """Of more copies than are remembered the oldest are of unknown age: the check voids them."""
+    """Of more copies than are remembered the oldest could not be compared any more: they are void at once."""
     monkeypatch.setattr(module, "KNOWN_MAX", 1)
     epochs = world.coherence.epochs(ADA)
     world.coherence.copied(ADA, epochs, 1)
     world.coherence.copied(BOB, world.coherence.epochs(BOB), 1)
-    world.ledger.versions_of = {ADA: 1}
-    world.coherence.served(ADA)
-    await world.coherence.check()
     assert not world.coherence.holds(epochs)
 
 
@@ -197,3 +195,98 @@ async def test_the_watch_goes_on_whatever_it_meets(world, caplog):
     watch.cancel()
     assert "a fault" in caplog.text
     await asyncio.gather(watch, return_exceptions=True)
+
+
+async def test_copies_have_a_floor(world):
+    """The lowest version of the copies that are good for the epochs; none without copies, or after a write."""
+    epochs = world.coherence.epochs(ADA)
+    assert world.coherence.floor(ADA, epochs) == -1
+    world.coherence.copied(ADA, epochs, 6)
+    world.coherence.copied(ADA, epochs, 5)
+    assert world.coherence.floor(ADA, epochs) == 5
+    assert world.coherence.floor(ADA, world.coherence.wrote(ADA, 7)) == -1
+
+
+async def test_a_confirmation_reads_after_it_was_asked_for(world):
+    """Who asks while a statement is under way shares the next one with all others who do."""
+    world.ledger.versions_of = {ADA: 5}
+    first = asyncio.create_task(world.coherence.confirm(ADA))
+    while not world.ledger.asked:
+        await asyncio.sleep(0)
+    world.ledger.versions_of = {ADA: 6, BOB: 7}
+    later = [asyncio.create_task(world.coherence.confirm(scope_id)) for scope_id in (ADA, BOB, ADA, scope(3).id)]
+    await first
+    assert [await each for each in later] == [6, 7, 6, 0]
+    assert [set(asked) for asked in world.ledger.asked] == [{ADA}, {ADA, BOB, scope(3).id}]
+
+
+async def test_a_confirmation_voids_what_is_older(world):
+    """Copies in the database's version stay."""
+    for scope_id, version in ((ADA, 5), (BOB, 6)):
+        world.coherence.copied(scope_id, world.coherence.epochs(scope_id), version)
+        world.ledger.versions_of[scope_id] = 6
+    before = [world.coherence.epochs(scope_id) for scope_id in (ADA, BOB)]
+    await asyncio.gather(*map(world.coherence.confirm, (ADA, BOB)))
+    assert [world.coherence.holds(epochs) for epochs in before] == [False, True]
+
+
+async def test_a_failed_confirmation_is_everybodys_and_the_next_is_new(world):
+    """All who share it hear of it, also where somebody of them has gone."""
+    world.ledger.away = True
+    asking = [asyncio.create_task(world.coherence.confirm(ADA)) for _ in range(3)]
+    await asyncio.sleep(0)
+    asking[0].cancel()
+    results = await asyncio.gather(*asking, return_exceptions=True)
+    assert [type(each) for each in results] == [asyncio.CancelledError, StoreUnavailable, StoreUnavailable]
+    world.ledger.away = False
+    assert await world.coherence.confirm(ADA) == 0
+
+
+async def test_a_check_and_a_confirmation_do_not_cross(world):
+    """A statement that began later is not followed by the result of one that began before."""
+    go = asyncio.Event()
+
+    async def slow(scope_ids, real=world.ledger.versions):
+        result = await real(scope_ids)
+        world.ledger.versions = real
+        await go.wait()
+        return result
+
+    world.ledger.versions = slow
+    checking = asyncio.create_task(world.coherence.check())
+    while not world.ledger.asked:
+        await asyncio.sleep(0)
+    world.ledger.facts = msgspec.structs.replace(world.ledger.facts, wal=2000)
+    confirming = asyncio.create_task(world.coherence.confirm(ADA))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    go.set()
+    await asyncio.gather(checking, confirming)
+    assert (world.coherence.facts.wal, world.ledger.lives) == (2000, 0)
+
+
+async def test_trust_in_a_scope_is_bounded(world, monkeypatch):
+    """On one host it has no end; on several it has, and of more scopes than are remembered the oldest lose it first."""
+    assert world.coherence.trusts(ADA.bytes)
+    world.coherence.cluster = True
+    monkeypatch.setattr(module, "KNOWN_MAX", 1)
+    assert not world.coherence.trusts(ADA.bytes)
+    for scope_id, other in ((ADA, BOB), (BOB, ADA)):
+        await world.coherence.confirm(scope_id)
+        assert world.coherence.trusts(scope_id.bytes)
+        assert not world.coherence.trusts(other.bytes)
+    world.clock.seconds += 3
+    assert world.coherence.unconfirmed_s(BOB.bytes) == 3
+    assert not world.coherence.trusts(BOB.bytes)
+
+
+async def test_what_may_be_used_as_it_is(world):
+    """Trusted, and not older than the token, which is of this life."""
+    epochs = world.coherence.epochs(ADA)
+    world.coherence.copied(ADA, epochs, 5)
+    assert world.coherence.allows(ADA.bytes, epochs, None)
+    assert world.coherence.allows(ADA.bytes, epochs, Token(LINEAGE, 5))
+    assert not world.coherence.allows(ADA.bytes, epochs, Token(LINEAGE, 6))
+    assert not world.coherence.allows(ADA.bytes, epochs, Token(UUID(int=5), 5))
+    world.coherence.cluster = True
+    assert not world.coherence.allows(ADA.bytes, epochs, None)
