@@ -6,7 +6,8 @@ import msgspec
 from hypothesis import strategies as st
 
 from memfast.config import LimitsConfig
-from memfast.service.filters import read_filter
+from memfast.filters import FIELD_KINDS
+from memfast.service.filters import OPERATORS, read_filter
 from memfast.service.limits import Limits
 
 LIMITS = Limits(LimitsConfig(), 8)
@@ -137,6 +138,49 @@ wire_filters = st.recursive(
     max_leaves=5,
 )
 """Filters in their JSON form."""
+
+
+EDGE_TIMES = ["2026-01-01T00:00:04Z", "2026-01-01T00:00:00.000004Z", "2026-01-01T05:30:05+05:30"]
+EDGE_NUMBERS = [0, 0.1, 0.25, 1, 1e300]
+EDGE_VALUES = [*EDGE_NUMBERS, True, False, "", "1", "b", "😀", [], {}, [1, True, "x"], {"0": "zero"}, {"a": 2, "b": 1}]
+_EDGES = {"text": NAMES, "list": NAMES, "number": EDGE_NUMBERS, "time": EDGE_TIMES, "json": EDGE_VALUES}
+
+
+def every_condition():
+    """Filters of one condition: each field with each operator and each value that makes a difference."""
+    kinds = {**FIELD_KINDS, **dict.fromkeys(PATHS, "json")}
+    for name, kind in kinds.items():
+        for operator in OPERATORS[kind]:
+            for operand in [True, False] if operator == "exists" else _EDGES[kind]:
+                scalar = not isinstance(operand, list | dict)
+                if operator in {"gt", "gte", "lt", "lte"} and not (
+                    scalar and operand is not True and operand is not False
+                ):
+                    continue
+                if operator == "contains" and not scalar:
+                    continue
+                yield {name: {operator: [operand, _EDGES[kind][0]] if operator in {"in", "nin"} else operand}}
+        yield {name: None}
+        yield {name: {"ne": None}}
+        yield {name: {"in": []}}
+
+
+def every_memory():
+    """The fields of memories that tell the conditions apart."""
+    for number, metadata in enumerate(METADATA * 2):
+        yield {
+            "kind": NAMES[number % len(NAMES)],
+            "tags": [NAMES[place % len(NAMES)] for place in range(number, number + number % 3)],
+            "entities": [NAMES[number * 5 % len(NAMES)]] if number % 2 else [],
+            "importance": [0.0, 0.1, 0.25, 0.5, 1.0][number % 5],
+            "metadata": msgspec.Raw(msgspec.json.encode(metadata)),
+            "agent_id": None if number % 4 == 0 else NAMES[number * 7 % len(NAMES)],
+            "run_id": None if number % 5 == 0 else NAMES[number // 2 % len(NAMES)],
+            "source": None if number % 3 == 0 else NAMES[(number + 3) % len(NAMES)],
+            "created_at": EPOCH + timedelta(seconds=number % 10),
+            "updated_at": EPOCH + timedelta(microseconds=number % 10),
+            "expires_at": EPOCH + timedelta(seconds=number % 10) if number % 2 else None,
+        }
 
 
 def read(where):

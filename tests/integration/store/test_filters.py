@@ -10,11 +10,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from filter_world import EPOCH, memory_fields, passes, read, wire_filters
+from filter_world import EPOCH, every_condition, every_memory, memory_fields, passes, read, wire_filters
 from memfast.index.shard import Shard, ShardIdentity
 from memfast.model import Create, Listing, Memory
+from memfast.store.conditions import narrowed
 
 BEFORE = EPOCH - timedelta(days=1)
+PASSING = "SELECT m.id FROM memories m WHERE m.scope_id = $1 AND {where}"
+"""A statement of somebody else's, as one that deletes by a filter."""
 QUERY = np.eye(8, dtype=np.float32)[0]
 
 
@@ -77,6 +80,18 @@ def test_words_columns_and_sql_agree(open_store, scope):
             agree()
         finally:
             runner.run(context.__aexit__(None, None, None))
+
+
+async def test_every_condition_means_what_it_says(store, scope):
+    """Each field, operator and value that makes a difference, in PostgreSQL; and its negation is exact."""
+    memories = await stored(store, scope, every_memory())
+    everything = {memory.id for memory in memories}
+    async with store._pool.connection() as connection:
+        for where in every_condition():
+            wanted = {memory.id for memory in memories if passes(where, memory)}
+            for each, expected in ((where, wanted), ({"NOT": where}, everything - wanted)):
+                statement, *values = narrowed(PASSING, read(each), scope.id)
+                assert {row[0] for row in await connection.fetch(statement, *values)} == expected, each
 
 
 async def test_a_filtered_search_finds_as_many_as_there_are(store, scope, new_create):

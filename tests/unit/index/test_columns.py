@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from index_world import IDENTITY, MEMORY, VECTORS, World, at_us, found, memories, numbered, ranked, vectors, wanted
 
-from filter_world import read, wire_filters
+from filter_world import METADATA, every_condition, every_memory, passes, read, wire_filters
 from memfast.index import columns
 from memfast.index.shard import Shard
 
@@ -32,6 +32,23 @@ def test_every_filter_finds_the_same_after_every_other(share, first, more, filte
             hits = shard.search(VECTORS[0], 60, now_us=at_us(-1), where=read(where))
             assert found(hits) == wanted(ranked(world.rows, VECTORS[0], 60, now_us=at_us(-1), where=where))
         shard = shard.apply(world.write(more))
+
+
+def test_every_condition_means_what_it_says(share):
+    """Each field, operator and value that makes a difference, over memories that tell them apart."""
+    world = World()
+    points = numbered(len(METADATA) * 2)
+    world.write(
+        (msgspec.structs.replace(memory, **fields), vector)
+        for (memory, vector), fields in zip(points, every_memory(), strict=True)
+    )
+    shard = world.build()
+    rows = [memory for memory, _ in world.rows.values()]
+    for where in every_condition():
+        found = {memory.id for memory in rows if passes(where, memory)}
+        assert set(shard.search(VECTORS[0], 99, now_us=at_us(-1), where=read(where)).ids) == found, where
+        none_of = read({"NOT": where})
+        assert set(shard.search(VECTORS[0], 99, now_us=at_us(-1), where=none_of).ids).isdisjoint(found), where
 
 
 def shard_of(count, metadata):
