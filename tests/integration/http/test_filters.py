@@ -239,3 +239,18 @@ async def test_a_write_changes_a_filtered_answer(api, user):
         assert [hit["id"] for hit in (await api.search(user, **question)).json()["results"]] == [made["id"]]
         await api.patch(user, made["id"], {"metadata": {"state": "closed"}})
         assert (await api.search(user, **question)).json()["results"] == []
+
+
+async def test_filters_in_a_batch_of_searches(api, filled, known):
+    """Each search has its own; a wrong one fails alone, with its place in the batch."""
+    target = vector()
+    searches = [
+        {"embedding": target, "limit": TOTAL, "filter": {"kind": "a"}},
+        {"embedding": target, "filter": {"kind": {"like": "a"}}},
+        {"embedding": target, "limit": TOTAL, "tags": ["a"], "tags_mode": "all_strict"},
+    ]
+    response = await api.client.post("/v1/search/batch", json={"user_id": filled, "searches": searches})
+    one, wrong, three = response.json()["results"]
+    assert {hit["id"] for hit in one["results"]} == {each for each, memory in known.items() if memory.kind == "a"}
+    assert wrong["problem"]["path"] == "$.searches[1].filter.kind.like"
+    assert {hit["id"] for hit in three["results"]} == {each for each, memory in known.items() if "a" in memory.tags}

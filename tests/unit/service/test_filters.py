@@ -14,6 +14,7 @@ from memfast.filters import EVERYTHING, FIELD_KINDS, encoded, reads_json
 from memfast.model import Memory
 from memfast.service.filters import narrowing, read_filter
 from memfast.service.limits import Limits
+from memfast.service.recall import Query
 
 SAME = [
     [{"kind": "a", "agent_id": "b"}, {"agent_id": "b", "kind": "a"}, {"AND": [{"agent_id": "b"}, {"kind": "a"}]}],
@@ -186,6 +187,15 @@ def test_bounds_are_reached():
     for where in ({"AND": [{"kind": "a", "source": "b"}]}, {"NOT": {"NOT": {}}}, {"kind": {"in": ["a", "b"]}}):
         with pytest.raises(InvalidRequest):
             read_filter(where, tight, "$")
+
+
+def test_a_question_with_a_filter_can_be_asked_again():
+    """As the access statistics keep it."""
+    query = Query(text="x", filter={"metadata.n": [1, True, None], "source": None}, tags=["a"], tags_mode="all")
+    again = msgspec.msgpack.decode(msgspec.msgpack.encode(query), type=Query)
+    assert again == query
+    before = msgspec.msgpack.encode({"text": "x", "limit": 3})
+    assert msgspec.msgpack.decode(before, type=Query) == Query(text="x", limit=3)
 
 
 TAGGED = {

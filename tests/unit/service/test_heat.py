@@ -72,3 +72,14 @@ async def test_scopes_and_questions_are_bounded():
     await heat.flush()
     assert len(log.items) == heat_module.SCOPES_MAX
     assert len(log.items[0].queries) == heat_module.QUERIES_MAX
+
+
+async def test_a_long_question_is_counted_and_not_remembered():
+    """What is remembered of questions is bounded in bytes too."""
+    log = Log()
+    heat = Heat(log, Clock())
+    heat.asked(ADA, b"key-1", b"x" * heat_module.REQUEST_BYTES_MAX)
+    heat.asked(ADA, b"key-2", b"x" * (heat_module.REQUEST_BYTES_MAX + 1))
+    await heat.flush()
+    assert log.items[0].reads == 2
+    assert [query.count for query in log.items[0].queries] == [1]
