@@ -15,7 +15,7 @@ from litestar.types import ASGIApp, Scope
 
 from memfast.bootstrap import Ground, open_services
 from memfast.errors import InvalidRequest, MemfastError, MethodNotAllowed, NotFound
-from memfast.http import routes_admin, routes_history, routes_memory, routes_search
+from memfast.http import routes_admin, routes_batch, routes_history, routes_memory, routes_search
 from memfast.http.edge import EXCHANGE, Edge
 from memfast.http.exchange import Exchange, Reply
 from memfast.http.openapi import build_document, build_page
@@ -27,6 +27,7 @@ __all__ = ["ROUTES", "build_app"]
 
 ROUTES: tuple[Route, ...] = (
     *routes_memory.ROUTES,
+    *routes_batch.ROUTES,
     *routes_history.ROUTES,
     *routes_search.ROUTES,
     *routes_admin.ROUTES,

@@ -14,7 +14,16 @@ from memfast.config import LimitsConfig
 from memfast.http.codec import JSON, MSGPACK
 from memfast.http.filter_schema import build_filter_schemas
 from memfast.http.routing import Route, Success
-from memfast.http.wire import BatchItem, NoParameters, PatchRequest, Problem, SearchAnswer, SearchFailed, SearchItem
+from memfast.http.wire import (
+    BatchItem,
+    NoParameters,
+    PatchItem,
+    PatchRequest,
+    Problem,
+    SearchAnswer,
+    SearchFailed,
+    SearchItem,
+)
 from memfast.service.limits import NAME_CHARS
 from memfast.service.tokens import TEXT_PATTERN
 
@@ -40,6 +49,18 @@ _PROBLEMS = _COMMON_PROBLEMS | {
     429: "too much is asked at once",
 }
 _BODILESS_STATUSES = frozenset({408, 413, 415, 507})
+_BOUNDED = (
+    "BatchItem",
+    "CreateRequest",
+    "DeleteBatchRequest",
+    "GetManyRequest",
+    "PatchItem",
+    "PatchRequest",
+    "SearchItem",
+    "SearchRequest",
+)
+"""Bodies with fields that are bounded by settings."""
+
 _PATH_PARAMETER = re.compile(r"{(\w+)}")
 _TAG = '(W/)?"[!#-~]*"'
 _REFERENCE = "#/components/schemas/{name}"
@@ -52,7 +73,7 @@ def build_document(routes: Sequence[Route], limits: LimitsConfig) -> dict[str, A
         routes: everything that is served.
         limits: the configured bounds, which are part of the contract.
     """
-    types: list[Any] = [Problem, BatchItem, SearchItem, SearchFailed]
+    types: list[Any] = [Problem, BatchItem, PatchItem, SearchItem, SearchFailed]
     for route in routes:
         types.extend(kind for kind in (route.body, route.parameters) if kind is not None)
         types.extend(answer.kind for answer in route.answers.values() if answer.kind is not None)
@@ -202,14 +223,14 @@ def _tighten(components: dict[str, Any], limits: LimitsConfig) -> None:
         "entities": {"maxItems": limits.entities, "items": _word(limits.entity_chars)},
         "ids": {"maxItems": limits.batch_items},
     }
-    for body in ("CreateRequest", "BatchItem", "PatchRequest", "GetManyRequest", "SearchRequest", "SearchItem"):
+    for body in _BOUNDED:
         for field, extra in bounds.items():
             for schema in _values(components[body]["properties"].get(field, {})):
                 schema.update(extra)
     for parameters in ("HistoryParameters", "ListParameters", "UsersParameters"):
         components[parameters]["properties"]["limit"]["maximum"] = limits.page_items
-    batch = components["BatchRequest"]["properties"]["memories"]
-    batch.update(items=_schema(BatchItem), maxItems=limits.batch_items)
+    for batch, item in (("BatchRequest", BatchItem), ("PatchBatchRequest", PatchItem)):
+        components[batch]["properties"]["memories"].update(items=_schema(item), maxItems=limits.batch_items)
     components["SearchBatchRequest"]["properties"]["searches"].update(items=_schema(SearchItem))
     alternatives = [_schema(SearchAnswer), _schema(SearchFailed)]
     components["SearchBatchAnswer"]["properties"]["results"]["items"] = {"anyOf": alternatives}
@@ -224,6 +245,7 @@ def _tighten(components: dict[str, Any], limits: LimitsConfig) -> None:
             },
         ]
     components[PatchRequest.__name__]["minProperties"] = 1
+    components[PatchItem.__name__]["minProperties"] = 2
     for answer in ("Memory", "SearchHit"):
         components[answer]["properties"]["metadata"] = {"type": "object"}
 

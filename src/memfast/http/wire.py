@@ -22,6 +22,7 @@ __all__ = [
     "CacheLayer",
     "Cleared",
     "CreateRequest",
+    "DeleteBatchRequest",
     "DeleteParameters",
     "GetManyRequest",
     "HealthAnswer",
@@ -32,6 +33,8 @@ __all__ = [
     "Live",
     "MemoriesFound",
     "MemoriesPage",
+    "PatchBatchRequest",
+    "PatchItem",
     "PatchRequest",
     "PressureCounters",
     "Problem",
@@ -146,6 +149,29 @@ class PatchRequest(Incoming, kw_only=True):
     embedding: Embedding | UnsetType = UNSET
 
 
+class PatchItem(PatchRequest, kw_only=True):
+    """Changes to one memory of a batch; its `user_id` wins over the batch's, `version` is the one it must have."""
+
+    id: UUID
+    user_id: UserId | None = None
+    version: Annotated[int, Meta(ge=1)] | None = None
+
+
+class PatchBatchRequest(Incoming, kw_only=True):
+    """Change many memories in one transaction."""
+
+    memories: Annotated[list[Raw], Meta(min_length=1)]
+    user_id: UserId | None = None
+
+
+class DeleteBatchRequest(Incoming, kw_only=True):
+    """Delete many memories of a user in one transaction; `purge` erases them from history too."""
+
+    user_id: UserId
+    ids: Annotated[list[UUID], Meta(min_length=1)]
+    purge: bool = False
+
+
 class SearchRequest(Incoming, kw_only=True):
     """Find memories by a text or a vector; exactly one of them."""
 
@@ -230,7 +256,7 @@ class BatchResult(Struct, kw_only=True, omit_defaults=True):
     """What became of one item."""
 
     id: UUID | None
-    status: Literal["created", "updated", "duplicate", "error"]
+    status: Literal["created", "updated", "duplicate", "deleted", "error"]
     version: int | None = None
     problem: Problem | None = None
 

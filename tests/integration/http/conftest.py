@@ -26,7 +26,7 @@ class Contract:
         self.document = document
         self._paths = [
             (re.compile(re.sub(r"{\w+}", "[^/]+", path) + "$"), operations)
-            for path, operations in document["paths"].items()
+            for path, operations in sorted(document["paths"].items(), key=lambda item: "{" in item[0])
         ]
         self._validators = {}
 
