@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Protocol, TypeAlias
 from uuid import UUID
@@ -271,6 +271,48 @@ class Shard(Protocol):
         min_score: float = 0.0,
     ) -> Hits:
         """The nearest live memories, exactly what `search.rank` finds among all of them, or all that pass `where`."""
+        ...
+
+    def lexical(
+        self, terms: Iterable[tuple[str, float]], k: int, *, now_us: int, where: Filter | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Rows that have some of these weighted terms, and their BM25 scores, by (score falling, id rising)."""
+        ...
+
+    def lexical_scores(
+        self, terms: Iterable[tuple[str, float]], rows: Sequence[int] | NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """The BM25 scores of chosen rows."""
+        ...
+
+    def lexical_ceiling(self, terms: Iterable[tuple[str, float]]) -> float:
+        """The BM25 score that no memory reaches."""
+        ...
+
+    def term_frequencies(self, terms: Sequence[str]) -> NDArray[np.int64]:
+        """How many live memories have each of these terms."""
+        ...
+
+    def vector_scores(
+        self, vector: NDArray[np.float32], rows: Sequence[int] | NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """The scores that `search` gives chosen rows."""
+        ...
+
+    def vectors_of(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float32]:
+        """The vectors of rows, float32 (r, dimensions)."""
+        ...
+
+    def importances(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float64]:
+        """The importance of rows."""
+        ...
+
+    def created_us(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
+        """When rows were created, microseconds since 1970."""
+        ...
+
+    def neighbours(self, rows: Sequence[int] | NDArray[np.int64], *, now_us: int, reach: int = 2) -> NDArray[np.int64]:
+        """Rows 1 before, 1 after, 2 before and so on in the runs of rows, (2 · reach, r); -1 where there is none."""
         ...
 
     def get(self, target: UUID, *, now_us: int) -> bytes | None:

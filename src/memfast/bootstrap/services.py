@@ -239,6 +239,7 @@ def build_shards(config: Config, prepared: Prepared, life: Callable[[], UUID]) -
         generation=prepared.generation,
         dimensions=prepared.dimensions,
         admit_window_s=config.index.admit_window_s,
+        language=config.search.language,
         int8=config.index.int8,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 import platformdirs
@@ -17,15 +17,56 @@ __all__ = [
     "EmbeddingConfig",
     "HistoryConfig",
     "IndexConfig",
+    "Language",
     "LimitsConfig",
     "LogConfig",
     "MemoryConfig",
     "PostgresConfig",
     "ResilienceConfig",
+    "SearchConfig",
     "ServerConfig",
     "WritesConfig",
     "default_data_dir",
 ]
+
+Language: TypeAlias = Literal[
+    "none",
+    "arabic",
+    "armenian",
+    "basque",
+    "catalan",
+    "czech",
+    "danish",
+    "dutch",
+    "english",
+    "esperanto",
+    "estonian",
+    "finnish",
+    "french",
+    "german",
+    "greek",
+    "hindi",
+    "hungarian",
+    "indonesian",
+    "irish",
+    "italian",
+    "lithuanian",
+    "nepali",
+    "norwegian",
+    "persian",
+    "polish",
+    "portuguese",
+    "romanian",
+    "russian",
+    "serbian",
+    "sesotho",
+    "spanish",
+    "swedish",
+    "tamil",
+    "turkish",
+    "yiddish",
+]
+"""What the words of memories can be stemmed as, by Snowball."""
 
 
 def _doc(text: str, unit: str = "", **bounds: Any) -> Meta:
@@ -150,6 +191,14 @@ class IndexConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     ] = 20
 
 
+class SearchConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How memories are found by words."""
+
+    language: Annotated[Language, _doc("language by which words are stemmed; none = words are taken as they stand")] = (
+        "english"
+    )
+
+
 class MemoryConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The memory of the workers together: caches, warm users and everything else that is resident."""
 
@@ -270,6 +319,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     embedding: EmbeddingConfig = EmbeddingConfig()
     cache: CacheConfig = CacheConfig()
     index: IndexConfig = IndexConfig()
+    search: SearchConfig = SearchConfig()
     memory: MemoryConfig = MemoryConfig()
     history: HistoryConfig = HistoryConfig()
     writes: WritesConfig = WritesConfig()

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
+from memfast.config import Language
 from memfast.errors import CommandFailed
 from memfast.index.shard import Shard as FlatShard
 from memfast.index.shard import ShardIdentity
@@ -43,6 +44,7 @@ class ShardPool:
         dimensions: length of a vector.
         admit_window_s: a scope that misses twice within it is worth loading; one that turned out to be larger than
             all room is not tried again before it is over.
+        language: of the words by which memories are found.
         int8: whether shards of many memories keep an int8 image of their vectors.
     """
 
@@ -55,6 +57,7 @@ class ShardPool:
         generation: int,
         dimensions: int,
         admit_window_s: float,
+        language: Language = "english",
         int8: bool = True,
     ) -> None:
         self._capacity_bytes = capacity_bytes
@@ -63,6 +66,7 @@ class ShardPool:
         self._generation = generation
         self._dimensions = dimensions
         self._admit_window_s = admit_window_s
+        self._language = language
         self._int8 = int8
         self._held: OrderedDict[UUID, tuple[Shard, int]] = OrderedDict()
         self._missed_s: OrderedDict[UUID, float] = OrderedDict()
@@ -79,12 +83,13 @@ class ShardPool:
             identity=identity,
             version=snapshot.version,
             purged_to=snapshot.purged_to,
+            language=self._language,
             int8=self._int8,
         )
 
     def restore(self, scope: Scope) -> Shard | None:
         """See `ports.Shards.restore`."""
-        return load(self._path(scope.id), self._identity(scope.id), int8=self._int8)
+        return load(self._path(scope.id), self._identity(scope.id), language=self._language, int8=self._int8)
 
     def save(self, scope: Scope, shard: Shard) -> int:
         """See `ports.Shards.save`."""

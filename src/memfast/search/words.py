@@ -22,15 +22,16 @@ from datetime import date
 from functools import lru_cache, partial
 from itertools import chain
 from sys import intern
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar, get_args
 
 import Stemmer
 
+from memfast.config import Language
 from memfast.model import Memory
 
-__all__ = ["FUNCTION_WORDS", "LANGUAGES", "Words"]
+__all__ = ["FUNCTION_WORDS", "LANGUAGES", "Words", "words_of"]
 
-LANGUAGES = ("none", *sorted(set(Stemmer.algorithms()) - {"porter", "dutch_porter"}))
+LANGUAGES: tuple[Language, ...] = get_args(Language)
 """What words can be stemmed as; `none` leaves them as they are."""
 
 _FUNCTION_WORDS = """
@@ -126,7 +127,7 @@ class Words:
         ValueError: there is no such language.
     """
 
-    def __init__(self, language: str = "english") -> None:
+    def __init__(self, language: Language = "english") -> None:
         if language not in LANGUAGES:
             raise ValueError(f"{language!r} is no language of words; choose one of {', '.join(LANGUAGES)}")
         self.name = f"{REVISION}/{language}/{Stemmer.version()}/{unicodedata.unidata_version}"
@@ -203,6 +204,16 @@ class Words:
     def _term(self, word: str) -> _Term:
         folded = _folded(word)
         return _Term(self._stem(folded), self._english and folded in FUNCTION_WORDS)
+
+
+@lru_cache(len(LANGUAGES))
+def words_of(language: Language) -> Words:
+    """The terms of a language; all who ask share what is remembered.
+
+    Raises:
+        ValueError: there is no such language.
+    """
+    return Words(language)
 
 
 def _unstemmed(word: str) -> str:
