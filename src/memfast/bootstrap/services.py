@@ -241,6 +241,7 @@ def build_shards(config: Config, prepared: Prepared, life: Callable[[], UUID]) -
         admit_window_s=config.index.admit_window_s,
         language=config.search.language,
         int8=config.index.int8,
+        disk_reserve_bytes=0 if config.postgres.dsn else config.postgres.disk_reserve_mb * 1024 * 1024,
     )
 
 

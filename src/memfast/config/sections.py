@@ -120,6 +120,15 @@ class PostgresConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     connect_timeout_s: Annotated[float, _doc("wait for a new connection", "s", gt=0, le=60)] = 5.0
     command_timeout_s: Annotated[float, _doc("time one statement may take", "s", gt=0, le=3600)] = 10.0
     idle_lifetime_s: Annotated[float, _doc("idle time after which a spare connection closes", "s", gt=0)] = 300.0
+    disk_reserve_mb: Annotated[
+        int,
+        _doc(
+            "disk space kept free for the embedded PostgreSQL's own needs: below it writes are refused with 507",
+            "MiB",
+            ge=0,
+            le=1024 * 1024,
+        ),
+    ] = 256
     watch_interval_s: Annotated[
         float, _doc("how often a worker reads the database's lineage, schema and keys", "s", gt=0, le=1)
     ] = 0.5

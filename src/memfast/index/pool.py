@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -46,6 +47,7 @@ class ShardPool:
             all room is not tried again before it is over.
         language: of the words by which memories are found.
         int8: whether shards of many memories keep an int8 image of their vectors.
+        disk_reserve_bytes: free disk space that saving a shard must leave.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class ShardPool:
         admit_window_s: float,
         language: Language = "english",
         int8: bool = True,
+        disk_reserve_bytes: int = 0,
     ) -> None:
         self._capacity_bytes = capacity_bytes
         self._snapshots = snapshots
@@ -68,6 +71,7 @@ class ShardPool:
         self._admit_window_s = admit_window_s
         self._language = language
         self._int8 = int8
+        self._disk_reserve_bytes = disk_reserve_bytes
         self._held: OrderedDict[UUID, tuple[Shard, int]] = OrderedDict()
         self._missed_s: OrderedDict[UUID, float] = OrderedDict()
         self._too_large_s: OrderedDict[UUID, float] = OrderedDict()
@@ -98,6 +102,10 @@ class ShardPool:
         path = self._path(scope.id)
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            room_bytes = shutil.disk_usage(path.parent).free - self._disk_reserve_bytes
+            if self._disk_reserve_bytes and shard.nbytes > room_bytes:
+                reason = "it would leave less of the disk than postgres.disk_reserve_mb"
+                raise CommandFailed(f"the snapshot {path} is not written: {reason}")
             save(shard, path)
             return path.stat().st_size
         except OSError as error:
