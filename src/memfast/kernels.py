@@ -24,6 +24,7 @@ __all__ = [
     "join_rows",
     "neighbours",
     "quantise",
+    "row_dots",
     "scan",
     "scan_int8",
     "score_terms",
@@ -52,7 +53,7 @@ if not TYPE_CHECKING and WANTED != "py":
         from memfast._native._runs import neighbours
         from memfast._native._slots import SlotTable
         from memfast._native._vectors import quantise, scan, scan_int8, search_rows, simd, top_k
-        from memfast._native._wire import join_rows, unit_sums, unit_vector
+        from memfast._native._wire import join_rows, row_dots, unit_sums, unit_vector
 
         IMPL = "c"
     except ImportError as error:
@@ -70,6 +71,6 @@ if TYPE_CHECKING or WANTED == "py" or FALLBACK_REASON:
     from memfast._native._runs_reference import neighbours
     from memfast._native._slots_reference import SlotTable
     from memfast._native._vectors_reference import quantise, scan, scan_int8, search_rows, simd, top_k
-    from memfast._native._wire_reference import join_rows, unit_sums, unit_vector
+    from memfast._native._wire_reference import join_rows, row_dots, unit_sums, unit_vector
 
     IMPL = "py"

@@ -293,12 +293,6 @@ class Shard(Protocol):
         """How many live memories have each of these terms."""
         ...
 
-    def vector_scores(
-        self, vector: NDArray[np.float32], rows: Sequence[int] | NDArray[np.int64]
-    ) -> NDArray[np.float64]:
-        """The scores that `search` gives chosen rows."""
-        ...
-
     def vectors_of(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float32]:
         """The vectors of rows, float32 (r, dimensions)."""
         ...
@@ -317,6 +311,38 @@ class Shard(Protocol):
 
     def get(self, target: UUID, *, now_us: int) -> bytes | None:
         """The fragment of a live memory, or None."""
+        ...
+
+    @property
+    def vector_total(self) -> NDArray[np.float64]:
+        """The sum of the live rows' vectors, float64 (dimensions,)."""
+        ...
+
+    @property
+    def fragment_tables(self) -> tuple[FragmentTable, FragmentTable]:
+        """Tables of the rows' fragments: see `kernels.join_rows`."""
+        ...
+
+    def fragment(self, row: int) -> memoryview:
+        """A row's fragment."""
+        ...
+
+    def vector_scores(self, vector: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The dot products of these rows with a vector of any norm."""
+        ...
+
+    def by_id(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """These rows in ascending order of id."""
+        ...
+
+    def masks(self, now_us: int, where: Filter | None = None) -> tuple[NDArray[np.bool_] | None, NDArray[np.bool_]]:
+        """The rows of both blocks that live, have not expired and pass; None where all of the first do."""
+        ...
+
+    def passing(
+        self, rows: NDArray[np.int64], masks: tuple[NDArray[np.bool_] | None, NDArray[np.bool_]]
+    ) -> NDArray[np.bool_]:
+        """Which of these rows the masks let pass."""
         ...
 
     def needs_rebuild(self, flat_limit: int) -> bool:

@@ -19,6 +19,7 @@ from msgspec import Struct
 from memfast.bootstrap.database import open_pools
 from memfast.bootstrap.embedder import build_embedder
 from memfast.bootstrap.ground import Ground, life_note
+from memfast.bootstrap.ranking import build_ranking, open_thesaurus
 from memfast.config import Config
 from memfast.errors import MemfastError
 from memfast.index.hnsw import MISSING_REASON
@@ -29,6 +30,7 @@ from memfast.resilience.breaker import Breaker
 from memfast.resilience.clock import SystemClock
 from memfast.resilience.memory import give_back, resident_bytes
 from memfast.resilience.threads import lower_priority
+from memfast.search.words import words_of
 from memfast.service.access import Access
 from memfast.service.answers import Answers, Kind
 from memfast.service.coherence import Coherence
@@ -45,8 +47,10 @@ from memfast.service.identifiers import Identifiers
 from memfast.service.limits import Limits
 from memfast.service.modes import Modes
 from memfast.service.pressure import Pressure
+from memfast.service.question import Questions
 from memfast.service.recall import Recall
 from memfast.service.remember import Remember
+from memfast.service.search import Search
 from memfast.service.searches import Searches
 from memfast.service.users import Directory
 from memfast.service.warm import Warm
@@ -88,6 +92,7 @@ class Services(Struct, frozen=True, kw_only=True):
     pressure: Pressure
     remember: Remember
     recall: Recall
+    search: Search
     searches: Searches
     forget: Forget
     history: History
@@ -138,8 +143,9 @@ async def open_services(site: Ground) -> AsyncIterator[Services]:
         executors = _executors(stack)
         warm = Warm(shards, store, coherence, *executors, prepared.dimensions, config.index.flat_limit, clock)
         pressure = _pressure(config, answers, shards)
-        recall = Recall(store, embedder, answers, warm, heat, coherence, limits, cursors, clock)
-        warmup = Warmup(log, warm, recall)
+        recall = Recall(store, answers, warm, heat, coherence, limits, cursors, clock)
+        search = _search(site, stack, store, embedder, answers, warm, heat, coherence, limits, clock)
+        warmup = Warmup(log, warm, search)
         writer = _writer(config, Commits(store, coherence, warm, prepared.dimensions, clock), clock, pool.limit)
         stack.push_async_callback(writer.drain, config.server.stop_timeout_s)
         for task in (
@@ -164,7 +170,8 @@ async def open_services(site: Ground) -> AsyncIterator[Services]:
             pressure=pressure,
             remember=Remember(writer, embedder, limits, Identifiers(clock, secrets.randbits), clock),
             recall=recall,
-            searches=Searches(recall, freshness, embedder),
+            search=search,
+            searches=Searches(search, freshness, embedder),
             forget=Forget(writer),
             history=History(
                 store, writer, embedder, limits, cursors, clock, timedelta(days=config.history.retention_days)
@@ -179,6 +186,32 @@ async def open_services(site: Ground) -> AsyncIterator[Services]:
             limits=limits,
             clock=clock,
         )
+
+
+def _search(
+    site: Ground,
+    stack: AsyncExitStack,
+    store: PostgresStore,
+    embedder: CachedEmbedder,
+    answers: Answers,
+    warm: Warm,
+    heat: Heat,
+    coherence: Coherence,
+    limits: Limits,
+    clock: Clock,
+) -> Search:
+    config = site.config
+    words = words_of(config.search.language)
+    thesaurus = open_thesaurus(config, words, stack)
+    questions = Questions(
+        build_ranking(config),
+        config.search.duplicate_similarity,
+        words,
+        limits,
+        embeds=config.embedding.provider != "none",
+        expands=thesaurus is not None,
+    )
+    return Search(store, embedder, answers, warm, heat, coherence, questions, thesaurus, clock)
 
 
 def _executors(stack: AsyncExitStack) -> tuple[Executor, Executor]:

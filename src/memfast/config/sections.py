@@ -201,11 +201,59 @@ class IndexConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 class SearchConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How memories are found by words."""
+    """How a search ranks. A request may say otherwise for itself, but for the language."""
 
     language: Annotated[Language, _doc("language by which words are stemmed; none = words are taken as they stand")] = (
         "english"
     )
+    fusion: Annotated[
+        Literal["convex", "rrf"], _doc("convex = weighed scores; rrf = ranks alone, which a weak leg spoils")
+    ] = "convex"
+    lexical_weight: Annotated[
+        float, _doc("weight of words; -1 = by the embedder: 0.7 for wordllama, else 0.5", "share", ge=-1, le=1)
+    ] = -1.0
+    vector_weight: Annotated[float, _doc("weight of a memory's own vector", "share", ge=0, le=1)] = 0.0
+    context_weight: Annotated[
+        float,
+        _doc(
+            "weight of its vector and those beside it in its run; -1 = by the embedder: 0.3 for wordllama, else 0.5",
+            "share",
+            ge=-1,
+            le=1,
+        ),
+    ] = -1.0
+    convergence: Annotated[
+        float, _doc("bonus for what words and meaning agree on; 0.1 and 0.2 cost quality", "share", ge=0, le=1)
+    ] = 0.0
+    guaranteed: Annotated[
+        int, _doc("best hits by words that always stand among the results, at most half of them", "hits", ge=0, le=100)
+    ] = 1
+    neighbors: Annotated[bool, _doc("memories of one run lend score to those beside them")] = False
+    synonym_weight: Annotated[
+        float,
+        _doc("what a related word counts beside one of the query; 0 = off; needs wordnet_dir", "share", ge=0, le=1),
+    ] = 0.0
+    wordnet_dir: Annotated[
+        str, _doc("folder with WordNet's files, e.g. /usr/share/wordnet; empty = no related words")
+    ] = ""
+    feedback_weight: Annotated[
+        float, _doc("how far a query's vector moves towards its best hits; 0 = off, 1 finds more", "share", ge=0, le=4)
+    ] = 0.0
+    similarity_weight: Annotated[float, _doc("what the match counts beside importance", "share", ge=0, le=1)] = 1.0
+    importance_weight: Annotated[float, _doc("what a memory's importance counts; 0 = off", "share", ge=0, le=1)] = 0.0
+    recency_factor: Annotated[
+        float, _doc("what a young memory's score is multiplied by; 1 = off", "times", ge=1, le=10)
+    ] = 1.0
+    recency_window_s: Annotated[float, _doc("age up to which a memory is young", "s", ge=0)] = 3600.0
+    duplicate_similarity: Annotated[
+        float,
+        _doc(
+            "cosine from which two memories are duplicates of each other, where a search folds them",
+            "cosine",
+            ge=0.5,
+            le=1,
+        ),
+    ] = 0.95
 
 
 class MemoryConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -327,8 +375,8 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     postgres: PostgresConfig = PostgresConfig()
     embedding: EmbeddingConfig = EmbeddingConfig()
     cache: CacheConfig = CacheConfig()
-    index: IndexConfig = IndexConfig()
     search: SearchConfig = SearchConfig()
+    index: IndexConfig = IndexConfig()
     memory: MemoryConfig = MemoryConfig()
     history: HistoryConfig = HistoryConfig()
     writes: WritesConfig = WritesConfig()

@@ -14,16 +14,8 @@ from memfast.config import LimitsConfig
 from memfast.http.codec import JSON, MSGPACK
 from memfast.http.filter_schema import build_filter_schemas
 from memfast.http.routing import Route, Success
-from memfast.http.wire import (
-    BatchItem,
-    NoParameters,
-    PatchItem,
-    PatchRequest,
-    Problem,
-    SearchAnswer,
-    SearchFailed,
-    SearchItem,
-)
+from memfast.http.wire import BatchItem, NoParameters, PatchItem, PatchRequest, Problem
+from memfast.http.wire_search import SearchAnswer, SearchFailed, SearchItem
 from memfast.service.limits import NAME_CHARS
 from memfast.service.tokens import TEXT_PATTERN
 
@@ -237,17 +229,24 @@ def _tighten(components: dict[str, Any], limits: LimitsConfig) -> None:
     for search in (components["SearchRequest"], components["SearchItem"]):
         search["properties"]["limit"]["maximum"] = limits.page_items
         search["properties"]["filter"]["anyOf"] = [{"$ref": _REFERENCE.format(name="Filter")}, {"type": "null"}]
-        search["oneOf"] = [
-            {"required": ["query"], "properties": {"query": {"type": "string"}, "embedding": {"type": "null"}}},
-            {
-                "required": ["embedding"],
-                "properties": {"embedding": {"not": {"type": "null"}}, "query": {"type": "null"}},
-            },
+        search["anyOf"] = [_WITH_TEXT, _WITH_VECTOR]
+        search["allOf"] = [
+            _where_mode(["lexical", "hybrid"], _WITH_TEXT),
+            _where_mode(["lexical"], {"properties": {"embedding": {"type": "null"}}}),
+            _where_mode(["vector"], {"not": {"allOf": [_WITH_TEXT, _WITH_VECTOR]}}),
         ]
     components[PatchRequest.__name__]["minProperties"] = 1
     components[PatchItem.__name__]["minProperties"] = 2
-    for answer in ("Memory", "SearchHit"):
+    for answer in ("Memory", "Neighbor", "SearchHit"):
         components[answer]["properties"]["metadata"] = {"type": "object"}
+
+
+_WITH_TEXT = {"required": ["query"], "properties": {"query": {"type": "string"}}}
+_WITH_VECTOR = {"required": ["embedding"], "properties": {"embedding": {"not": {"type": "null"}}}}
+
+
+def _where_mode(modes: list[str], then: dict[str, Any]) -> dict[str, Any]:
+    return {"if": {"required": ["mode"], "properties": {"mode": {"enum": modes}}}, "then": then}
 
 
 def _word(chars: int) -> dict[str, Any]:

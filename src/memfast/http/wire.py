@@ -8,7 +8,6 @@ from uuid import UUID
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from memfast.filters import TagsMode
 from memfast.model import HistoryEvent, Memory, OnConflict, PoolSnapshot, StoreHealth, User
 from memfast.resilience.breaker import BreakerSnapshot
 from memfast.service.tokens import TEXT_PATTERN
@@ -41,13 +40,6 @@ __all__ = [
     "ReadParameters",
     "Ready",
     "Receipt",
-    "SearchAnswer",
-    "SearchBatchAnswer",
-    "SearchBatchRequest",
-    "SearchFailed",
-    "SearchHit",
-    "SearchItem",
-    "SearchRequest",
     "UserParameters",
     "UsersAnswer",
     "UsersParameters",
@@ -172,24 +164,6 @@ class DeleteBatchRequest(Incoming, kw_only=True):
     purge: bool = False
 
 
-class SearchRequest(Incoming, kw_only=True):
-    """Find memories by a text or a vector; exactly one of them."""
-
-    user_id: UserId
-    query: Annotated[str, Meta(min_length=1)] | None = None
-    embedding: Embedding | None = None
-    limit: Limit = 10
-    mode: Literal["vector"] = "vector"
-    min_score: Annotated[float, Meta(ge=0, le=1)] = 0.0
-    filter: dict[str, Any] | None = None
-    tags: Annotated[list[str], Meta(description="memories with these tags, as tags_mode says")] = []
-    tags_mode: Annotated[
-        TagsMode, Meta(description="any or all of the tags; only the strict modes leave out memories without tags")
-    ] = "any"
-    min_version: MinVersion | None = None
-    consistency: Consistency | None = None
-
-
 class UserParameters(Struct, kw_only=True, forbid_unknown_fields=True):
     """Parameters of a route about one memory."""
 
@@ -288,47 +262,6 @@ class HistoryAnswer(Struct):
     events: list[HistoryEvent]
     next_cursor: str | None
     has_more: bool
-
-
-class SearchHit(Memory, frozen=True, kw_only=True):
-    """A memory and its score from 0 to 1."""
-
-    score: float
-
-
-class SearchAnswer(Struct):
-    """Hits by falling score, and the version of the user's memories that they were found in."""
-
-    results: list[SearchHit]
-    version: int
-    degraded: list[str]
-
-
-class SearchItem(SearchRequest, kw_only=True):
-    """One search of a batch; its `user_id` wins over the batch's."""
-
-    user_id: UserId | None = None  # type: ignore[assignment]
-
-
-class SearchBatchRequest(Incoming, kw_only=True):
-    """Several searches, each for itself. `min_version` is of those of the batch's `user_id`, `consistency` of all."""
-
-    searches: Annotated[list[Raw], Meta(min_length=1, max_length=20)]
-    user_id: UserId | None = None
-    min_version: MinVersion | None = None
-    consistency: Consistency | None = None
-
-
-class SearchFailed(Struct):
-    """A search of a batch that could not be answered."""
-
-    problem: Problem
-
-
-class SearchBatchAnswer(Struct):
-    """For each search, in order, what it found or why it failed."""
-
-    results: list[dict[str, Any]]  # SearchAnswer or SearchFailed: two structs without a tag make no union
 
 
 class UsersAnswer(Struct):

@@ -100,13 +100,16 @@ class Legs(RowReader):
         return kernels.count_terms(self.postings.base, self.postings.tail, wanted, live=live)
 
     def vector_scores(self, vector: NDArray[np.float32], rows: Sequence[int] | Rows) -> Scores:
-        """What a search by this vector gives these rows, float64 (r,), to the last bit.
+        """The dot products of these rows with a vector of any norm, float64 (r,), neither rounded nor cut at 0.
 
         Raises:
             ValueError: a vector of another shape, dtype or layout.
         """
-        vectors = self.vectors_of(rows)
-        places, scores = kernels.top_k(vectors, vector, len(vectors))
-        found = np.empty(len(vectors))
-        found[places] = scores
+        wanted, size = np.asarray(rows, np.int64), len(self.base)
+        if not len(self.tail):
+            return kernels.row_dots(self.base.vectors, wanted, vector)
+        late = wanted >= size
+        found = np.empty(len(wanted))
+        found[~late] = kernels.row_dots(self.base.vectors, wanted[~late], vector)
+        found[late] = kernels.row_dots(self.tail.vectors, wanted[late] - size, vector)
         return found

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from memfast import kernels
 from memfast.filters import Filter
-from memfast.index.block import CREATED, EXPIRES, RUN, Block, Ids, Mask, Rows, Terms, ids_of
+from memfast.index.block import CREATED, EXPIRES, RUN, Block, FragmentRows, Ids, Mask, Rows, Terms, ids_of
 from memfast.index.filters import passing
+from memfast.index.totals import Total, unscaled
 
 __all__ = ["RowReader", "order_by_run"]
 
@@ -33,6 +34,7 @@ class RowReader:
     tail_live: Mask
     terms: Terms
     by_run: NDArray[np.int32]
+    total: Total
     next_expiry_us: int
 
     def __len__(self) -> int:
@@ -58,6 +60,33 @@ class RowReader:
     def vectors_of(self, rows: Sequence[int] | Rows) -> NDArray[np.float32]:
         """The vectors of these rows, float32 (r, dimensions)."""
         return self._gathered(rows, self.base.vectors, self.tail.vectors)
+
+    def by_id(self, rows: Rows) -> Rows:
+        """These rows in ascending order of id, int64 (r,)."""
+        if not len(self.tail):
+            return np.sort(rows)
+        ids = self._gathered(rows, self.base.ids, self.tail.ids)
+        return rows[np.argsort(ids, kind="stable")]
+
+    def passing(self, rows: Rows, masks: tuple[Mask | None, Mask]) -> Mask:
+        """Which of these rows the masks let pass, bool (r,)."""
+        base, tail = masks
+        return self._gathered(rows, np.ones(len(self.base), np.bool_) if base is None else base, tail)
+
+    def fragment(self, row: int) -> memoryview:
+        """A row's fragment."""
+        size = len(self.base)
+        return self.base.fragment(row) if row < size else self.tail.fragment(row - size)
+
+    @property
+    def fragment_tables(self) -> tuple[FragmentRows, FragmentRows]:
+        """Where the rows' fragments are: see `search.encode.encode_rows`."""
+        return self.base.fragment_rows, self.tail.fragment_rows
+
+    @property
+    def vector_total(self) -> NDArray[np.float64]:
+        """The sum of the live rows' vectors, float64 (dimensions,); expired ones included."""
+        return unscaled(self.total)
 
     def importances(self, rows: Sequence[int] | Rows) -> NDArray[np.float64]:
         """The importance of these rows, float64 (r,)."""

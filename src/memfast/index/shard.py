@@ -46,6 +46,7 @@ from memfast.index.hnsw import FLAT_LIMIT, MISSING_REASON, Graph, search_graph
 from memfast.index.legs import Legs
 from memfast.index.postings import Inverted, Postings
 from memfast.index.rows import order_by_run
+from memfast.index.totals import Total, total_of
 from memfast.model import Delta, Memory
 from memfast.search.words import Words, words_of
 
@@ -115,6 +116,7 @@ class Shard(Legs):
         words: makes a memory's terms.
         postings: which rows have which of them.
         by_run: int32 (len(base),), the rows of the base by (run, created_at, id).
+        total: the sum of the live rows' vectors.
         next_expiry_us: no live row expires before; microseconds since 1970.
         int8: whether a base of many rows keeps an int8 image.
         graph: over the base, or None.
@@ -133,6 +135,7 @@ class Shard(Legs):
     words: Words
     postings: Postings
     by_run: NDArray[np.int32]
+    total: Total
     next_expiry_us: int
     vector_arena: Arena = field(repr=False)
     fragment_arena: Arena = field(repr=False)
@@ -187,6 +190,7 @@ class Shard(Legs):
             terms,
             Inverted.of(map(words.of_memory, memories)),
             order_by_run(base),
+            total_of(base.vectors),
             identity=identity,
             version=version,
             purged_to=purged_to,
@@ -202,6 +206,7 @@ class Shard(Legs):
         terms: Terms,
         inverted: Inverted,
         by_run: NDArray[np.int32],
+        total: Total,
         *,
         identity: ShardIdentity,
         version: int,
@@ -226,6 +231,7 @@ class Shard(Legs):
             words=words,
             postings=Postings.of_base(inverted),
             by_run=by_run,
+            total=total,
             next_expiry_us=int(base.wide[EXPIRES].min(initial=NEVER_US)),
             vector_arena=Arena(tail.vectors, 0),
             fragment_arena=Arena(tail.fragments, 0),
@@ -361,6 +367,7 @@ class Shard(Legs):
             terms,
             self.postings.packed(rows),
             order_by_run(base),
+            self.total,
             identity=self.identity,
             version=self.version,
             purged_to=self.purged_to,
@@ -386,6 +393,7 @@ class Shard(Legs):
     def _advanced(self, block: Block, added: Sequence[Sequence[str]], killed: Ids, delta: Delta) -> Self:
         base_rows, tail_rows = self.base_rows(killed), self.tail_rows(killed)
         base_rows, tail_rows = base_rows[base_rows >= 0], tail_rows[tail_rows >= 0]
+        dead = np.concatenate((base_rows, tail_rows + len(self.base)))
         base_live = self.base_live
         if len(base_rows):
             base_live = np.ones(len(self.base), np.bool_) if base_live is None else base_live.copy()
@@ -412,6 +420,7 @@ class Shard(Legs):
             words=self.words,
             postings=self.postings.advanced(added, base_rows, tail_rows),
             by_run=self.by_run,
+            total=self.total + total_of(block.vectors) - total_of(self.vectors_of(dead)),
             next_expiry_us=min(self.next_expiry_us, int(block.wide[EXPIRES].min(initial=NEVER_US))),
             vector_arena=vectors,
             fragment_arena=fragments,

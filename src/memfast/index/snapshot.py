@@ -80,6 +80,7 @@ _INVERTED = (
     ("term_lengths", "<i4"),
 )
 _BY_RUN = ("by_run", "<i4")
+_TOTAL = ("vector_total", "<i8")
 _IMAGE = (("image_codes", "i1"), ("image_scale", "<f4"), ("image_residual_norm", "<f4"))
 
 
@@ -185,7 +186,7 @@ def _arrays(shard: Shard) -> dict[str, NDArray[Any]]:
     inverted: tuple[NDArray[Any], ...] = shard.postings.base
     arrays: dict[str, NDArray[Any]] = {name: getattr(base, name) for name, _ in _ARRAYS}
     arrays |= {name: array for (name, _), array in zip(_INVERTED, inverted, strict=True)}
-    arrays[_BY_RUN[0]] = shard.by_run
+    arrays |= {_BY_RUN[0]: shard.by_run, _TOTAL[0]: shard.total}
     if base.quantised is not None:
         image: tuple[NDArray[Any], ...] = base.quantised
         arrays |= {name: array for (name, _), array in zip(_IMAGE, image, strict=True)}
@@ -249,11 +250,15 @@ def _read(content: memoryview, identity: ShardIdentity, encode: Encode, words: W
     inverted = Inverted(*(np.frombuffer(sections[name], kind) for name, kind in _INVERTED))
     by_run = np.frombuffer(sections[_BY_RUN[0]], _BY_RUN[1])
     _check_terms(inverted, by_run, header.rows)
+    total = np.frombuffer(sections[_TOTAL[0]], _TOTAL[1])
+    if len(total) != identity.dimensions:
+        raise _Damaged(f"the sum of its vectors has {len(total)} numbers, not {identity.dimensions}")
     return Shard.of_base(
         base,
         terms,
         inverted,
         by_run,
+        total,
         identity=identity,
         version=header.version,
         purged_to=header.purged_to,
@@ -290,7 +295,7 @@ def _read_sections(content: memoryview, header: _Header, start: int) -> dict[str
         sections[section.name] = data
     if end != len(content):
         raise _Damaged(f"it has {len(content)} bytes, not {end}")
-    names = {"terms", *(name for name, _ in (*_ARRAYS, *_INVERTED, _BY_RUN))}
+    names = {"terms", *(name for name, _ in (*_ARRAYS, *_INVERTED, _BY_RUN, _TOTAL))}
     if sections.keys() not in (names, names | {name for name, _ in _IMAGE}):
         raise _Damaged(f"it has the sections {sorted(sections)}")
     return sections

@@ -112,6 +112,7 @@ class LegsMachine(RuleBasedStateMachine):
         assert scores.tobytes() == new_scores.tobytes()
         assert ids_of_rows(self.shard, rows) == ids_of_rows(anew, new_rows)
         assert self.shard.lexical_ceiling(terms) == anew.lexical_ceiling(terms)
+        assert self.shard.vector_total.tobytes() == anew.vector_total.tobytes()
         assert self.shard.lexical_ceiling(terms) >= scores.max(initial=0.0)
 
     @rule(vector=vectors, data=st.data())
@@ -122,7 +123,12 @@ class LegsMachine(RuleBasedStateMachine):
             found = [rows[key] for key in ids_of_rows(shard, chosen)]
             every = ranked(rows, vector, len(rows), now_us=at_us(-1))
             scores = {hit.memory.id: hit.score for hit in every}
-            assert shard.vector_scores(vector, chosen).tolist() == [scores[memory.id] for memory, _ in found]
+            dots = shard.vector_scores(vector, chosen)
+            assert dots.round(6).clip(0).tolist() == [scores[memory.id] for memory, _ in found]
+            assert dots.tolist() == pytest.approx([each.astype(float) @ vector for _, each in found], abs=1e-12)
+            assert shard.by_id(np.array(chosen, np.int64)).tolist() == sorted(chosen, key=shard.id_bytes)
+            total = sum((each.astype(float) for _, each in rows.values()), start=np.zeros(len(vector)))
+            assert shard.vector_total.tolist() == pytest.approx(total.tolist(), abs=1e-6)
             assert shard.importances(chosen).tolist() == [memory.importance for memory, _ in found]
             assert shard.created_us(chosen).tolist() == [at_us((m.created_at - at(0)).seconds) for m, _ in found]
             assert np.array_equal(shard.vectors_of(chosen), np.array([each for _, each in found]).reshape(-1, 8))

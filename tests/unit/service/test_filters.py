@@ -14,7 +14,7 @@ from memfast.filters import EVERYTHING, FIELD_KINDS, encoded, reads_json
 from memfast.model import Memory
 from memfast.service.filters import narrowing, read_filter
 from memfast.service.limits import Limits
-from memfast.service.recall import Query
+from memfast.service.question import Query
 
 SAME = [
     [{"kind": "a", "agent_id": "b"}, {"agent_id": "b", "kind": "a"}, {"AND": [{"agent_id": "b"}, {"kind": "a"}]}],
