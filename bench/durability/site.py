@@ -7,7 +7,6 @@ import contextlib
 import os
 import random
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,9 +47,8 @@ class Site:
     Args:
         data_dir: the data directory.
         settings: further words of the command line.
-        unsafe: a promise that is broken.
+        unsafe: a promise that its PostgreSQL breaks.
         environment: variables beside those of this process.
-        template: a stopped data directory to begin with a copy of; else an empty one.
     """
 
     def __init__(
@@ -60,10 +58,7 @@ class Site:
         settings: tuple[str, ...] = (),
         unsafe: Unsafe | None = None,
         environment: dict[str, str] | None = None,
-        template: Path | None = None,
     ) -> None:
-        if template is not None:
-            subprocess.run(["cp", "-a", template, data_dir], check=True)
         self.data_dir = data_dir
         self.pgdata = data_dir / "postgres"
         self._port = free_port()

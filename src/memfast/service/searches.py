@@ -14,16 +14,15 @@ from memfast.search.encode import Form
 from memfast.service.answers import Answer
 from memfast.service.embeddings import CachedEmbedder
 from memfast.service.freshness import Demand, Freshness
-from memfast.service.question import Query
-from memfast.service.search import Search
+from memfast.service.recall import Query, Recall
 
-__all__ = ["AT_ONCE", "BatchedSearch", "Searches"]
+__all__ = ["AT_ONCE", "Search", "Searches"]
 
 AT_ONCE = 4
 """Searches of one request that run at the same time."""
 
 
-class BatchedSearch(NamedTuple):
+class Search(NamedTuple):
     """One search of a request: of whom, for what, and how new its answer must be."""
 
     scope: Scope
@@ -35,24 +34,24 @@ class Searches:
     """Runs several searches: their texts are embedded in one batch, and equal searches are made once.
 
     Args:
-        search: makes each of them.
+        recall: makes each of them.
         freshness: sees that each is new enough.
         embedder: embeds their texts beforehand.
     """
 
-    def __init__(self, search: Search, freshness: Freshness, embedder: CachedEmbedder) -> None:
-        self._search = search
+    def __init__(self, recall: Recall, freshness: Freshness, embedder: CachedEmbedder) -> None:
+        self._recall = recall
         self._freshness = freshness
         self._embedder = embedder
 
-    async def run(self, searches: Sequence[BatchedSearch | Rejected], form: Form) -> list[Answer | MemfastError]:
+    async def run(self, searches: Sequence[Search | Rejected], form: Form) -> list[Answer | MemfastError]:
         """An answer for each search, or why there is none; one that fails leaves the others alone.
 
         Args:
             searches: what to find, or the reason why one could not even be read.
             form: how the answers are encoded.
         """
-        distinct: dict[bytes, BatchedSearch] = {}
+        distinct: dict[bytes, Search] = {}
         keys: list[bytes | Rejected] = []
         for item in searches:
             if isinstance(item, Rejected):
@@ -64,13 +63,15 @@ class Searches:
         failed = await self._embed([item.query for item in distinct.values()])
         turns = asyncio.Semaphore(AT_ONCE)
 
-        async def search(item: BatchedSearch) -> Answer | MemfastError:
+        async def search(item: Search) -> Answer | MemfastError:
             scope, query, demand = item
             if failed is not None and query.text is not None:
                 return failed
             async with turns:
                 try:
-                    found = await self._freshness.read(scope.id, demand, lambda: self._search.find(scope, query, form))
+                    found = await self._freshness.read(
+                        scope.id, demand, lambda: self._recall.search(scope, query, form)
+                    )
                     return found[0]
                 except MemfastError as error:
                     return error

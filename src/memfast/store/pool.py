@@ -30,7 +30,6 @@ from memfast.resilience.breaker import Breaker, Outcome, Transition
 from memfast.resilience.clock import SystemClock
 from memfast.resilience.retry import Budget, Retry
 from memfast.store.codecs import register_codecs
-from memfast.store.room import Room
 
 __all__ = [
     "Pool",
@@ -198,13 +197,7 @@ class Pool:
     """
 
     def __init__(
-        self,
-        acquire_timeout_s: float,
-        limit: int,
-        breaker: Breaker,
-        policy: PoolPolicy,
-        clock: Clock,
-        room: Room | None,
+        self, acquire_timeout_s: float, limit: int, breaker: Breaker, policy: PoolPolicy, clock: Clock
     ) -> None:
         self._pool: Any = None
         self._acquire_timeout_s = acquire_timeout_s
@@ -212,7 +205,6 @@ class Pool:
         self._breaker = breaker
         self._policy = policy
         self._clock = clock
-        self._room = room
         self._retry = Retry(Budget(), clock, asyncio.sleep, random.random)
         self._counts = _Counts()
         self._callers = 0
@@ -230,19 +222,17 @@ class Pool:
         idle_lifetime_s: float,
         breaker: Breaker | None = None,
         policy: PoolPolicy | None = None,
-        room: Room | None = None,
     ) -> Pool:
         """Open the pool with its minimum of connections established.
 
-        Without a `breaker` nothing is ever refused for what happened before, without a `room` nothing for a disk that
-        is about to be full.
+        Without a `breaker` nothing is ever refused for what happened before.
 
         Raises:
             DatabaseRefused: the server cannot be reached.
         """
         clock = SystemClock()
         breaker = breaker or Breaker("postgresql", clock, failures=sys.maxsize, hold_s=0.0)
-        opened = cls(acquire_timeout_s, size.maximum, breaker, policy or PoolPolicy(), clock, room)
+        opened = cls(acquire_timeout_s, size.maximum, breaker, policy or PoolPolicy(), clock)
         try:
             opened._pool = await asyncpg.create_pool(
                 **arguments,
@@ -269,7 +259,6 @@ class Pool:
         Raises:
             Overloaded: too many wait for one already, or none was free in time.
             StoreUnavailable: the server is away.
-            StoreFull: the disk has no room for a write.
         """
         async with self._use(purpose) as use:
             try:
@@ -385,8 +374,6 @@ class Pool:
     @asynccontextmanager
     async def _use(self, purpose: Purpose) -> AsyncIterator[_Use]:
         """Admission before, translation of errors, and the word on how it went after."""
-        if purpose == "write" and self._room is not None:
-            self._room.require()
         ticket = self._admit()
         use = _Use()
         outcome: tuple[Outcome, str] = ("neutral", "")
