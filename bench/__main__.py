@@ -2,7 +2,7 @@
 
     python -m bench [--quick] [--tolerance PERCENT] [--data DIR] [--only NAME] [--json FILE]
 
---data names a folder with `locomo-dev.json` and `agentlogs/*.json.gz`; without it, or where one is missing, the
+--data names a folder with `locomo-dev.json`, `ir/` and `agentlogs/*.json.gz`; without it, or where one is missing, the
 figures of quality are left out and the last lines say so. The exit code is 1 when a gate is missed.
 """
 
@@ -14,10 +14,10 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bench import batch_create, cold_search, footprint, hot, start, tiers, warm
+from bench import batch_create, cold_search, footprint, hot, hybrid, start, tiers, warm
 from bench.harness.report import Figure, Report, finish, options
 from bench.quality import __main__ as locomo
-from bench.quality import agentlogs
+from bench.quality import agentlogs, ir
 
 __all__: list[str] = []
 
@@ -42,13 +42,17 @@ def _benchmarks(chosen: argparse.Namespace) -> Iterator[tuple[str, Callable[[], 
     yield "start", lambda: start.measure(quick=chosen.quick)
     yield "hot", lambda: hot.measure(quick=chosen.quick)
     yield "warm", lambda: warm.measure(quick=chosen.quick)
+    yield "hybrid", lambda: hybrid.measure(quick=chosen.quick)
     yield "tiers", lambda: tiers.measure(quick=chosen.quick)
     yield "footprint", lambda: footprint.measure(quick=chosen.quick)
     if chosen.data is None:
         return
     conversations = chosen.data / "locomo-dev.json"
     if conversations.exists():
-        yield "locomo", lambda: locomo.measure(conversations, expect_dense=True)
+        yield "locomo", lambda: locomo.measure(conversations)
+    collections = chosen.data / "ir"
+    if collections.exists():
+        yield "ir", lambda: ir.measure(collections)
     for trajectories in sorted((chosen.data / "agentlogs").glob("*.json.gz")):
         yield "agentlogs", lambda trajectories=trajectories: agentlogs.measure(trajectories)
 
@@ -100,7 +104,7 @@ def main() -> int:
         report = _settled(measure, chosen.attempts, chosen.tolerance / 100)
         figures += report.figures
         details[name] = report.details
-    missing = {"locomo", "agentlogs"} - details.keys() if not chosen.only else set()
+    missing = {"locomo", "ir", "agentlogs"} - details.keys() if not chosen.only else set()
     missed = finish(Report(figures, details), chosen.json, KNOWN_MISSES, tolerance=chosen.tolerance / 100)
     for name in sorted(missing):
         print(f"left out: {name}, whose data set --data does not name")

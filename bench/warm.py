@@ -166,7 +166,12 @@ async def _by_text(service: Service, report: Report, pairs: int) -> None:
         for _ in range(pairs + 1):
             texts = sentences(rng, requests)
             questions = [
-                encode("POST", "/v1/search", {"user_id": _user(1_000), "query": text, "limit": LIMIT}) for text in texts
+                encode(
+                    "POST",
+                    "/v1/search",
+                    {"user_id": _user(1_000), "query": text, "limit": LIMIT, "mode": "vector"},
+                )
+                for text in texts
             ]
             vectors = [_by_vector(1_000, vector, JSON) for vector in unit_vectors(rng, requests)]
             by_text = await take_turn(service, opened, questions, b"warm", strays=0.01)

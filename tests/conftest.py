@@ -35,6 +35,7 @@ def pytest_report_header():
 EXPECTED_SKIPS = {
     "only root runs PostgreSQL as another user",
     "this system gives no mount namespace",
+    "this system lets nobody mount",
     "needs root and setpriv",
     "libfaketime is not installed",
 }

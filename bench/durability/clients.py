@@ -24,9 +24,6 @@ ANSWER_S = 45.0
 
 _AGAIN_S = 0.02
 _UNKNOWN = b"outcome-unknown"
-_GONE = frozenset({404, 409, 412})
-"""Answers that no write of this harness may get: its memories are there, their ids are its own."""
-
 _CREATE, _PATCH, _DELETE, _BATCH = 0.35, 0.7, 0.8, 1.0
 _BATCH_ITEMS = 6
 
@@ -40,9 +37,13 @@ class _Broken(Exception):
 
 
 class Client:
-    """One connection at a time to whoever listens at an address, made anew when it breaks."""
+    """One connection at a time to whoever listens at an address, made anew when it breaks.
+
+    `tier` is what gave the latest answer to a read.
+    """
 
     def __init__(self, address: tuple[str, int]) -> None:
+        self.tier = ""
         self._address = address
         self._connection: Connection | None = None
 
@@ -66,8 +67,13 @@ class Client:
             if isinstance(error, OSError):  # a timeout is one too
                 raise ConnectionError(str(error)) from error
             raise
-        _, _, rest = self._connection.head.partition(b"\r\nmemfast-version: ")
-        return status, int(rest.partition(b"\r\n")[0] or 0), answer
+        self.tier = self._field(b"memfast-tier")
+        return status, int(self._field(b"memfast-version") or 0), answer
+
+    def _field(self, name: bytes) -> str:
+        assert self._connection is not None
+        _, _, rest = self._connection.head.partition(b"\r\n" + name + b": ")
+        return rest.partition(b"\r\n")[0].decode()
 
     def close(self) -> None:
         """Break the connection."""
@@ -101,13 +107,13 @@ class _Writer:
             await self._batch()
         elif draw < _CREATE or not self._live:
             item = self._new()
-            body = {"user_id": item.user_id, "id": item.id, **body_of(item.id, self._number)}
+            body = {"user_id": item.user_id, "id": item.id, **self._body(item)}
             await self._send([item], State(self._number), "POST", "/v1/memories", body)
         else:
             item = self._live.pop(self._chance.randrange(len(self._live)))
             path = f"/v1/memories/{item.id}?user_id={item.user_id}"
             if draw < _PATCH:
-                await self._send([item], State(self._number), "PATCH", path, body_of(item.id, self._number))
+                await self._send([item], State(self._number), "PATCH", path, self._body(item))
             else:
                 await self._send([item], State(None), "DELETE", path)
 
@@ -115,9 +121,12 @@ class _Writer:
         items = [self._new() for _ in range(self._chance.randint(2, _BATCH_ITEMS))]
         for item in items:
             item.user_id = items[0].user_id
-        memories = [{"id": item.id, **body_of(item.id, self._number)} for item in items]
+        memories = [{"id": item.id, **self._body(item)} for item in items]
         body = {"user_id": items[0].user_id, "memories": memories}
         await self._send(items, State(self._number), "POST", "/v1/memories/batch", body)
+
+    def _body(self, item: Item) -> dict[str, Any]:
+        return body_of(item.id, self._number, self._journal.noise_bytes)
 
     def _new(self) -> Item:
         return Item(self._chance.choice(self._users), str(UUID(int=self._chance.getrandbits(128), version=4)))
@@ -139,7 +148,7 @@ class _Writer:
         if _UNKNOWN in answer and status == 504:
             journal.unanswered(items)
         elif status >= 300:
-            journal.refused(items, f"{status} {answer[:300]!r}", gone=status in _GONE)
+            journal.refused(items, status, repr(answer[:300]))
             self._live += [item for item in items if item.sure.number is not None]
             await asyncio.sleep(_AGAIN_S)
         else:

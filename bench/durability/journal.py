@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import random
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 __all__ = ["Account", "Item", "Journal", "State", "body_of"]
 
-_PADDING = "memories are kept until they are deleted; "
 DIMENSIONS = 8
+
+_GONE = frozenset({404, 409, 412})
+"""Answers that no write of this harness may get: its memories are there, their ids are its own."""
 
 
 class State(NamedTuple):
@@ -94,11 +98,12 @@ def _clock() -> str:
     return f"{time.monotonic():.3f}"
 
 
-def body_of(item_id: str, number: int) -> dict[str, Any]:
+def body_of(item_id: str, number: int, noise_bytes: int = 100) -> dict[str, Any]:
     """The content of a memory: everything in it tells the number of the write that made it."""
     angle = [float((number * 7 + place * 3) % 11 + 1) for place in range(DIMENSIONS)]
+    noise = random.Random(f"{item_id} {number}").randbytes(noise_bytes).hex()  # nothing that could be packed
     return {
-        "text": f"{number} of {item_id}: {_PADDING * (1 + number % 5)}",
+        "text": f"{number} of {item_id}: {noise}",
         "tags": [f"n{number}"],
         "importance": number % 100 / 100,
         "metadata": {"number": number},
@@ -106,12 +111,12 @@ def body_of(item_id: str, number: int) -> dict[str, Any]:
     }
 
 
-def _number_of(found: Mapping[str, Any]) -> int | None:
+def _number_of(found: Mapping[str, Any], noise_bytes: int) -> int | None:
     """The number of the write that made a memory; None when its parts tell different ones."""
     number = found["metadata"].get("number")
     if not isinstance(number, int):
         return None
-    meant = body_of(found["id"], number)
+    meant = body_of(found["id"], number, noise_bytes)
     return number if all(found[name] == meant[name] for name in ("text", "tags", "importance")) else None
 
 
@@ -119,9 +124,12 @@ class Journal:
     """Everything that a round of clients wrote, meant to write and was told.
 
     Once it is closed, as at the moment of a power cut, success that arrives is no longer believed to have been told.
+    `noise_bytes` is about half the length of a memory's text. `statuses` counts the answers that refused a write.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, noise_bytes: int = 100) -> None:
+        self.noise_bytes = noise_bytes
+        self.statuses: Counter[int] = Counter()
         self.items: dict[str, Item] = {}
         self.account = Account()
         self.closed = False
@@ -158,14 +166,15 @@ class Journal:
         user_id = items[0].user_id
         self._versions[user_id] = max(self._versions.get(user_id, 0), user_version)
 
-    def refused(self, items: Sequence[Item], why: str, *, gone: bool) -> None:
-        """It was answered with an error. `gone`: one that says that an acknowledged memory is not there."""
+    def refused(self, items: Sequence[Item], status: int, why: str) -> None:
+        """It was answered with an error; some say that an acknowledged memory is not there."""
         self.account.refused += len(items)
+        self.statuses[status] += 1
         for item in items:
-            item.told.append(f"{_clock()} refused: {why}")
+            item.told.append(f"{_clock()} refused: {status} {why}")
             item.denied, item.maybe, item.group = item.maybe, None, None
-            if gone:
-                self.account.note("lost", f"{item.user_id} {item.id}, acknowledged as {item.sure}: {why}")
+            if status in _GONE:
+                self.account.note("lost", f"{item.user_id} {item.id}, acknowledged as {item.sure}: {status} {why}")
 
     def unsent(self, items: Sequence[Item]) -> None:
         """It never left the client."""
@@ -192,7 +201,7 @@ class Journal:
             account.note("backwards", f"{user_id} is at version {version}, was at {self._versions[user_id]}")
         there: dict[str, State] = {}
         for memory in found:
-            item_id, number = memory["id"], _number_of(memory)
+            item_id, number = memory["id"], _number_of(memory, self.noise_bytes)
             if item_id in there:
                 account.note("twice", f"{user_id} {item_id}")
             if item_id not in self.items:

@@ -48,7 +48,13 @@ class Round:
 
 
 async def kill_rounds(
-    root: Path, *, rounds: int, seed: int, faults: Sequence[str] = FAULTS, unsafe: Unsafe | None = None
+    root: Path,
+    *,
+    rounds: int,
+    seed: int,
+    faults: Sequence[str] = FAULTS,
+    unsafe: Unsafe | None = None,
+    template: Path | None = None,
 ) -> AsyncIterator[Round]:
     """Run rounds on one data directory below `root`; at the end all memories of all rounds are judged once more.
 
@@ -57,9 +63,10 @@ async def kill_rounds(
         rounds: how many; the faults take turns.
         seed: of the first round; each has one of its own.
         faults: what is killed.
-        unsafe: a promise that PostgreSQL breaks; then the last look is left out, for it would find the same again.
+        unsafe: a promise that is broken; then the last look is left out, for it would find the same again.
+        template: a stopped data directory to begin with a copy of.
     """
-    with site(root / "data", unsafe=unsafe) as place:
+    with site(root / "data", unsafe=unsafe, template=template) as place:
         journals: list[Journal] = []
         for number in range(rounds):
             fault = faults[number % len(faults)]

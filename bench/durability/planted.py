@@ -1,20 +1,25 @@
-"""The service as it must not run: what is acknowledged need not be on disk. The harness must find losses in it.
+"""The service as it must not run: what it acknowledges need not stand. The harness must find losses in it.
 
-    python -m bench.durability.planted <synchronous_commit | fsync> serve …
+    python -m bench.durability.planted <synchronous_commit | fsync | outcome> serve …
 
-The service has no such switches and refuses a server that does; so the embedded server is started with the setting
-off, and what the service is told of it is untrue.
+The service has no such switches and refuses a server that does. So for the first two the embedded server is started
+with the setting off, and what the service is told of it is untrue. With `outcome` a service takes every COMMIT whose
+answer it did not get for done.
 """
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import asyncpg
+
 from memfast.cli import main
-from memfast.store import database, pool
+from memfast.store import database
+from memfast.store.commit import Commit
 from memfast.store.embedded import cluster
 
 __all__ = ["Unsafe"]
@@ -22,9 +27,9 @@ __all__ = ["Unsafe"]
 
 @dataclass(frozen=True)
 class Unsafe:
-    """Which promise PostgreSQL breaks."""
+    """Which promise is broken."""
 
-    setting: Literal["synchronous_commit", "fsync"]
+    setting: Literal["synchronous_commit", "fsync", "outcome"]
 
     def program(self) -> list[str]:
         """The module that runs such a service, and its first argument."""
@@ -43,23 +48,35 @@ class _Told:
 
 def _plant(setting: str) -> None:
     """Workers are forked from this process, and inherit what is changed."""
-    start, settings, inspect = subprocess.Popen.__init__, pool._session_settings, pool.inspect_server
+    start, connect, create_pool = subprocess.Popen.__init__, asyncpg.connect, asyncpg.create_pool
+    inspect = database.inspect_server
 
     def unsafe_start(self: Any, words: Any, *more: Any, **options: Any) -> None:
-        if not isinstance(words, str) and f"{setting}=on" in words:
+        if not isinstance(words, str) and "fsync=on" in words:  # the server itself
             words = [f"{setting}=off" if word == f"{setting}=on" else word for word in words]
+            words += ["-c", "wal_writer_delay=10s"]  # who does not wait for the log finds it long unwritten
         start(self, words, *more, **options)
 
-    def unsafe_settings(command_timeout_s: float) -> dict[str, str]:
-        return {**settings(command_timeout_s), **({setting: "off"} if setting == "synchronous_commit" else {})}
+    def unsafe(opens: Callable[..., Any]) -> Callable[..., Any]:
+        def opened(*arguments: Any, **options: Any) -> Any:
+            settings = options.get("server_settings", {})
+            if setting in settings:
+                options["server_settings"] = {**settings, setting: "off"}
+            return opens(*arguments, **options)
+
+        return opened
 
     async def credulous(connection: Any) -> Any:
         return await inspect(_Told(connection))
 
+    async def done(_self: Any, _cause: BaseException) -> None: ...
+
     subprocess.Popen.__init__ = unsafe_start  # type: ignore[method-assign]
-    pool._session_settings = unsafe_settings
+    asyncpg.connect, asyncpg.create_pool = unsafe(connect), unsafe(create_pool)
     database.inspect_server = credulous
     cluster._DURABLE.clear()
+    if setting == "outcome":
+        Commit.resolve = done  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import contextlib
 import os
 import random
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,8 +48,9 @@ class Site:
     Args:
         data_dir: the data directory.
         settings: further words of the command line.
-        unsafe: a promise that its PostgreSQL breaks.
+        unsafe: a promise that is broken.
         environment: variables beside those of this process.
+        template: a stopped data directory to begin with a copy of; else an empty one.
     """
 
     def __init__(
@@ -58,7 +60,10 @@ class Site:
         settings: tuple[str, ...] = (),
         unsafe: Unsafe | None = None,
         environment: dict[str, str] | None = None,
+        template: Path | None = None,
     ) -> None:
+        if template is not None:
+            subprocess.run(["cp", "-a", template, data_dir], check=True)
         self.data_dir = data_dir
         self.pgdata = data_dir / "postgres"
         self._port = free_port()

@@ -51,7 +51,8 @@ class Connection(asyncio.Protocol):
             answer = int(self._received[9:12]), bytes(self._received[self._body_start : self._end])
             self._received.clear()
             self._end = 0
-            self._answer.set_result(answer)
+            if not self._answer.done():  # whoever waited may have gone
+                self._answer.set_result(answer)
 
     def connection_lost(self, error: Exception | None) -> None:
         """Fail whoever waits."""

@@ -29,7 +29,7 @@ Break = Literal["before", "after", "silent", "withheld"]
 _PIECE_BYTES = 65536
 _RESET = struct.pack("ii", 1, 0)
 _COMMIT = b"COMMIT;\0"
-"""How a COMMIT ends in PostgreSQL's protocol, as asyncpg sends it: in one piece, for nothing else is sent with it."""
+"""How a COMMIT ends in PostgreSQL's protocol, as asyncpg sends it: in one piece."""
 
 
 class Way(Enum):
@@ -197,14 +197,25 @@ class Delay:
 
 
 class BlackHole:
-    """Nothing arrives any more, and nobody is told: connections stay open. `way` is the direction, None both."""
+    """Nothing arrives any more, and nobody is told: connections stay open.
+
+    Args:
+        way: the direction; None is both.
+
+    Attributes:
+        swallowed: bytes that were lost in it.
+    """
 
     def __init__(self, way: Way | None = None) -> None:
+        self.swallowed = 0
         self._way = way
 
     async def carry(self, _link: Link, way: Way, data: bytes) -> bytes:
         """See `Fault`."""
-        return b"" if self._way in (None, way) else data
+        if self._way not in (None, way):
+            return data
+        self.swallowed += len(data)
+        return b""
 
 
 class Drip:
@@ -251,7 +262,7 @@ class AtCommit:
 
     async def carry(self, link: Link, way: Way, data: bytes) -> bytes:
         """See `Fault`."""
-        if way is Way.UP and data.endswith(_COMMIT):
+        if way is Way.UP and _COMMIT in data:
             self.commits += 1
             chosen = self._choose()
             if chosen is not None:

@@ -21,7 +21,8 @@ from memfast.bootstrap import Services, ground, open_services
 from memfast.config import load
 from memfast.model import Scope
 from memfast.service.answers import derive_key
-from memfast.service.recall import ListQuery, Query
+from memfast.service.question import Query
+from memfast.service.recall import ListQuery
 from memfast.service.remember import Draft
 
 MEMORIES = 5_000
@@ -52,7 +53,7 @@ class World:
 
     def search(self, text: str) -> Any:
         """Search by a text."""
-        return self.run(self.services.recall.search(self.scope, Query(text=text), "json"))
+        return self.run(self.services.search.find(self.scope, Query(text=text), "json"))
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +153,7 @@ def test_cache_operations(benchmark: Callable[..., Any], world: World) -> None:
 def test_searches_at_once(benchmark: Callable[..., Any], world: World, clients: int) -> None:
     """New searches by text, so many at once; the time is for all of them."""
     world.run(_loaded(world.services, world.scope))
-    search = world.services.recall.search
+    search = world.services.search.find
 
     async def together() -> None:
         await asyncio.gather(*(search(world.scope, Query(text=world.text()), "json") for _ in range(clients)))

@@ -10,19 +10,26 @@ import os
 from typing import TYPE_CHECKING
 
 from memfast._native._cache_reference import CacheStats
+from memfast._native._lexical_reference import BM25_K1
 
 __all__ = [
+    "BM25_K1",
     "FALLBACK_REASON",
     "IMPL",
     "ByteCache",
     "CacheStats",
     "SlotTable",
+    "count_terms",
     "crc32",
     "join_rows",
+    "neighbours",
     "quantise",
+    "row_dots",
     "scan",
     "scan_int8",
+    "score_terms",
     "search_rows",
+    "search_terms",
     "simd",
     "top_k",
     "unit_sums",
@@ -42,9 +49,11 @@ if not TYPE_CHECKING and WANTED != "py":
     try:
         from memfast._native._cache import ByteCache
         from memfast._native._checksum import crc32
+        from memfast._native._lexical import count_terms, score_terms, search_terms
+        from memfast._native._runs import neighbours
         from memfast._native._slots import SlotTable
         from memfast._native._vectors import quantise, scan, scan_int8, search_rows, simd, top_k
-        from memfast._native._wire import join_rows, unit_sums, unit_vector
+        from memfast._native._wire import join_rows, row_dots, unit_sums, unit_vector
 
         IMPL = "c"
     except ImportError as error:
@@ -58,8 +67,10 @@ if not TYPE_CHECKING and WANTED != "py":
 if TYPE_CHECKING or WANTED == "py" or FALLBACK_REASON:
     from memfast._native._cache_reference import ByteCache
     from memfast._native._checksum_reference import crc32
+    from memfast._native._lexical_reference import count_terms, score_terms, search_terms
+    from memfast._native._runs_reference import neighbours
     from memfast._native._slots_reference import SlotTable
     from memfast._native._vectors_reference import quantise, scan, scan_int8, search_rows, simd, top_k
-    from memfast._native._wire_reference import join_rows, unit_sums, unit_vector
+    from memfast._native._wire_reference import join_rows, row_dots, unit_sums, unit_vector
 
     IMPL = "py"

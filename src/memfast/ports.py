@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Protocol, TypeAlias
 from uuid import UUID
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from memfast.filters import Filter
 from memfast.model import (
-    AnyChange,
+    Change,
     DatabaseFacts,
     Delta,
     ForgetReceipt,
@@ -25,11 +25,9 @@ from memfast.model import (
     NearestRows,
     NewKey,
     Outcome,
-    Past,
     Scope,
     ScopeReads,
     Snapshot,
-    StoredMemory,
     StoreHealth,
     User,
     UserPage,
@@ -106,11 +104,8 @@ class Embedder(Protocol):
 class MemoryStore(Protocol):
     """The store of record. Every method may raise `StoreUnavailable`, `StoreFull` or `DeadlineExceeded`."""
 
-    async def apply(self, changes: Sequence[AnyChange], *, now: datetime) -> list[Outcome]:
+    async def apply(self, changes: Sequence[Change], *, now: datetime) -> list[Outcome]:
         """Commit changes in one transaction and answer each by its own outcome, in order.
-
-        Imports come without other changes, and at most one of them for a memory; they take the versions that they
-        bring, where these are higher than the scope's.
 
         Scopes are locked in key order; each scope's version rises by the number of its changes and each change takes
         its own, in order. A change that cannot be made (unknown id, id in use, another version) is refused in its
@@ -146,16 +141,6 @@ class MemoryStore(Protocol):
 
     async def load(self, scope: Scope) -> Snapshot:
         """Everything that lives in a scope (expired memories that were not removed yet included), of one snapshot."""
-        ...
-
-    def export(
-        self, scope: Scope, *, now: datetime, since: datetime
-    ) -> AsyncGenerator[Sequence[StoredMemory | Past], None]:
-        """All memories of one snapshot in order of version, pages of a few hundred; expired ones are left out.
-
-        Each is followed by its history, oldest first. A memory that was deleted before `since` is left out, and so is
-        history that was superseded before.
-        """
         ...
 
     async def changes_since(self, scope: Scope, version: int) -> Delta | None:
@@ -288,8 +273,76 @@ class Shard(Protocol):
         """The nearest live memories, exactly what `search.rank` finds among all of them, or all that pass `where`."""
         ...
 
+    def lexical(
+        self, terms: Iterable[tuple[str, float]], k: int, *, now_us: int, where: Filter | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Rows that have some of these weighted terms, and their BM25 scores, by (score falling, id rising)."""
+        ...
+
+    def lexical_scores(
+        self, terms: Iterable[tuple[str, float]], rows: Sequence[int] | NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """The BM25 scores of chosen rows."""
+        ...
+
+    def lexical_ceiling(self, terms: Iterable[tuple[str, float]]) -> float:
+        """The BM25 score that no memory reaches."""
+        ...
+
+    def term_frequencies(self, terms: Sequence[str]) -> NDArray[np.int64]:
+        """How many live memories have each of these terms."""
+        ...
+
+    def vectors_of(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float32]:
+        """The vectors of rows, float32 (r, dimensions)."""
+        ...
+
+    def importances(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float64]:
+        """The importance of rows."""
+        ...
+
+    def created_us(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
+        """When rows were created, microseconds since 1970."""
+        ...
+
+    def neighbours(self, rows: Sequence[int] | NDArray[np.int64], *, now_us: int, reach: int = 2) -> NDArray[np.int64]:
+        """Rows 1 before, 1 after, 2 before and so on in the runs of rows, (2 · reach, r); -1 where there is none."""
+        ...
+
     def get(self, target: UUID, *, now_us: int) -> bytes | None:
         """The fragment of a live memory, or None."""
+        ...
+
+    @property
+    def vector_total(self) -> NDArray[np.float64]:
+        """The sum of the live rows' vectors, float64 (dimensions,)."""
+        ...
+
+    @property
+    def fragment_tables(self) -> tuple[FragmentTable, FragmentTable]:
+        """Tables of the rows' fragments: see `kernels.join_rows`."""
+        ...
+
+    def fragment(self, row: int) -> memoryview:
+        """A row's fragment."""
+        ...
+
+    def vector_scores(self, vector: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The dot products of these rows with a vector of any norm."""
+        ...
+
+    def by_id(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """These rows in ascending order of id."""
+        ...
+
+    def masks(self, now_us: int, where: Filter | None = None) -> tuple[NDArray[np.bool_] | None, NDArray[np.bool_]]:
+        """The rows of both blocks that live, have not expired and pass; None where all of the first do."""
+        ...
+
+    def passing(
+        self, rows: NDArray[np.int64], masks: tuple[NDArray[np.bool_] | None, NDArray[np.bool_]]
+    ) -> NDArray[np.bool_]:
+        """Which of these rows the masks let pass."""
         ...
 
     def needs_rebuild(self, flat_limit: int) -> bool:

@@ -40,3 +40,15 @@ def checksums(request):
 def wires(request):
     """The numbers and bytes of a search."""
     return twin_of(request.param, "_wire")
+
+
+@pytest.fixture(scope="session", params=list(TWINS))
+def lexical(request):
+    """The ranking by terms."""
+    return twin_of(request.param, "_lexical")
+
+
+@pytest.fixture(scope="session", params=list(TWINS))
+def runs(request):
+    """Neighbours in runs."""
+    return twin_of(request.param, "_runs")

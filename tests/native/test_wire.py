@@ -156,3 +156,33 @@ def test_a_token_without_a_row_is_refused(wires, token):
     """No memory outside the matrix is ever read."""
     with pytest.raises(IndexError, match=f"no row {token}"):
         wires.unit_sums(MATRIX, [[0, token]])
+
+
+@pytest.mark.parametrize("width", [1, 7, 8, 9, 64, 257])
+def test_dots_are_those_of_the_lanes_to_the_last_bit(wires, width):
+    """Any rows in any order, negative products included."""
+    random = np.random.default_rng(width)
+    matrix, query = (random.standard_normal(shape).astype(np.float32) for shape in ((20, width), width))
+    rows = random.integers(20, size=50)
+    found = wires.row_dots(matrix, rows, query)
+    assert found.tobytes() == _wire_reference.row_dots(matrix, rows, query).tobytes()
+    assert np.allclose(found, matrix[rows].astype(np.float64) @ query, atol=1e-12)
+    assert (found < 0).any()
+    assert wires.row_dots(matrix, rows[:0], query).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "rows", "query", "error"),
+    [
+        (np.zeros((2, 3)), np.zeros(1, np.int64), np.zeros(3, np.float32), ValueError),
+        (np.zeros((2, 3), np.float32), np.zeros(1, np.int32), np.zeros(3, np.float32), ValueError),
+        (np.zeros((2, 3), np.float32), np.zeros(1, np.int64), np.zeros(4, np.float32), ValueError),
+        (np.zeros((2, 3), np.float32), np.zeros(1, np.int64), np.zeros(6, np.float32)[::2], ValueError),
+        (np.zeros((2, 3), np.float32), np.array([2]), np.zeros(3, np.float32), IndexError),
+        (np.zeros((2, 3), np.float32), np.array([-1]), np.zeros(3, np.float32), IndexError),
+    ],
+)
+def test_dots_of_what_does_not_fit_are_refused(wires, matrix, rows, query, error):
+    """Types, shapes, layouts and rows."""
+    with pytest.raises(error):
+        wires.row_dots(matrix, rows, query)

@@ -10,13 +10,13 @@ from libc.string cimport memchr, memcpy
 cimport numpy as cnp
 
 from memfast._native._wire_reference import (
-    BLOCKS_WANTED, BOUNDS_WANTED, DATA_WANTED, MATRIX_WANTED, SIZE_WANTED, SQUARE_MIN, no_such_row, texts_wanted,
-    wrong_bounds,
+    BLOCKS_WANTED, BOUNDS_WANTED, DATA_WANTED, MATRIX_WANTED, ROWS_WANTED, SIZE_WANTED, SQUARE_MIN, no_such_row,
+    texts_wanted, wrong_bounds,
 )
 
 cnp.import_array()
 
-__all__ = ["join_rows", "unit_sums", "unit_vector"]
+__all__ = ["join_rows", "row_dots", "unit_sums", "unit_vector"]
 
 cdef extern from "numpy/arrayobject.h":
     bint PyArray_ISCARRAY_RO(cnp.ndarray array)
@@ -58,6 +58,32 @@ cdef inline bint has_direction(double square) noexcept nogil:
 
 cdef double square_of(const float *given, Py_ssize_t count) noexcept nogil:
     """Return the sum of squares, added in the order of the lanes."""
+    return dot_of(given, given, count)
+
+
+def row_dots(matrix not None, rows not None, query not None):
+    """Return the float64 dot product of some rows with a query; see `_wire_reference.row_dots`."""
+    check_matrix(matrix)
+    if not is_vector(rows, cnp.NPY_INT64) or not is_vector(query, cnp.NPY_FLOAT32):
+        raise ValueError(ROWS_WANTED)
+    cdef Py_ssize_t i, width = cnp.PyArray_DIM(matrix, 1), held = cnp.PyArray_DIM(matrix, 0)
+    cdef cnp.npy_intp count = cnp.PyArray_DIM(rows, 0)
+    if cnp.PyArray_DIM(query, 0) != width:
+        raise ValueError(ROWS_WANTED)
+    cdef const float *start = <const float *> cnp.PyArray_DATA(matrix)
+    cdef const float *wanted = <const float *> cnp.PyArray_DATA(query)
+    cdef const int64_t *places = <const int64_t *> cnp.PyArray_DATA(rows)
+    dots = cnp.PyArray_EMPTY(1, &count, cnp.NPY_FLOAT64, 0)
+    cdef double *found = <double *> cnp.PyArray_DATA(dots)
+    for i in range(count):
+        if not 0 <= places[i] < held:
+            raise IndexError(no_such_row(places[i]))
+        found[i] = dot_of(start + places[i] * width, wanted, width)
+    return dots
+
+
+cdef double dot_of(const float *left, const float *right, Py_ssize_t count) noexcept nogil:
+    """Return the dot product, added in the order of the lanes."""
     cdef double[LANES] lane
     cdef Py_ssize_t block, i, j
     for j in range(LANES):
@@ -65,10 +91,27 @@ cdef double square_of(const float *given, Py_ssize_t count) noexcept nogil:
     for block in range(count // LANES):
         i = block * LANES
         for j in range(LANES):
-            lane[j] += <double> given[i + j] * <double> given[i + j]
+            lane[j] += <double> left[i + j] * <double> right[i + j]
     for i in range(count - count % LANES, count):
-        lane[i % LANES] += <double> given[i] * <double> given[i]
+        lane[i % LANES] += <double> left[i] * <double> right[i]
     return ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]))
+
+
+cdef int check_matrix(matrix) except -1:
+    """Raise ValueError unless this is a matrix as it is wanted."""
+    if not cnp.PyArray_Check(matrix) or cnp.PyArray_TYPE(matrix) != cnp.NPY_FLOAT32 or cnp.PyArray_NDIM(matrix) != 2:
+        raise ValueError(MATRIX_WANTED)
+    if not PyArray_ISCARRAY_RO(matrix) or cnp.PyArray_DIM(matrix, 1) == 0:
+        raise ValueError(MATRIX_WANTED)
+    return 0
+
+
+cdef bint is_vector(array, int kind) noexcept:
+    """Say whether this is a C-contiguous array of one dimension and this type."""
+    return (
+        cnp.PyArray_Check(array) and cnp.PyArray_TYPE(array) == kind and cnp.PyArray_NDIM(array) == 1
+        and PyArray_ISCARRAY_RO(array)
+    )
 
 
 cdef void scale(const float *given, float *unit, Py_ssize_t count, double square) noexcept nogil:
@@ -86,10 +129,7 @@ def unit_sums(matrix not None, list texts not None):
     cdef int64_t *ids
     cdef Py_ssize_t *ends
     cdef double *total
-    if not cnp.PyArray_Check(matrix) or cnp.PyArray_TYPE(matrix) != cnp.NPY_FLOAT32 or cnp.PyArray_NDIM(matrix) != 2:
-        raise ValueError(MATRIX_WANTED)
-    if not PyArray_ISCARRAY_RO(matrix) or cnp.PyArray_DIM(matrix, 1) == 0:
-        raise ValueError(MATRIX_WANTED)
+    check_matrix(matrix)
     shape[0], shape[1] = len(texts), cnp.PyArray_DIM(matrix, 1)
     for found in texts:
         tokens += len(<list> found)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from memfast._native._vectors_reference import lane_sums
 
-__all__ = ["join_rows", "unit_sums", "unit_vector"]
+__all__ = ["join_rows", "row_dots", "unit_sums", "unit_vector"]
 
 SQUARE_MIN = 1e-50
 """In a larger sum of squares none has vanished that matters."""
@@ -17,6 +17,7 @@ BOUNDS_WANTED = "bounds must be an int64 array (2, n), of the machine's byte ord
 DATA_WANTED = "data must be a C-contiguous uint8 array (bytes,)"
 BLOCKS_WANTED = "blocks must be two, each a tuple (bounds, data)"
 MATRIX_WANTED = "matrix must be a C-contiguous float32 array (n, d) with at least one column"
+ROWS_WANTED = "rows and query must be C-contiguous arrays int64 (r,) and float32 (d,)"
 SIZE_WANTED = "raw must hold float32 numbers, four bytes each"
 
 Block = tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]
@@ -44,6 +45,33 @@ def unit_vector(raw: bytes) -> npt.NDArray[np.float32] | None:
         return None
     unit: npt.NDArray[np.float32] = (given.astype(np.float64) / np.sqrt(square)).astype(np.float32)
     return unit
+
+
+def row_dots(
+    matrix: npt.NDArray[np.float32], rows: npt.NDArray[np.int64], query: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float64]:
+    """Return the dot product of some rows with a query.
+
+    Args:
+        matrix: float32 (n, d), C-contiguous.
+        rows: int64 (r,), which rows.
+        query: float32 (d,).
+
+    Returns:
+        float64 (r,), neither rounded nor cut at zero; added as in `_vectors_reference.lane_sums`.
+
+    Raises:
+        ValueError: an array has another dtype, shape or layout.
+        IndexError: there is no such row.
+    """
+    if matrix.dtype != np.float32 or matrix.ndim != 2 or not matrix.flags.c_contiguous or not matrix.shape[1]:
+        raise ValueError(MATRIX_WANTED)
+    fits = rows.dtype == np.int64 and query.dtype == np.float32 and rows.ndim == 1 and query.shape == matrix.shape[1:]
+    if not fits or not rows.flags.c_contiguous or not query.flags.c_contiguous:
+        raise ValueError(ROWS_WANTED)
+    for row in rows[(rows < 0) | (rows >= len(matrix))].tolist():
+        raise IndexError(no_such_row(row))
+    return lane_sums(matrix[rows], query)
 
 
 def unit_sums(matrix: npt.NDArray[np.float32], texts: list[list[int]]) -> npt.NDArray[np.float32]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
@@ -14,6 +15,7 @@ from memfast.config import Config
 from memfast.ports import Clock
 from memfast.resilience.breaker import Breaker, log_transition
 from memfast.store.pool import Pool, PoolPolicy, PoolSize
+from memfast.store.room import Room
 
 __all__ = ["Pools", "open_pool", "open_pools"]
 
@@ -46,16 +48,33 @@ async def open_pools(site: Ground, clock: Clock) -> AsyncIterator[Pools]:
     )
     breaker.listen(log_transition)
     async with AsyncExitStack() as stack:
-        work = await open_pool(site.config, site.address, site.pool, breaker)
+        room = _room(site.config)
+        work = await open_pool(site.config, site.address, site.pool, breaker, room)
         stack.push_async_callback(work.close, 5.0)
-        control = await open_pool(site.config, site.address, CONTROL, breaker)
+        control = await open_pool(site.config, site.address, CONTROL, breaker, room)
         stack.push_async_callback(control.close, 5.0)
-        watch = asyncio.create_task(work.watch(WATCH_S))
-        stack.callback(watch.cancel)
+        stack.callback(asyncio.create_task(work.watch(WATCH_S)).cancel)
+        if room is not None:
+            await room.look()
+            stack.callback(asyncio.create_task(room.watch()).cancel)
         yield Pools(work, control, breaker)
 
 
-async def open_pool(config: Config, address: dict[str, Any], size: PoolSize, breaker: Breaker | None = None) -> Pool:
+def _room(config: Config) -> Room | None:
+    """The room for writes where the database lies on a disk of ours; of an external server's disk nothing is known."""
+    if config.postgres.dsn:
+        return None
+    folder = Path(config.data_dir) / "postgres"
+    return Room((folder, folder / "pg_wal"), config.postgres.disk_reserve_mb * 1024 * 1024)
+
+
+async def open_pool(
+    config: Config,
+    address: dict[str, Any],
+    size: PoolSize,
+    breaker: Breaker | None = None,
+    room: Room | None = None,
+) -> Pool:
     """A pool of connections as it is configured; see `store.pool.Pool.open`."""
     resilience = config.resilience
     return await Pool.open(
@@ -66,6 +85,7 @@ async def open_pool(config: Config, address: dict[str, Any], size: PoolSize, bre
         command_timeout_s=config.postgres.command_timeout_s,
         idle_lifetime_s=config.postgres.idle_lifetime_s,
         breaker=breaker,
+        room=room,
         policy=PoolPolicy(
             waiting_max=resilience.waiting_max,
             slow_read_s=resilience.slow_read_s,

@@ -19,6 +19,7 @@ from msgspec import Struct
 from memfast.bootstrap.database import open_pools
 from memfast.bootstrap.embedder import build_embedder
 from memfast.bootstrap.ground import Ground, life_note
+from memfast.bootstrap.ranking import build_ranking, open_thesaurus
 from memfast.config import Config
 from memfast.errors import MemfastError
 from memfast.index.hnsw import MISSING_REASON
@@ -29,13 +30,13 @@ from memfast.resilience.breaker import Breaker
 from memfast.resilience.clock import SystemClock
 from memfast.resilience.memory import give_back, resident_bytes
 from memfast.resilience.threads import lower_priority
+from memfast.search.words import words_of
 from memfast.service.access import Access
 from memfast.service.answers import Answers, Kind
 from memfast.service.coherence import Coherence
 from memfast.service.commits import Commits
 from memfast.service.cursors import Cursors
 from memfast.service.embeddings import CachedEmbedder
-from memfast.service.exports import Exports
 from memfast.service.forget import Forget
 from memfast.service.freshness import Freshness
 from memfast.service.groups import GroupLimits
@@ -43,14 +44,14 @@ from memfast.service.health import Health
 from memfast.service.heat import Heat
 from memfast.service.history import History
 from memfast.service.identifiers import Identifiers
-from memfast.service.imports import Imports
 from memfast.service.limits import Limits
 from memfast.service.modes import Modes
 from memfast.service.pressure import Pressure
+from memfast.service.question import Questions
 from memfast.service.recall import Recall
 from memfast.service.remember import Remember
+from memfast.service.search import Search
 from memfast.service.searches import Searches
-from memfast.service.streams import Streams
 from memfast.service.users import Directory
 from memfast.service.warm import Warm
 from memfast.service.warmup import Warmup
@@ -91,11 +92,10 @@ class Services(Struct, frozen=True, kw_only=True):
     pressure: Pressure
     remember: Remember
     recall: Recall
+    search: Search
     searches: Searches
     forget: Forget
     history: History
-    exports: Exports
-    imports: Imports
     freshness: Freshness
     directory: Directory
     health: Health
@@ -143,11 +143,11 @@ async def open_services(site: Ground) -> AsyncIterator[Services]:
         executors = _executors(stack)
         warm = Warm(shards, store, coherence, *executors, prepared.dimensions, config.index.flat_limit, clock)
         pressure = _pressure(config, answers, shards)
-        recall = Recall(store, embedder, answers, warm, heat, coherence, limits, cursors, clock)
-        warmup = Warmup(log, warm, recall)
+        recall = Recall(store, answers, warm, heat, coherence, limits, cursors, clock)
+        search = _search(site, stack, store, embedder, answers, warm, heat, coherence, limits, clock)
+        warmup = Warmup(log, warm, search)
         writer = _writer(config, Commits(store, coherence, warm, prepared.dimensions, clock), clock, pool.limit)
         stack.push_async_callback(writer.drain, config.server.stop_timeout_s)
-        retention, streams = timedelta(days=config.history.retention_days), Streams(config.server.streams_max)
         for task in (
             coherence.watch(config.postgres.watch_interval_s),
             modes.watch(),
@@ -170,13 +170,12 @@ async def open_services(site: Ground) -> AsyncIterator[Services]:
             pressure=pressure,
             remember=Remember(writer, embedder, limits, Identifiers(clock, secrets.randbits), clock),
             recall=recall,
-            searches=Searches(recall, freshness, embedder),
+            search=search,
+            searches=Searches(search, freshness, embedder),
             forget=Forget(writer),
-            history=History(store, writer, embedder, limits, cursors, clock, retention),
-            exports=Exports(
-                store, embedder, prepared.generation, lambda: coherence.facts.lineage, streams, clock, retention
+            history=History(
+                store, writer, embedder, limits, cursors, clock, timedelta(days=config.history.retention_days)
             ),
-            imports=Imports(writer, embedder, limits, streams, clock, step_timeout_s=config.server.write_timeout_s),
             freshness=freshness,
             directory=Directory(store, limits, cursors),
             health=Health(build_store(config, control, prepared), embedder, clock),
@@ -187,6 +186,32 @@ async def open_services(site: Ground) -> AsyncIterator[Services]:
             limits=limits,
             clock=clock,
         )
+
+
+def _search(
+    site: Ground,
+    stack: AsyncExitStack,
+    store: PostgresStore,
+    embedder: CachedEmbedder,
+    answers: Answers,
+    warm: Warm,
+    heat: Heat,
+    coherence: Coherence,
+    limits: Limits,
+    clock: Clock,
+) -> Search:
+    config = site.config
+    words = words_of(config.search.language)
+    thesaurus = open_thesaurus(config, words, stack)
+    questions = Questions(
+        build_ranking(config),
+        config.search.duplicate_similarity,
+        words,
+        limits,
+        embeds=config.embedding.provider != "none",
+        expands=thesaurus is not None,
+    )
+    return Search(store, embedder, answers, warm, heat, coherence, questions, thesaurus, clock)
 
 
 def _executors(stack: AsyncExitStack) -> tuple[Executor, Executor]:
@@ -247,7 +272,9 @@ def build_shards(config: Config, prepared: Prepared, life: Callable[[], UUID]) -
         generation=prepared.generation,
         dimensions=prepared.dimensions,
         admit_window_s=config.index.admit_window_s,
+        language=config.search.language,
         int8=config.index.int8,
+        disk_reserve_bytes=0 if config.postgres.dsn else config.postgres.disk_reserve_mb * 1024 * 1024,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 import platformdirs
@@ -17,15 +17,56 @@ __all__ = [
     "EmbeddingConfig",
     "HistoryConfig",
     "IndexConfig",
+    "Language",
     "LimitsConfig",
     "LogConfig",
     "MemoryConfig",
     "PostgresConfig",
     "ResilienceConfig",
+    "SearchConfig",
     "ServerConfig",
     "WritesConfig",
     "default_data_dir",
 ]
+
+Language: TypeAlias = Literal[
+    "none",
+    "arabic",
+    "armenian",
+    "basque",
+    "catalan",
+    "czech",
+    "danish",
+    "dutch",
+    "english",
+    "esperanto",
+    "estonian",
+    "finnish",
+    "french",
+    "german",
+    "greek",
+    "hindi",
+    "hungarian",
+    "indonesian",
+    "irish",
+    "italian",
+    "lithuanian",
+    "nepali",
+    "norwegian",
+    "persian",
+    "polish",
+    "portuguese",
+    "romanian",
+    "russian",
+    "serbian",
+    "sesotho",
+    "spanish",
+    "swedish",
+    "tamil",
+    "turkish",
+    "yiddish",
+]
+"""What the words of memories can be stemmed as, by Snowball."""
 
 
 def _doc(text: str, unit: str = "", **bounds: Any) -> Meta:
@@ -48,9 +89,6 @@ class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ] = 512
     body_timeout_s: Annotated[float, _doc("time a request's body may take to arrive", "s", gt=0, le=3600)] = 10.0
     body_max_bytes: Annotated[int, _doc("largest request body", "bytes", ge=1024)] = 10 * 1024 * 1024
-    streams_max: Annotated[
-        int, _doc("exports and imports of a worker under way; one more is refused", "streams", ge=1, le=1000)
-    ] = 2
     stop_timeout_s: Annotated[int, _doc("time for running requests when the service stops", "s", ge=1, le=600)] = 35
     backlog: Annotated[int, _doc("connections kept waiting or open, all workers", "connections", ge=1)] = 1024
 
@@ -82,6 +120,15 @@ class PostgresConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     connect_timeout_s: Annotated[float, _doc("wait for a new connection", "s", gt=0, le=60)] = 5.0
     command_timeout_s: Annotated[float, _doc("time one statement may take", "s", gt=0, le=3600)] = 10.0
     idle_lifetime_s: Annotated[float, _doc("idle time after which a spare connection closes", "s", gt=0)] = 300.0
+    disk_reserve_mb: Annotated[
+        int,
+        _doc(
+            "disk space kept free for the embedded PostgreSQL's own needs: below it writes are refused with 507",
+            "MiB",
+            ge=0,
+            le=1024 * 1024,
+        ),
+    ] = 256
     watch_interval_s: Annotated[
         float, _doc("how often a worker reads the database's lineage, schema and keys", "s", gt=0, le=1)
     ] = 0.5
@@ -153,6 +200,62 @@ class IndexConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     ] = 20
 
 
+class SearchConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a search ranks. A request may say otherwise for itself, but for the language."""
+
+    language: Annotated[Language, _doc("language by which words are stemmed; none = words are taken as they stand")] = (
+        "english"
+    )
+    fusion: Annotated[
+        Literal["convex", "rrf"], _doc("convex = weighed scores; rrf = ranks alone, which a weak leg spoils")
+    ] = "convex"
+    lexical_weight: Annotated[
+        float, _doc("weight of words; -1 = by the embedder: 0.7 for wordllama, else 0.5", "share", ge=-1, le=1)
+    ] = -1.0
+    vector_weight: Annotated[float, _doc("weight of a memory's own vector", "share", ge=0, le=1)] = 0.0
+    context_weight: Annotated[
+        float,
+        _doc(
+            "weight of its vector and those beside it in its run; -1 = by the embedder: 0.3 for wordllama, else 0.5",
+            "share",
+            ge=-1,
+            le=1,
+        ),
+    ] = -1.0
+    convergence: Annotated[
+        float, _doc("bonus for what words and meaning agree on; 0.1 and 0.2 cost quality", "share", ge=0, le=1)
+    ] = 0.0
+    guaranteed: Annotated[
+        int, _doc("best hits by words that always stand among the results, at most half of them", "hits", ge=0, le=100)
+    ] = 1
+    neighbors: Annotated[bool, _doc("memories of one run lend score to those beside them")] = False
+    synonym_weight: Annotated[
+        float,
+        _doc("what a related word counts beside one of the query; 0 = off; needs wordnet_dir", "share", ge=0, le=1),
+    ] = 0.0
+    wordnet_dir: Annotated[
+        str, _doc("folder with WordNet's files, e.g. /usr/share/wordnet; empty = no related words")
+    ] = ""
+    feedback_weight: Annotated[
+        float, _doc("how far a query's vector moves towards its best hits; 0 = off, 1 finds more", "share", ge=0, le=4)
+    ] = 0.0
+    similarity_weight: Annotated[float, _doc("what the match counts beside importance", "share", ge=0, le=1)] = 1.0
+    importance_weight: Annotated[float, _doc("what a memory's importance counts; 0 = off", "share", ge=0, le=1)] = 0.0
+    recency_factor: Annotated[
+        float, _doc("what a young memory's score is multiplied by; 1 = off", "times", ge=1, le=10)
+    ] = 1.0
+    recency_window_s: Annotated[float, _doc("age up to which a memory is young", "s", ge=0)] = 3600.0
+    duplicate_similarity: Annotated[
+        float,
+        _doc(
+            "cosine from which two memories are duplicates of each other, where a search folds them",
+            "cosine",
+            ge=0.5,
+            le=1,
+        ),
+    ] = 0.95
+
+
 class MemoryConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The memory of the workers together: caches, warm users and everything else that is resident."""
 
@@ -181,7 +284,6 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     metadata_bytes: Annotated[int, _doc("a memory's metadata as JSON", "bytes", ge=2)] = 16 * 1024
     metadata_depth: Annotated[int, _doc("nesting of the metadata", "levels", ge=1, le=64)] = 8
     user_id_bytes: Annotated[int, _doc("a user's id, UTF-8", "bytes", ge=1, le=2048)] = 256
-    line_bytes: Annotated[int, _doc("a line of an import", "bytes", ge=1024, le=64 * 1024 * 1024)] = 1024 * 1024
     batch_items: Annotated[int, _doc("memories in one batch, ids in one get", "items", ge=1, le=10_000)] = 1000
     page_items: Annotated[
         int, _doc("memories or users on one page, results of one search", "items", ge=1, le=10_000)
@@ -273,6 +375,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     postgres: PostgresConfig = PostgresConfig()
     embedding: EmbeddingConfig = EmbeddingConfig()
     cache: CacheConfig = CacheConfig()
+    search: SearchConfig = SearchConfig()
     index: IndexConfig = IndexConfig()
     memory: MemoryConfig = MemoryConfig()
     history: HistoryConfig = HistoryConfig()

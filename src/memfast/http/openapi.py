@@ -11,10 +11,11 @@ import msgspec
 
 from memfast import __version__
 from memfast.config import LimitsConfig
-from memfast.http.codec import JSON, MSGPACK, NDJSON
+from memfast.http.codec import JSON, MSGPACK
 from memfast.http.filter_schema import build_filter_schemas
 from memfast.http.routing import Route, Success
-from memfast.http.wire import BatchItem, NoParameters, PatchRequest, Problem, SearchAnswer, SearchFailed, SearchItem
+from memfast.http.wire import BatchItem, NoParameters, PatchItem, PatchRequest, Problem
+from memfast.http.wire_search import SearchAnswer, SearchFailed, SearchItem
 from memfast.service.limits import NAME_CHARS
 from memfast.service.tokens import TEXT_PATTERN
 
@@ -40,9 +41,20 @@ _PROBLEMS = _COMMON_PROBLEMS | {
     429: "too much is asked at once",
 }
 _BODILESS_STATUSES = frozenset({408, 413, 415, 507})
+_BOUNDED = (
+    "BatchItem",
+    "CreateRequest",
+    "DeleteBatchRequest",
+    "GetManyRequest",
+    "PatchItem",
+    "PatchRequest",
+    "SearchItem",
+    "SearchRequest",
+)
+"""Bodies with fields that are bounded by settings."""
+
 _PATH_PARAMETER = re.compile(r"{(\w+)}")
 _TAG = '(W/)?"[!#-~]*"'
-_LINES = {NDJSON.decode(): {"schema": {"type": "string"}}}
 _REFERENCE = "#/components/schemas/{name}"
 
 
@@ -53,10 +65,10 @@ def build_document(routes: Sequence[Route], limits: LimitsConfig) -> dict[str, A
         routes: everything that is served.
         limits: the configured bounds, which are part of the contract.
     """
-    types: list[Any] = [Problem, BatchItem, SearchItem, SearchFailed]
+    types: list[Any] = [Problem, BatchItem, PatchItem, SearchItem, SearchFailed]
     for route in routes:
         types.extend(kind for kind in (route.body, route.parameters) if kind is not None)
-        types.extend(answer.kind for answer in route.answers.values() if answer.kind not in {None, str})
+        types.extend(answer.kind for answer in route.answers.values() if answer.kind is not None)
     _, components = msgspec.json.schema_components(types, ref_template=_REFERENCE)
     components |= build_filter_schemas(limits, _REFERENCE)
     _tighten(components, limits)
@@ -93,8 +105,6 @@ def _operation(route: Route, components: dict[str, Any]) -> dict[str, Any]:
     }
     if route.body is not None:
         operation["requestBody"] = {"required": True, "content": _content(_schema(route.body))}
-    elif route.streams and route.method == "POST":
-        operation["requestBody"] = {"required": True, "content": _LINES}
     if route.public:
         operation["security"] = []
     refused = set(route.problems) | {
@@ -178,9 +188,7 @@ def _response(answer: Success) -> dict[str, Any]:
         headers["Memfast-Token"] = {"schema": {"type": "string"}}
         headers["Memfast-Version"] = {"schema": {"type": "string"}}
     response: dict[str, Any] = {"description": answer.text, "headers": headers}
-    if answer.media_type == NDJSON.decode():
-        response["content"] = _LINES
-    elif answer.kind is not None:
+    if answer.kind is not None:
         response["content"] = _content(_schema(answer.kind))
     return response
 
@@ -207,30 +215,38 @@ def _tighten(components: dict[str, Any], limits: LimitsConfig) -> None:
         "entities": {"maxItems": limits.entities, "items": _word(limits.entity_chars)},
         "ids": {"maxItems": limits.batch_items},
     }
-    for body in ("CreateRequest", "BatchItem", "PatchRequest", "GetManyRequest", "SearchRequest", "SearchItem"):
+    for body in _BOUNDED:
         for field, extra in bounds.items():
             for schema in _values(components[body]["properties"].get(field, {})):
                 schema.update(extra)
     for parameters in ("HistoryParameters", "ListParameters", "UsersParameters"):
         components[parameters]["properties"]["limit"]["maximum"] = limits.page_items
-    batch = components["BatchRequest"]["properties"]["memories"]
-    batch.update(items=_schema(BatchItem), maxItems=limits.batch_items)
+    for batch, item in (("BatchRequest", BatchItem), ("PatchBatchRequest", PatchItem)):
+        components[batch]["properties"]["memories"].update(items=_schema(item), maxItems=limits.batch_items)
     components["SearchBatchRequest"]["properties"]["searches"].update(items=_schema(SearchItem))
     alternatives = [_schema(SearchAnswer), _schema(SearchFailed)]
     components["SearchBatchAnswer"]["properties"]["results"]["items"] = {"anyOf": alternatives}
     for search in (components["SearchRequest"], components["SearchItem"]):
         search["properties"]["limit"]["maximum"] = limits.page_items
         search["properties"]["filter"]["anyOf"] = [{"$ref": _REFERENCE.format(name="Filter")}, {"type": "null"}]
-        search["oneOf"] = [
-            {"required": ["query"], "properties": {"query": {"type": "string"}, "embedding": {"type": "null"}}},
-            {
-                "required": ["embedding"],
-                "properties": {"embedding": {"not": {"type": "null"}}, "query": {"type": "null"}},
-            },
+        search["anyOf"] = [_WITH_TEXT, _WITH_VECTOR]
+        search["allOf"] = [
+            _where_mode(["lexical", "hybrid"], _WITH_TEXT),
+            _where_mode(["lexical"], {"properties": {"embedding": {"type": "null"}}}),
+            _where_mode(["vector"], {"not": {"allOf": [_WITH_TEXT, _WITH_VECTOR]}}),
         ]
     components[PatchRequest.__name__]["minProperties"] = 1
-    for answer in ("Memory", "SearchHit"):
+    components[PatchItem.__name__]["minProperties"] = 2
+    for answer in ("Memory", "Neighbor", "SearchHit"):
         components[answer]["properties"]["metadata"] = {"type": "object"}
+
+
+_WITH_TEXT = {"required": ["query"], "properties": {"query": {"type": "string"}}}
+_WITH_VECTOR = {"required": ["embedding"], "properties": {"embedding": {"not": {"type": "null"}}}}
+
+
+def _where_mode(modes: list[str], then: dict[str, Any]) -> dict[str, Any]:
+    return {"if": {"required": ["mode"], "properties": {"mode": {"enum": modes}}}, "then": then}
 
 
 def _word(chars: int) -> dict[str, Any]:

@@ -6,19 +6,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
-from msgspec import Raw
 
 from memfast.bootstrap import Services
-from memfast.errors import InvalidRequest, Rejected
+from memfast.errors import InvalidRequest
 from memfast.http.codec import BodyDecoder, encode
 from memfast.http.exchange import Exchange, Reply
-from memfast.http.problems import problem
 from memfast.http.routing import Route, Success
 from memfast.http.wire import (
-    BatchItem,
-    BatchRequest,
-    BatchResult,
-    BatchResults,
     CreateRequest,
     DeleteParameters,
     GetManyRequest,
@@ -31,21 +25,19 @@ from memfast.http.wire import (
     UserParameters,
 )
 from memfast.model import Memory, Outcome, Scope
-from memfast.search.encode import Form
 from memfast.service.answers import Answer, Target, derive_key
 from memfast.service.coherence import Epochs
 from memfast.service.freshness import Demand
 from memfast.service.recall import ListQuery
 from memfast.service.remember import Changes, Draft
 
-__all__ = ["ROUTES", "written_memory"]
+__all__ = ["ROUTES", "read_changes", "read_draft", "written_memory"]
 
 _create_body = BodyDecoder(CreateRequest)
-_batch_body = BodyDecoder(BatchRequest)
-_batch_item = BodyDecoder(BatchItem)
 _get_many_body = BodyDecoder(GetManyRequest)
 _patch_body = BodyDecoder(PatchRequest)
 
+_CHANGED_FIELDS = PatchRequest.__struct_fields__
 _DRAFT_FIELDS = tuple(field.name for field in msgspec.structs.fields(MemoryFields))
 
 
@@ -53,27 +45,9 @@ async def create(exchange: Exchange, services: Services) -> Reply:
     """Store one memory."""
     request = exchange.read(_create_body)
     scope = exchange.scope(services.limits.user_id(request.user_id, "$.user_id"))
-    outcome = await services.remember.create(scope, _draft(request, "$"), actor=exchange.principal.key_id)
+    outcome = await services.remember.create(scope, read_draft(request, "$"), actor=exchange.principal.key_id)
     told = ((b"memfast-status", str(outcome.status).encode()),)
     return written_memory(exchange, outcome, status=200 if outcome.status != "created" else 201, extra=told)
-
-
-async def create_batch(exchange: Exchange, services: Services) -> Reply:
-    """Store many memories in one transaction; an item that cannot be stored fails alone."""
-    request = exchange.read(_batch_body)
-    services.limits.items(len(request.memories), "$.memories")
-    form = exchange.form
-    drafts = [
-        _batch_draft(exchange, services, raw, position, request.user_id, form)
-        for position, raw in enumerate(request.memories)
-    ]
-    outcomes = await services.remember.create_many(drafts, actor=exchange.principal.key_id)
-    answer = BatchResults([_result(outcome, position) for position, outcome in enumerate(outcomes)])
-    scopes = {item[0].id for item in drafts if not isinstance(item, Rejected)}
-    version = max((outcome.scope_version for outcome in outcomes), default=0)
-    if len(scopes) != 1 or version == 0:  # a token speaks of one user, and of something that was written
-        return exchange.reply(answer)
-    return exchange.written(answer, version=version)
 
 
 async def get_many(exchange: Exchange, services: Services) -> Reply:
@@ -107,7 +81,7 @@ async def update(exchange: Exchange, services: Services, memory_id: str) -> Repl
     """Change fields of a memory."""
     scope = _scope(exchange, services, exchange.parameters(UserParameters))
     request = exchange.read(_patch_body)
-    changes = Changes(**{name: getattr(request, name) for name in request.__struct_fields__})
+    changes = read_changes(request)
     outcome = await services.remember.update(
         scope,
         exchange.path_id(memory_id),
@@ -187,38 +161,18 @@ def _filter(text: str | None) -> Any:
         raise InvalidRequest(f"filter: must be a filter as JSON: {error}", path="filter") from error
 
 
-def _draft(fields: MemoryFields, path: str) -> Draft:
+def read_draft(fields: MemoryFields, path: str) -> Draft:
+    """A memory as it was sent."""
     return Draft(**{name: getattr(fields, name) for name in _DRAFT_FIELDS}, path=path)
-
-
-def _batch_draft(
-    exchange: Exchange, services: Services, raw: Raw, position: int, user_id: str | None, form: Form
-) -> tuple[Scope, Draft] | Rejected:
-    path = f"$.memories[{position}]"
-    try:
-        item = _batch_item.decode(raw, form, root=path)
-        owner = item.user_id if item.user_id is not None else user_id
-        if owner is None:
-            raise InvalidRequest(f"{path}: needs a user_id, here or beside memories", path=f"{path}.user_id")
-        scope = exchange.scope(services.limits.user_id(owner, f"{path}.user_id"))
-        return scope, _draft(item, path)
-    except Rejected as refused:
-        return refused
-
-
-def _result(outcome: Outcome, position: int) -> BatchResult:
-    if outcome.refused is not None:
-        told = problem(outcome.refused)
-        if told.path == "$.id":  # the store does not know where the id stood
-            path = f"$.memories[{position}].id"
-            told = msgspec.structs.replace(told, path=path, detail=told.detail.replace("$.id", path, 1))
-        return BatchResult(id=outcome.id if outcome.id.int else None, status="error", problem=told)
-    status: Any = outcome.status
-    return BatchResult(id=outcome.id, status=status, version=outcome.version)
 
 
 def _etag(memory: Memory) -> tuple[tuple[bytes, bytes], ...]:
     return ((b"etag", b'"%d"' % memory.version),)
+
+
+def read_changes(fields: PatchRequest) -> Changes:
+    """Changes as they were sent."""
+    return Changes(**{name: getattr(fields, name) for name in _CHANGED_FIELDS})
 
 
 def written_memory(
@@ -252,16 +206,6 @@ ROUTES = (
             ),
         },
         problems=(409, 422),
-    ),
-    Route(
-        method="POST",
-        path="/v1/memories/batch",
-        endpoint=create_batch,
-        summary="Store many memories in one transaction",
-        group="memories",
-        body=BatchRequest,
-        answers={200: Success(BatchResults, "one result per item, in order", written=True)},
-        problems=(422,),
     ),
     Route(
         method="POST",

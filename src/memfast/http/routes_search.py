@@ -11,11 +11,12 @@ from memfast.http.codec import BodyDecoder
 from memfast.http.exchange import Exchange, Reply
 from memfast.http.problems import problem
 from memfast.http.routing import Route, Success
-from memfast.http.wire import Problem, SearchAnswer, SearchBatchAnswer, SearchBatchRequest, SearchItem, SearchRequest
+from memfast.http.wire import Problem
+from memfast.http.wire_search import SearchAnswer, SearchBatchAnswer, SearchBatchRequest, SearchItem, SearchRequest
 from memfast.service.answers import Answer
 from memfast.service.freshness import Demand
-from memfast.service.recall import Query
-from memfast.service.searches import Search
+from memfast.service.question import Boosts, Expansion, Query
+from memfast.service.searches import BatchedSearch
 
 __all__ = ["ROUTES"]
 
@@ -30,7 +31,7 @@ async def search(exchange: Exchange, services: Services) -> Reply:
     scope = exchange.scope(services.limits.user_id(request.user_id, "$.user_id"))
     query, form = _query(request), exchange.answer_form
     demand = exchange.demand(request.min_version, request.consistency)
-    found = await services.freshness.read(scope.id, demand, lambda: services.recall.search(scope, query, form))
+    found = await services.freshness.read(scope.id, demand, lambda: services.search.find(scope, query, form))
     return exchange.answered(*found)
 
 
@@ -46,20 +47,22 @@ async def search_batch(exchange: Exchange, services: Services) -> Reply:
 
 
 def _query(request: SearchRequest) -> Query:
+    fields = {name: getattr(request, name) for name in _SAME}
+    boosts, expansion = request.boosts, request.expansion
     return Query(
         text=request.query,
-        embedding=request.embedding,
-        limit=request.limit,
-        min_score=request.min_score,
-        filter=request.filter,
-        tags=request.tags,
-        tags_mode=request.tags_mode,
+        boosts=None if boosts is None else Boosts(**msgspec.structs.asdict(boosts)),
+        expansion=None if expansion is None else Expansion(**msgspec.structs.asdict(expansion)),
+        **fields,
     )
+
+
+_SAME = tuple(set(Query.__struct_fields__) & set(SearchRequest.__struct_fields__) - {"boosts", "expansion"})
 
 
 def _batch_item_of(
     exchange: Exchange, services: Services, raw: Raw, position: int, batch: SearchBatchRequest
-) -> Search | Rejected:
+) -> BatchedSearch | Rejected:
     path = f"$.searches[{position}]"
     try:
         item = _batch_item.decode(raw, exchange.form, root=path)
@@ -70,7 +73,7 @@ def _batch_item_of(
         demand = exchange.demand(item.min_version or batch.min_version, item.consistency or batch.consistency)
         if demand is not None and item.min_version is None and owner != batch.user_id:
             demand = Demand(None, strong=True) if demand.strong else None  # a token speaks of one user
-        return Search(scope, _query(item), demand)
+        return BatchedSearch(scope, _query(item), demand)
     except Rejected as refused:
         return refused
 

@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from memfast.http.exchange import Reply, StreamReply
+from memfast.http.exchange import Reply
 from memfast.http.wire import NoParameters
 
 __all__ = ["Endpoint", "Route", "Success"]
 
-Endpoint = Callable[..., Awaitable[Reply | StreamReply]]
+Endpoint = Callable[..., Awaitable[Reply]]
 
 
 class Success(Struct, frozen=True):
@@ -32,8 +32,7 @@ class Route(Struct, frozen=True, kw_only=True):
     """A method and a path, the coroutine behind them, and their contract.
 
     `endpoint(exchange, services, **path_parameters)` gives the reply. `problems` are the statuses it may refuse with,
-    beside those that every route has. `reads` = a POST that only reads; it has the time of a read. `streams` = its body
-    or its answer is a stream of lines: there is no bound on its size, and its time is bounded part by part.
+    beside those that every route has. `reads` = a POST that only reads; it has the time of a read.
     """
 
     method: Literal["GET", "POST", "PATCH", "DELETE"]
@@ -47,4 +46,3 @@ class Route(Struct, frozen=True, kw_only=True):
     problems: tuple[int, ...] = ()
     public: bool = False
     reads: bool = False
-    streams: bool = False

@@ -8,7 +8,6 @@ from uuid import UUID
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from memfast.filters import TagsMode
 from memfast.model import HistoryEvent, Memory, OnConflict, PoolSnapshot, StoreHealth, User
 from memfast.resilience.breaker import BreakerSnapshot
 from memfast.service.tokens import TEXT_PATTERN
@@ -22,33 +21,25 @@ __all__ = [
     "CacheLayer",
     "Cleared",
     "CreateRequest",
+    "DeleteBatchRequest",
     "DeleteParameters",
-    "ExportParameters",
     "GetManyRequest",
     "HealthAnswer",
     "HistoryAnswer",
     "HistoryParameters",
-    "ImportAnswer",
-    "ImportParameters",
-    "ImportProblem",
     "InvalidateRequest",
     "ListParameters",
     "Live",
     "MemoriesFound",
     "MemoriesPage",
+    "PatchBatchRequest",
+    "PatchItem",
     "PatchRequest",
     "PressureCounters",
     "Problem",
     "ReadParameters",
     "Ready",
     "Receipt",
-    "SearchAnswer",
-    "SearchBatchAnswer",
-    "SearchBatchRequest",
-    "SearchFailed",
-    "SearchHit",
-    "SearchItem",
-    "SearchRequest",
     "UserParameters",
     "UsersAnswer",
     "UsersParameters",
@@ -150,22 +141,27 @@ class PatchRequest(Incoming, kw_only=True):
     embedding: Embedding | UnsetType = UNSET
 
 
-class SearchRequest(Incoming, kw_only=True):
-    """Find memories by a text or a vector; exactly one of them."""
+class PatchItem(PatchRequest, kw_only=True):
+    """Changes to one memory of a batch; its `user_id` wins over the batch's, `version` is the one it must have."""
+
+    id: UUID
+    user_id: UserId | None = None
+    version: Annotated[int, Meta(ge=1)] | None = None
+
+
+class PatchBatchRequest(Incoming, kw_only=True):
+    """Change many memories in one transaction."""
+
+    memories: Annotated[list[Raw], Meta(min_length=1)]
+    user_id: UserId | None = None
+
+
+class DeleteBatchRequest(Incoming, kw_only=True):
+    """Delete many memories of a user in one transaction; `purge` erases them from history too."""
 
     user_id: UserId
-    query: Annotated[str, Meta(min_length=1)] | None = None
-    embedding: Embedding | None = None
-    limit: Limit = 10
-    mode: Literal["vector"] = "vector"
-    min_score: Annotated[float, Meta(ge=0, le=1)] = 0.0
-    filter: dict[str, Any] | None = None
-    tags: Annotated[list[str], Meta(description="memories with these tags, as tags_mode says")] = []
-    tags_mode: Annotated[
-        TagsMode, Meta(description="any or all of the tags; only the strict modes leave out memories without tags")
-    ] = "any"
-    min_version: MinVersion | None = None
-    consistency: Consistency | None = None
+    ids: Annotated[list[UUID], Meta(min_length=1)]
+    purge: bool = False
 
 
 class UserParameters(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -215,29 +211,6 @@ class UsersParameters(Struct, kw_only=True, forbid_unknown_fields=True):
     cursor: str | None = None
 
 
-class ExportParameters(Struct, kw_only=True, forbid_unknown_fields=True):
-    """Parameters of an export; without a user it has the whole namespace."""
-
-    user_id: UserId | None = None
-
-
-class ImportParameters(Struct, kw_only=True, forbid_unknown_fields=True):
-    """Parameters of an import."""
-
-    on_error: Annotated[
-        Literal["continue", "stop"],
-        Meta(description="go on after a line that cannot be taken in, or leave out the rest"),
-    ] = "continue"
-    on_conflict: Annotated[
-        OnConflict, Meta(description="what happens to a memory whose id the user has, with other content")
-    ] = "error"
-    form: Annotated[
-        Literal["auto", "memfast", "mem0"], Meta(description="whose lines they are; auto = as the first one looks")
-    ] = "auto"
-    user_id: Annotated[str, Meta(min_length=1, description="whose lines those are that name no user")] | None = None
-    part: Annotated[bool, Meta(description="these are some lines of a file, so that no trailer is missed")] = False
-
-
 class NoParameters(Struct, forbid_unknown_fields=True):
     """A route without parameters."""
 
@@ -257,7 +230,7 @@ class BatchResult(Struct, kw_only=True, omit_defaults=True):
     """What became of one item."""
 
     id: UUID | None
-    status: Literal["created", "updated", "duplicate", "error"]
+    status: Literal["created", "updated", "duplicate", "deleted", "error"]
     version: int | None = None
     problem: Problem | None = None
 
@@ -266,34 +239,6 @@ class BatchResults(Struct):
     """One result per item, in their order."""
 
     results: list[BatchResult]
-
-
-class ImportProblem(Struct):
-    """Why a line, counted from 1, was not taken in."""
-
-    line: int
-    problem: Problem
-
-
-class ImportAnswer(Struct, kw_only=True):
-    """What became of the lines of an import.
-
-    `created`, `updated` and `duplicate` count memories, deleted ones included; `skipped` what had already expired,
-    history of memories that were not new, and what was left out after `stopped_at`. `complete` is null where no trailer
-    was to be expected; `problems` names the first hundred errors.
-    """
-
-    lines: int
-    created: int
-    updated: int
-    duplicate: int
-    history: int
-    skipped: int
-    errors: int
-    embedded: int
-    complete: bool | None
-    stopped_at: int | None
-    problems: list[ImportProblem]
 
 
 class MemoriesFound(Struct):
@@ -317,47 +262,6 @@ class HistoryAnswer(Struct):
     events: list[HistoryEvent]
     next_cursor: str | None
     has_more: bool
-
-
-class SearchHit(Memory, frozen=True, kw_only=True):
-    """A memory and its score from 0 to 1."""
-
-    score: float
-
-
-class SearchAnswer(Struct):
-    """Hits by falling score, and the version of the user's memories that they were found in."""
-
-    results: list[SearchHit]
-    version: int
-    degraded: list[str]
-
-
-class SearchItem(SearchRequest, kw_only=True):
-    """One search of a batch; its `user_id` wins over the batch's."""
-
-    user_id: UserId | None = None  # type: ignore[assignment]
-
-
-class SearchBatchRequest(Incoming, kw_only=True):
-    """Several searches, each for itself. `min_version` is of those of the batch's `user_id`, `consistency` of all."""
-
-    searches: Annotated[list[Raw], Meta(min_length=1, max_length=20)]
-    user_id: UserId | None = None
-    min_version: MinVersion | None = None
-    consistency: Consistency | None = None
-
-
-class SearchFailed(Struct):
-    """A search of a batch that could not be answered."""
-
-    problem: Problem
-
-
-class SearchBatchAnswer(Struct):
-    """For each search, in order, what it found or why it failed."""
-
-    results: list[dict[str, Any]]  # SearchAnswer or SearchFailed: two structs without a tag make no union
 
 
 class UsersAnswer(Struct):

@@ -281,7 +281,7 @@ class Block:
 
     def take(self, rows: Rows) -> Block:
         """These rows in this order, packed, without the int8 image."""
-        wide, codes = self.wide[:, rows], self.codes[:, rows]
+        wide, codes = self.wide.take(rows, axis=1), self.codes.take(rows, axis=1)
         fragments = b"".join(self.fragments_of(rows.tolist()))
         _set_bounds(wide, FRAGMENT, wide[FRAGMENT_END] - wide[FRAGMENT])
         tags = _gathered(self.tags, codes[TAGS], codes[TAGS_END])

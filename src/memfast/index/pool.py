@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
+from memfast.config import Language
 from memfast.errors import CommandFailed
 from memfast.index.shard import Shard as FlatShard
 from memfast.index.shard import ShardIdentity
@@ -43,7 +45,9 @@ class ShardPool:
         dimensions: length of a vector.
         admit_window_s: a scope that misses twice within it is worth loading; one that turned out to be larger than
             all room is not tried again before it is over.
+        language: of the words by which memories are found.
         int8: whether shards of many memories keep an int8 image of their vectors.
+        disk_reserve_bytes: free disk space that saving a shard must leave.
     """
 
     def __init__(
@@ -55,7 +59,9 @@ class ShardPool:
         generation: int,
         dimensions: int,
         admit_window_s: float,
+        language: Language = "english",
         int8: bool = True,
+        disk_reserve_bytes: int = 0,
     ) -> None:
         self._capacity_bytes = capacity_bytes
         self._snapshots = snapshots
@@ -63,7 +69,9 @@ class ShardPool:
         self._generation = generation
         self._dimensions = dimensions
         self._admit_window_s = admit_window_s
+        self._language = language
         self._int8 = int8
+        self._disk_reserve_bytes = disk_reserve_bytes
         self._held: OrderedDict[UUID, tuple[Shard, int]] = OrderedDict()
         self._missed_s: OrderedDict[UUID, float] = OrderedDict()
         self._too_large_s: OrderedDict[UUID, float] = OrderedDict()
@@ -79,12 +87,13 @@ class ShardPool:
             identity=identity,
             version=snapshot.version,
             purged_to=snapshot.purged_to,
+            language=self._language,
             int8=self._int8,
         )
 
     def restore(self, scope: Scope) -> Shard | None:
         """See `ports.Shards.restore`."""
-        return load(self._path(scope.id), self._identity(scope.id), int8=self._int8)
+        return load(self._path(scope.id), self._identity(scope.id), language=self._language, int8=self._int8)
 
     def save(self, scope: Scope, shard: Shard) -> int:
         """See `ports.Shards.save`."""
@@ -93,6 +102,10 @@ class ShardPool:
         path = self._path(scope.id)
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            room_bytes = shutil.disk_usage(path.parent).free - self._disk_reserve_bytes
+            if self._disk_reserve_bytes and shard.nbytes > room_bytes:
+                reason = "it would leave less of the disk than postgres.disk_reserve_mb"
+                raise CommandFailed(f"the snapshot {path} is not written: {reason}")
             save(shard, path)
             return path.stat().st_size
         except OSError as error:

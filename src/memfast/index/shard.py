@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memfast import kernels
+from memfast.config import Language
 from memfast.filters import Filter
 from memfast.index.block import (
     EXPIRES,
@@ -41,9 +42,13 @@ from memfast.index.block import (
     encode_fragment,
     ids_of,
 )
-from memfast.index.filters import passing
 from memfast.index.hnsw import FLAT_LIMIT, MISSING_REASON, Graph, search_graph
+from memfast.index.legs import Legs
+from memfast.index.postings import Inverted, Postings
+from memfast.index.rows import order_by_run
+from memfast.index.totals import Total, total_of
 from memfast.model import Delta, Memory
+from memfast.search.words import Words, words_of
 
 __all__ = ["Hits", "Shard", "ShardIdentity"]
 
@@ -94,7 +99,7 @@ class Hits(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Shard:
+class Shard(Legs):
     """One scope at one version; made by `build`, advanced by `apply`.
 
     Attributes:
@@ -108,6 +113,10 @@ class Shard:
         tail_live: bool (len(tail),).
         terms: the codes of kinds, agents, runs, tags and entities.
         encode: makes a memory's fragment. Filters on metadata and source read those fields of its JSON.
+        words: makes a memory's terms.
+        postings: which rows have which of them.
+        by_run: int32 (len(base),), the rows of the base by (run, created_at, id).
+        total: the sum of the live rows' vectors.
         next_expiry_us: no live row expires before; microseconds since 1970.
         int8: whether a base of many rows keeps an int8 image.
         graph: over the base, or None.
@@ -123,6 +132,10 @@ class Shard:
     tail_live: Mask
     terms: Terms
     encode: Encode
+    words: Words
+    postings: Postings
+    by_run: NDArray[np.int32]
+    total: Total
     next_expiry_us: int
     vector_arena: Arena = field(repr=False)
     fragment_arena: Arena = field(repr=False)
@@ -139,6 +152,7 @@ class Shard:
         version: int,
         purged_to: int = 0,
         encode: Encode = encode_fragment,
+        language: Language = "english",
         int8: bool = True,
     ) -> Self:
         """A shard of all live memories of a scope, read in one snapshot.
@@ -151,6 +165,7 @@ class Shard:
             version: the scope's version in the snapshot.
             purged_to: the scope's tombstones up to this version are gone.
             encode: makes a memory's fragment.
+            language: of the terms, one of `search.words.LANGUAGES`.
             int8: whether a base of many rows keeps an int8 image.
 
         Raises:
@@ -169,8 +184,19 @@ class Shard:
             raise ValueError("two memories have the same id; a shard is built from each live memory once")
         if base.wide[VERSION].max(initial=0) > version:
             raise ValueError(f"a memory is newer than the version {version} of its scope; read both in one snapshot")
+        words = words_of(language)
         return cls.of_base(
-            base, terms, identity=identity, version=version, purged_to=purged_to, encode=encode, int8=int8
+            base,
+            terms,
+            Inverted.of(map(words.of_memory, memories)),
+            order_by_run(base),
+            total_of(base.vectors),
+            identity=identity,
+            version=version,
+            purged_to=purged_to,
+            encode=encode,
+            words=words,
+            int8=int8,
         )
 
     @classmethod
@@ -178,11 +204,15 @@ class Shard:
         cls,
         base: Block,
         terms: Terms,
+        inverted: Inverted,
+        by_run: NDArray[np.int32],
+        total: Total,
         *,
         identity: ShardIdentity,
         version: int,
         purged_to: int,
         encode: Encode,
+        words: Words,
         int8: bool,
     ) -> Self:
         """A shard of finished rows in ascending order of id; their int8 image is made or dropped where it must be."""
@@ -198,6 +228,10 @@ class Shard:
             tail_live=np.empty(0, np.bool_),
             terms=terms,
             encode=encode,
+            words=words,
+            postings=Postings.of_base(inverted),
+            by_run=by_run,
+            total=total,
             next_expiry_us=int(base.wide[EXPIRES].min(initial=NEVER_US)),
             vector_arena=Arena(tail.vectors, 0),
             fragment_arena=Arena(tail.fragments, 0),
@@ -216,7 +250,8 @@ class Shard:
         tail = self.tail.nbytes - self.tail.vectors.nbytes - self.tail.fragments.nbytes
         live = self.tail_live.nbytes + (0 if self.base_live is None else self.base_live.nbytes)
         graph = 0 if self.graph is None else self.graph.nbytes
-        return self.base.nbytes + tail + live + tail_vectors.nbytes + tail_fragments.nbytes + self.terms.nbytes + graph
+        terms = self.terms.nbytes + self.postings.nbytes + self.by_run.nbytes
+        return self.base.nbytes + tail + live + tail_vectors.nbytes + tail_fragments.nbytes + terms + graph
 
     @property
     def worn(self) -> int:
@@ -262,11 +297,7 @@ class Shard:
         Raises:
             ValueError: a vector of another shape, dtype or layout, or `k` is negative.
         """
-        if where is None and now_us < self.next_expiry_us:
-            base_mask, tail_mask = self.base_live, self.tail_live
-        else:
-            base_mask = self._mask(self.base, self.base_live, now_us, where)
-            tail_mask = self._mask(self.tail, self.tail_live, now_us, where)
+        base_mask, tail_mask = self.masks(now_us, where)
         base_rows, base_scores = self._search_base(vector, k, base_mask)
         rows: list[int] = base_rows.tolist()
         scores: list[float] = base_scores.tolist()
@@ -280,22 +311,6 @@ class Shard:
             scores = [score for score in scores if score >= min_score]
             del rows[len(scores) :]
         return Hits(self, rows, scores)
-
-    def get(self, target: UUID, *, now_us: int) -> bytes | None:
-        """The fragment of a live memory, or None."""
-        wanted = ids_of([target.bytes])
-        row = int(self._base_rows(wanted)[0])
-        block = self.base
-        if row < 0:
-            block, row = self.tail, int(self._tail_rows(wanted)[0])
-        if row < 0 or block.wide[EXPIRES, row] <= now_us:
-            return None
-        return bytes(block.fragment(row))
-
-    def id_bytes(self, row: int) -> bytes:
-        """The id of a row that a search gave, 16 bytes."""
-        size = len(self.base)
-        return self.base.id_bytes(row) if row < size else self.tail.id_bytes(row - size)
 
     def apply(self, delta: Delta) -> Self | None:
         """The shard at the delta's version, or None where the delta does not reach down to this one: load anew.
@@ -327,7 +342,7 @@ class Shard:
         if len(set(block.ids.tolist())) < len(memories):
             raise ValueError("a delta holds two live rows of one memory; read it in one snapshot")
         killed = ids_of([*{*gone, *(memory.id.bytes for memory in memories)}])
-        shard = self._advanced(block, killed, delta)
+        shard = self._advanced(block, [self.words.of_memory(memory) for memory in memories], killed, delta)
         worn_out = shard.graph is None and shard.worn > WORN_OUT_FACTOR * shard.worn_limit
         return shard.packed() if worn_out else shard
 
@@ -345,14 +360,19 @@ class Shard:
     def packed(self) -> Self:
         """The same state with all live rows in the base, no room wasted and no graph."""
         terms = Terms()
-        base = self._both().take(self._live_rows()).recoded(self.terms, terms)
+        rows = self._live_rows()
+        base = self._both().take(rows).recoded(self.terms, terms)
         return self.of_base(
             base,
             terms,
+            self.postings.packed(rows),
+            order_by_run(base),
+            self.total,
             identity=self.identity,
             version=self.version,
             purged_to=self.purged_to,
             encode=self.encode,
+            words=self.words,
             int8=self.int8,
         )
 
@@ -363,12 +383,6 @@ class Shard:
                 return found
         return kernels.search_rows(self.base.vectors, vector, k, mask=mask, quantised=self.base.quantised)
 
-    def _mask(self, block: Block, live: Mask | None, now_us: int, where: Filter | None) -> Mask:
-        mask: Mask = block.wide[EXPIRES] > now_us
-        if live is not None:
-            mask &= live
-        return mask if where is None else passing(where, block, self.terms, mask)
-
     def _best_first(self, rows: list[int], scores: list[float]) -> list[int]:
         """The places of hits by (score descending, id ascending). Ids are looked at only where scores are equal."""
         places = range(len(rows))
@@ -376,33 +390,10 @@ class Shard:
             return sorted(places, key=scores.__getitem__, reverse=True)
         return sorted(places, key=lambda place: (-scores[place], self.id_bytes(rows[place])))
 
-    def _base_rows(self, wanted: Ids) -> Rows:
-        """The live rows of the base with these ids, -1 where there is none."""
-        size = len(self.base)
-        if not size:
-            return np.full(len(wanted), -1)
-        rows = np.minimum(np.searchsorted(self.base.ids, wanted), size - 1)
-        found = self.base.ids[rows] == wanted
-        if self.base_live is not None:
-            found &= self.base_live[rows]
-        return np.where(found, rows, -1)
-
-    def _tail_rows(self, wanted: Ids) -> Rows:
-        """The live rows of the tail with these ids, -1 where there is none."""
-        live = np.flatnonzero(self.tail_live)
-        if not len(live):
-            return np.full(len(wanted), -1)
-        if len(wanted) == 1:  # the common write: a comparison is cheaper than a sort
-            place = np.flatnonzero(self.tail.ids[live] == wanted)
-            return live[place] if len(place) else np.full(1, -1)
-        ids = self.tail.ids[live]
-        order = np.argsort(ids)
-        places = order[np.minimum(np.searchsorted(ids, wanted, sorter=order), len(live) - 1)]
-        return np.where(ids[places] == wanted, live[places], -1)
-
-    def _advanced(self, block: Block, killed: Ids, delta: Delta) -> Self:
-        base_rows, tail_rows = self._base_rows(killed), self._tail_rows(killed)
+    def _advanced(self, block: Block, added: Sequence[Sequence[str]], killed: Ids, delta: Delta) -> Self:
+        base_rows, tail_rows = self.base_rows(killed), self.tail_rows(killed)
         base_rows, tail_rows = base_rows[base_rows >= 0], tail_rows[tail_rows >= 0]
+        dead = np.concatenate((base_rows, tail_rows + len(self.base)))
         base_live = self.base_live
         if len(base_rows):
             base_live = np.ones(len(self.base), np.bool_) if base_live is None else base_live.copy()
@@ -426,6 +417,10 @@ class Shard:
             tail_live=tail_live,
             terms=self.terms,
             encode=self.encode,
+            words=self.words,
+            postings=self.postings.advanced(added, base_rows, tail_rows),
+            by_run=self.by_run,
+            total=self.total + total_of(block.vectors) - total_of(self.vectors_of(dead)),
             next_expiry_us=min(self.next_expiry_us, int(block.wide[EXPIRES].min(initial=NEVER_US))),
             vector_arena=vectors,
             fragment_arena=fragments,

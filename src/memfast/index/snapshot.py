@@ -4,7 +4,7 @@
 magic 8 | format 4 | header bytes 4 | header crc 4 | header (msgpack) | sections
 ```
 Numbers are little-endian; the sections, and each within them, begin at multiples of 64 bytes. The header names whose
-shard it is, at which version, how fragments are made, and for each section its place, its length and its CRC-32.
+shard it is, at which version, how fragments and terms are made, and each section's place, length and CRC-32.
 CRC-32 finds every change of up to 32 bits in a row and misses one in four billion of the others; the kernel takes it as
 fast as memory gives bytes, where BLAKE2b takes 0.75 GB/s. It guards against torn and worn files, not against whoever
 may write into the directory.
@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memfast import kernels
+from memfast.config import Language
 from memfast.index.block import (
     AGENT,
     ENTITIES,
@@ -47,15 +48,17 @@ from memfast.index.block import (
     Terms,
     encode_fragment,
 )
+from memfast.index.postings import Inverted
 from memfast.index.shard import Shard, ShardIdentity
 from memfast.model import Memory
+from memfast.search.words import Words, words_of
 
 __all__ = ["FORMAT", "load", "save"]
 
 _log = logging.getLogger("memfast.index")
 
 MAGIC = b"memfast\x01"
-FORMAT = 1
+FORMAT = 2
 """Raised with every change of the layout; other formats are not read."""
 ALIGNMENT = 64
 
@@ -69,6 +72,15 @@ _ARRAYS = (
     ("tags", "<i4"),
     ("entities", "<i4"),
 )
+_INVERTED = (
+    ("term_keys", "<u8"),
+    ("term_starts", "<i4"),
+    ("term_rows", "<i4"),
+    ("term_counts", "u1"),
+    ("term_lengths", "<i4"),
+)
+_BY_RUN = ("by_run", "<i4")
+_TOTAL = ("vector_total", "<i8")
 _IMAGE = (("image_codes", "i1"), ("image_scale", "<f4"), ("image_residual_norm", "<f4"))
 
 
@@ -86,6 +98,7 @@ class _Section(msgspec.Struct, frozen=True, array_like=True):
 class _Header(msgspec.Struct, frozen=True):
     identity: ShardIdentity
     sample: bytes
+    words: str
     version: int
     purged_to: int
     rows: int
@@ -116,13 +129,21 @@ def save(shard: Shard, path: Path) -> None:
     _sync_directory(path.parent)
 
 
-def load(path: Path, identity: ShardIdentity, *, encode: Encode = encode_fragment, int8: bool = True) -> Shard | None:
+def load(
+    path: Path,
+    identity: ShardIdentity,
+    *,
+    encode: Encode = encode_fragment,
+    language: Language = "english",
+    int8: bool = True,
+) -> Shard | None:
     """Map a shard from a file; its rows are read in place and shared with whoever else maps it.
 
     Args:
         path: what `save` wrote.
         identity: whose shard it must be.
         encode: makes the fragments of later rows; it must make them as those of the file were made.
+        language: as in `Shard.build`; the file's terms must be of it, and made as this release makes them.
         int8: as in `Shard.build`; the file may hold an image or not.
 
     Returns:
@@ -132,7 +153,7 @@ def load(path: Path, identity: ShardIdentity, *, encode: Encode = encode_fragmen
     try:
         with path.open("rb") as file:
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return _read(memoryview(content), identity, encode, int8=int8)
+        return _read(memoryview(content), identity, encode, words_of(language), int8=int8)
     except FileNotFoundError:
         _log.debug("there is no snapshot %s", path)
     except (OSError, ValueError, msgspec.DecodeError, _Damaged) as error:
@@ -160,16 +181,21 @@ _SAMPLE = Memory(
 """Its fragment tells whether a file was written by a release that made fragments as this one does."""
 
 
-def _arrays(base: Block) -> dict[str, NDArray[Any]]:
-    arrays = {name: getattr(base, name) for name, _ in _ARRAYS}
+def _arrays(shard: Shard) -> dict[str, NDArray[Any]]:
+    base = shard.base
+    inverted: tuple[NDArray[Any], ...] = shard.postings.base
+    arrays: dict[str, NDArray[Any]] = {name: getattr(base, name) for name, _ in _ARRAYS}
+    arrays |= {name: array for (name, _), array in zip(_INVERTED, inverted, strict=True)}
+    arrays |= {_BY_RUN[0]: shard.by_run, _TOTAL[0]: shard.total}
     if base.quantised is not None:
-        arrays |= {name: array for (name, _), array in zip(_IMAGE, base.quantised, strict=True)}
+        image: tuple[NDArray[Any], ...] = base.quantised
+        arrays |= {name: array for (name, _), array in zip(_IMAGE, image, strict=True)}
     return arrays
 
 
 def _pieces(shard: Shard) -> Iterator[bytes | memoryview]:
     """What a file consists of, in its order."""
-    parts = {name: array.reshape(-1).view(np.uint8).data for name, array in _arrays(shard.base).items()}
+    parts = {name: array.reshape(-1).view(np.uint8).data for name, array in _arrays(shard).items()}
     parts["terms"] = memoryview(msgspec.msgpack.encode(list(shard.terms)))
     sections, offset = [], 0
     for name, data in parts.items():
@@ -177,7 +203,15 @@ def _pieces(shard: Shard) -> Iterator[bytes | memoryview]:
         sections.append(_Section(name, offset, len(data), kernels.crc32(data)))
         offset += len(data)
     header = msgspec.msgpack.encode(
-        _Header(shard.identity, shard.encode(_SAMPLE), shard.version, shard.purged_to, len(shard.base), sections)
+        _Header(
+            identity=shard.identity,
+            sample=shard.encode(_SAMPLE),
+            words=shard.words.name,
+            version=shard.version,
+            purged_to=shard.purged_to,
+            rows=len(shard.base),
+            sections=sections,
+        )
     )
     prefix = _PREFIX.pack(MAGIC, FORMAT, len(header), kernels.crc32(header))
     written = len(prefix) + len(header)
@@ -201,23 +235,35 @@ def _sync_directory(directory: Path) -> None:
         os.close(handle)
 
 
-def _read(content: memoryview, identity: ShardIdentity, encode: Encode, *, int8: bool) -> Shard:
+def _read(content: memoryview, identity: ShardIdentity, encode: Encode, words: Words, *, int8: bool) -> Shard:
     header, start = _read_header(content)
     if header.identity != identity:
         raise _Damaged(f"it is of {header.identity}, wanted is {identity}")
     if header.sample != encode(_SAMPLE):
         raise _Damaged("its memories are written as another release writes them")
+    if header.words != words.name:
+        raise _Damaged(f"its terms are those of {header.words}, wanted are those of {words.name}")
     sections = _read_sections(content, header, start)
     terms = Terms(msgspec.msgpack.decode(sections["terms"], type=list[str]))
     base = _block(sections, header.rows, identity.dimensions)
     _check(base, terms, header)
+    inverted = Inverted(*(np.frombuffer(sections[name], kind) for name, kind in _INVERTED))
+    by_run = np.frombuffer(sections[_BY_RUN[0]], _BY_RUN[1])
+    _check_terms(inverted, by_run, header.rows)
+    total = np.frombuffer(sections[_TOTAL[0]], _TOTAL[1])
+    if len(total) != identity.dimensions:
+        raise _Damaged(f"the sum of its vectors has {len(total)} numbers, not {identity.dimensions}")
     return Shard.of_base(
         base,
         terms,
+        inverted,
+        by_run,
+        total,
         identity=identity,
         version=header.version,
         purged_to=header.purged_to,
         encode=encode,
+        words=words,
         int8=int8,
     )
 
@@ -249,7 +295,7 @@ def _read_sections(content: memoryview, header: _Header, start: int) -> dict[str
         sections[section.name] = data
     if end != len(content):
         raise _Damaged(f"it has {len(content)} bytes, not {end}")
-    names = {"terms", *(name for name, _ in _ARRAYS)}
+    names = {"terms", *(name for name, _ in (*_ARRAYS, *_INVERTED, _BY_RUN, _TOTAL))}
     if sections.keys() not in (names, names | {name for name, _ in _IMAGE}):
         raise _Damaged(f"it has the sections {sorted(sections)}")
     return sections
@@ -293,3 +339,17 @@ def _check(base: Block, terms: Terms, header: _Header) -> None:
     ):
         if codes.min(initial=0) < lowest or codes.max(initial=-1) >= len(terms):
             raise _Damaged("a row has an unknown term")
+
+
+def _check_terms(inverted: Inverted, by_run: NDArray[np.int32], rows: int) -> None:
+    """Raise unless a search by terms, or for neighbours, can read no row wrong."""
+    keys, starts, holders, counts, lengths = inverted
+    if len(lengths) != rows or len(by_run) != rows or len(starts) != len(keys) + 1 or len(counts) != len(holders):
+        raise _Damaged("its terms do not fit its rows")
+    if (keys[1:] <= keys[:-1]).any() or (starts[1:] < starts[:-1]).any() or (starts[0], starts[-1]) != (0, len(counts)):
+        raise _Damaged("its terms are not in order")
+    for numbers in (holders, by_run):
+        if numbers.min(initial=0) < 0 or numbers.max(initial=-1) >= rows:
+            raise _Damaged("a term is in an unknown row")
+    if lengths.min(initial=0) < 0:
+        raise _Damaged("a row has less than no terms")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -13,7 +13,7 @@ from memfast import kernels
 from memfast.model import Memory
 from memfast.ports import FragmentTable
 
-__all__ = ["Form", "encode_fragment", "encode_rows", "encode_search", "fragment_version", "recode"]
+__all__ = ["Form", "encode_detailed", "encode_fragment", "encode_rows", "encode_search", "fragment_version", "recode"]
 
 Form = Literal["json", "msgpack"]
 _NO_ROWS: FragmentTable = np.empty((2, 0), np.int64), np.empty(0, np.uint8)
@@ -61,6 +61,39 @@ def encode_rows(
         return b'{"results":[],"version":%d,"degraded":[]}' % version
     hits = kernels.join_rows(blocks, rows, _encode(scores)[1:-1], b',"score":', b"},")
     return b'{"results":[%b],"version":%d,"degraded":[]}' % (hits[:-1], version)
+
+
+def encode_detailed(
+    hits: Sequence[bytes | memoryview],
+    scores: Sequence[float],
+    version: int,
+    *,
+    explained: Sequence[dict[str, Any]] | None,
+    beside: Sequence[Sequence[tuple[int, bytes | memoryview]]] | None,
+    about: dict[str, Any] | None,
+    degraded: Sequence[str] = (),
+) -> bytes:
+    """The JSON of a search's answer that says more than its hits and scores.
+
+    Args:
+        hits: their fragments, by falling score.
+        scores: their scores.
+        version: the scope's version in the snapshot.
+        explained: of each hit, where its score comes from.
+        beside: of each hit, the distance and the fragment of every memory that stands beside it.
+        about: what is said of the search as a whole.
+        degraded: legs that were left out.
+    """
+    parts = []
+    for number, (fragment, score) in enumerate(zip(hits, scores, strict=True)):
+        told = b'%b,"score":%b' % (bytes(fragment), _encode(score))
+        if explained is not None:
+            told += b',"scores":' + _encode(explained[number])
+        if beside is not None:
+            told += b',"neighbors":[%b]' % b",".join(b'%b,"distance":%d}' % (bytes(f), d) for d, f in beside[number])
+        parts.append(told + b"}")
+    end = b"" if about is None else b',"explain":' + _encode(about)
+    return b'{"results":[%b],"version":%d,"degraded":%b%b}' % (b",".join(parts), version, _encode(degraded), end)
 
 
 def recode(body: bytes, form: Form) -> bytes:

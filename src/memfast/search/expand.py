@@ -15,7 +15,9 @@ import numpy as np
 from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
-__all__ = ["ExpansionSettings", "expand", "feedback"]
+from memfast.search.words import Words
+
+__all__ = ["ExpansionSettings", "Thesaurus", "expand", "feedback"]
 
 
 class ExpansionSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -31,6 +33,32 @@ class ExpansionSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     feedback_weight: Annotated[float, Meta(ge=0, le=4)] = 0.0
     """How far the query is moved towards its best hits."""
     feedback_hits: Annotated[int, Meta(ge=1, le=16)] = 3
+
+
+class Thesaurus:
+    """Related words as index terms.
+
+    Args:
+        synonyms: related words of a word, best first, such as `WordNet.synonyms`.
+        words: makes the index terms.
+    """
+
+    def __init__(self, synonyms: Callable[[str], Sequence[str]], words: Words) -> None:
+        self._synonyms = synonyms
+        self._words = words
+
+    def related(
+        self, text: str, frequency: Callable[[str], int], memories: int, settings: ExpansionSettings
+    ) -> list[str]:
+        """What `expand` adds to the words of a query."""
+        return expand(
+            self._words.asked_words(text),
+            synonyms=self._synonyms,
+            term=self._words.term,
+            frequency=frequency,
+            memories=memories,
+            settings=settings,
+        )
 
 
 def expand(

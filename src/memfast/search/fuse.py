@@ -222,9 +222,9 @@ def best(
     if words is None or len(chosen) < limit:
         return chosen
     kept = _first(words, eligible & (words > 0), min(guaranteed, limit // 2))
-    missing = np.setdiff1d(kept, chosen)
-    if not len(missing):
+    if set(kept.tolist()).issubset(chosen.tolist()):
         return chosen
+    missing = np.setdiff1d(kept, chosen)
     gone = chosen[~np.isin(chosen, kept)][-len(missing) :]
     named = np.sort(np.concatenate((np.setdiff1d(chosen, gone), missing)))
     return named[np.argsort(-scores[named], kind="stable")]
@@ -257,8 +257,8 @@ def _rank_shares(scores: NDArray[np.float64], k: float) -> NDArray[np.float64]:
 
 
 def _unit(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.clip(np.where(np.isnan(scores), 0.0, scores), 0.0, 1.0)
+    return np.fmin(np.fmax(scores, 0.0), 1.0)  # of NaN and a number, fmax gives the number
 
 
 def _rounded(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    return scores.clip(0.0, 1.0).round(_DECIMALS)
+    return np.fmin(np.fmax(scores, 0.0), 1.0).round(_DECIMALS)

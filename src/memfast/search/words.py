@@ -22,15 +22,16 @@ from datetime import date
 from functools import lru_cache, partial
 from itertools import chain
 from sys import intern
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar, get_args
 
 import Stemmer
 
+from memfast.config import Language
 from memfast.model import Memory
 
-__all__ = ["FUNCTION_WORDS", "LANGUAGES", "Words"]
+__all__ = ["FUNCTION_WORDS", "LANGUAGES", "Words", "words_of"]
 
-LANGUAGES = ("none", *sorted(set(Stemmer.algorithms()) - {"porter", "dutch_porter"}))
+LANGUAGES: tuple[Language, ...] = get_args(Language)
 """What words can be stemmed as; `none` leaves them as they are."""
 
 _FUNCTION_WORDS = """
@@ -126,7 +127,7 @@ class Words:
         ValueError: there is no such language.
     """
 
-    def __init__(self, language: str = "english") -> None:
+    def __init__(self, language: Language = "english") -> None:
         if language not in LANGUAGES:
             raise ValueError(f"{language!r} is no language of words; choose one of {', '.join(LANGUAGES)}")
         self.name = f"{REVISION}/{language}/{Stemmer.version()}/{unicodedata.unidata_version}"
@@ -155,6 +156,16 @@ class Words:
             found[term] = found.get(term, True) and function_word
         asked = [term for term, function_word in found.items() if not function_word]
         return [(term, 1.0) for term in asked or found]
+
+    def asked_words(self, text: str) -> list[str]:
+        """The words of a query as they were written, in lower case, without function words."""
+        words = (_folded(word) for word in _find_words(text))
+        return [word for word in words if not (self._english and word in FUNCTION_WORDS)]
+
+    def term(self, word: str) -> str:
+        """The index term of a single word; "" where it is none."""
+        terms = self.of_text(word)
+        return terms[0] if len(terms) == 1 else ""
 
     def _terms_of_day(self, day: date) -> tuple[str, ...]:
         words = f"{day.day} {_MONTHS[day.month - 1]} {day.year} {_WEEKDAYS[day.weekday()]}"
@@ -203,6 +214,16 @@ class Words:
     def _term(self, word: str) -> _Term:
         folded = _folded(word)
         return _Term(self._stem(folded), self._english and folded in FUNCTION_WORDS)
+
+
+@lru_cache(len(LANGUAGES))
+def words_of(language: Language) -> Words:
+    """The terms of a language; all who ask share what is remembered.
+
+    Raises:
+        ValueError: there is no such language.
+    """
+    return Words(language)
 
 
 def _unstemmed(word: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from uuid import UUID
 
 from memfast.errors import NotFound
@@ -39,6 +40,13 @@ class Forget:
         if outcome.refused is not None:
             raise outcome.refused
         return outcome
+
+    async def delete_many(
+        self, scope: Scope, targets: Sequence[UUID], *, purge: bool = False, actor: str | None = None
+    ) -> list[Outcome]:
+        """Delete memories of a scope in one transaction; each has its own outcome, in order. See `delete`."""
+        changes = [Delete(scope=scope, id=target, purge=purge, actor=actor) for target in targets]
+        return await self._writer.commit(changes, background=len(changes) > 1)
 
     async def user(self, scope: Scope) -> ForgetReceipt:
         """Erase a user: memories, vectors, tombstones, history and the name.

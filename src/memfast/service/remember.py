@@ -13,13 +13,13 @@ from msgspec import UNSET, Struct, UnsetType
 from numpy.typing import NDArray
 
 from memfast.errors import EmbeddingRequired, InvalidRequest, Rejected
-from memfast.model import EMPTY_OBJECT, Create, Memory, OnConflict, Outcome, Patch, Scope
+from memfast.model import EMPTY_OBJECT, Create, Memory, OnConflict, Outcome, Patch, Scope, target_of
 from memfast.ports import Clock, Embedder
 from memfast.service.identifiers import Identifiers
 from memfast.service.limits import Limits
 from memfast.service.writer import Writer
 
-__all__ = ["Changes", "Draft", "Remember"]
+__all__ = ["Changes", "Draft", "Edit", "Remember"]
 
 
 class Draft(Struct, kw_only=True):
@@ -59,6 +59,16 @@ class Changes(Struct, kw_only=True):
     embedding: bytes | list[float] | UnsetType | None = UNSET
 
 
+class Edit(Struct, kw_only=True):
+    """Changes to one memory, unchecked. `path` is where they stand in the request."""
+
+    scope: Scope
+    id: UUID
+    changes: Changes
+    expected_versions: frozenset[int] | None = None
+    path: str = "$"
+
+
 class Remember:
     """Creates and changes memories: checks, embeds, then commits."""
 
@@ -94,7 +104,7 @@ class Remember:
         """
         now = self._clock.now()
         outcomes: list[Outcome | None] = [None] * len(drafts)
-        creates: dict[int, Create] = {}
+        creates: dict[int, Create | Patch] = {}
         for position, item in enumerate(drafts):
             try:
                 if isinstance(item, Rejected):
@@ -103,12 +113,7 @@ class Remember:
             except Rejected as refused:
                 known = None if isinstance(item, Rejected) else item[1].id
                 outcomes[position] = Outcome(id=known or UUID(int=0), refused=refused)
-        await self._embed(creates, outcomes)
-        if creates:
-            committed = await self._writer.commit(list(creates.values()), background=len(creates) > 1)
-            for position, outcome in zip(creates, committed, strict=True):
-                outcomes[position] = outcome
-        return [outcome for outcome in outcomes if outcome is not None]
+        return await self._committed(creates, outcomes)
 
     async def update(
         self,
@@ -125,12 +130,39 @@ class Remember:
             NotFound: the scope has no such memory.
             PreconditionFailed: it has none of the versions expected.
         """
-        fields = await self._fields(changes)
-        patch = Patch(scope=scope, id=target, expected_versions=expected_versions, actor=actor, **fields)
-        outcome = (await self._writer.commit([patch]))[0]
+        edit = Edit(scope=scope, id=target, changes=changes, expected_versions=expected_versions)
+        outcome = (await self.update_many([edit], actor=actor))[0]
         if outcome.refused is not None:
             raise outcome.refused
         return outcome
+
+    async def update_many(self, edits: Sequence[Edit | Rejected], *, actor: str | None = None) -> list[Outcome]:
+        """Change memories in one transaction; each has its own outcome, in order, and a bad one fails alone.
+
+        Args:
+            edits: what to change, or the reason why an item could not even be read.
+            actor: the id of the API key.
+        """
+        outcomes: list[Outcome | None] = [None] * len(edits)
+        patches: dict[int, Create | Patch] = {}
+        for position, item in enumerate(edits):
+            try:
+                if isinstance(item, Rejected):
+                    raise item
+                patches[position] = self._patch(item, actor)
+            except Rejected as refused:
+                known = UUID(int=0) if isinstance(item, Rejected) else item.id
+                outcomes[position] = Outcome(id=known, refused=refused)
+        return await self._committed(patches, outcomes)
+
+    async def _committed(self, changes: dict[int, Create | Patch], outcomes: list[Outcome | None]) -> list[Outcome]:
+        """Embed and commit changes by their positions, and fill in the outcomes that are still missing."""
+        await self._embed(changes, outcomes)
+        if changes:
+            committed = await self._writer.commit(list(changes.values()), background=len(changes) > 1)
+            for position, outcome in zip(changes, committed, strict=True):
+                outcomes[position] = outcome
+        return [outcome for outcome in outcomes if outcome is not None]
 
     def _checked(self, scope: Scope, draft: Draft, now: datetime, actor: str | None) -> Create:
         check, path = self._limits, draft.path
@@ -169,25 +201,24 @@ class Remember:
     def _optional(self, value: str | None, path: str) -> str | None:
         return None if value is None else self._limits.name(value, path)
 
-    async def _embed(self, creates: dict[int, Create], outcomes: list[Outcome | None]) -> None:
-        """Fill in missing vectors; where this service makes none, those items are refused and leave `creates`."""
-        missing = [position for position, create in creates.items() if create.vector is _NO_VECTOR]
+    async def _embed(self, changes: dict[int, Create | Patch], outcomes: list[Outcome | None]) -> None:
+        """Fill in missing vectors; where this service makes none, those items are refused and leave `changes`."""
+        missing = [position for position, change in changes.items() if change.vector is _NO_VECTOR]
         if not missing:
             return
         try:
-            vectors = await self._embedder.embed([creates[position].memory.text for position in missing])
+            vectors = await self._embedder.embed([_text(changes[position]) for position in missing])
         except EmbeddingRequired as refused:
             for position in missing:
-                create = creates.pop(position)
-                target = UUID(int=0) if create.fresh_id else create.memory.id
-                outcomes[position] = Outcome(id=target, refused=refused)
+                change = changes.pop(position)
+                known = UUID(int=0) if isinstance(change, Create) and change.fresh_id else target_of(change)
+                outcomes[position] = Outcome(id=known, refused=refused)
             return
         for position, vector in zip(missing, vectors, strict=True):
-            creates[position] = msgspec.structs.replace(creates[position], vector=vector)
+            changes[position] = msgspec.structs.replace(changes[position], vector=vector)
 
-    async def _fields(self, changes: Changes) -> dict[str, Any]:
-        """The fields of a `Patch`, checked."""
-        check = self._limits
+    def _patch(self, edit: Edit, actor: str | None) -> Patch:
+        check, path = self._limits, edit.path
         checks: dict[str, Callable[[Any, str], Any]] = {
             "text": check.text,
             "kind": check.name,
@@ -202,29 +233,33 @@ class Remember:
         }
         fields: dict[str, Any] = {}
         for name, checked in checks.items():
-            value = getattr(changes, name)
+            value = getattr(edit.changes, name)
             if value is None:
-                fields[name] = _cleared(name)
+                fields[name] = _cleared(name, f"{path}.{name}")
             elif value is not UNSET:
-                fields[name] = checked(value, f"$.{name}")
-        vector = await self._patched_vector(changes)
+                fields[name] = checked(value, f"{path}.{name}")
+        vector = self._patched_vector(edit.changes, f"{path}.embedding")
         if not fields and vector is None:
-            raise InvalidRequest("$: names no field to change", path="$")
-        return fields | {"vector": vector}
+            raise InvalidRequest(f"{path}: names no field to change", path=path)
+        return Patch(
+            scope=edit.scope,
+            id=edit.id,
+            expected_versions=edit.expected_versions,
+            actor=actor,
+            vector=vector,
+            **fields,
+        )
 
-    async def _patched_vector(self, changes: Changes) -> NDArray[np.float32] | None:
+    def _patched_vector(self, changes: Changes, path: str) -> NDArray[np.float32] | None:
         if changes.embedding is None:
-            raise InvalidRequest("$.embedding: cannot be cleared; leave it out or send another", path="$.embedding")
+            raise InvalidRequest(f"{path}: cannot be cleared; leave it out or send another", path=path)
         if not isinstance(changes.embedding, UnsetType):
-            return self._limits.vector(changes.embedding, "$.embedding")
-        if isinstance(changes.text, str):
-            vectors = await self._embedder.embed([self._limits.text(changes.text, "$.text")])
-            return np.asarray(vectors[0])
-        return None
+            return self._limits.vector(changes.embedding, path)
+        return _NO_VECTOR if isinstance(changes.text, str) else None
 
 
 _NO_VECTOR: NDArray[np.float32] = np.empty(0, dtype=np.float32)
-"""Stands in a `Create` until the text is embedded."""
+"""Stands in a `Create` or a `Patch` until the text is embedded."""
 
 _CLEARED: dict[str, Any] = {
     "kind": "fact",
@@ -239,7 +274,13 @@ _CLEARED: dict[str, Any] = {
 }
 
 
-def _cleared(name: str) -> Any:
+def _cleared(name: str, path: str) -> Any:
     if name not in _CLEARED:
-        raise InvalidRequest(f"$.{name}: cannot be cleared", path=f"$.{name}")
+        raise InvalidRequest(f"{path}: cannot be cleared", path=path)
     return _CLEARED[name]
+
+
+def _text(change: Create | Patch) -> str:
+    text = change.memory.text if isinstance(change, Create) else change.text
+    assert isinstance(text, str)
+    return text

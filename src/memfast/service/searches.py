@@ -14,15 +14,16 @@ from memfast.search.encode import Form
 from memfast.service.answers import Answer
 from memfast.service.embeddings import CachedEmbedder
 from memfast.service.freshness import Demand, Freshness
-from memfast.service.recall import Query, Recall
+from memfast.service.question import Query
+from memfast.service.search import Search
 
-__all__ = ["AT_ONCE", "Search", "Searches"]
+__all__ = ["AT_ONCE", "BatchedSearch", "Searches"]
 
 AT_ONCE = 4
 """Searches of one request that run at the same time."""
 
 
-class Search(NamedTuple):
+class BatchedSearch(NamedTuple):
     """One search of a request: of whom, for what, and how new its answer must be."""
 
     scope: Scope
@@ -34,24 +35,24 @@ class Searches:
     """Runs several searches: their texts are embedded in one batch, and equal searches are made once.
 
     Args:
-        recall: makes each of them.
+        search: makes each of them.
         freshness: sees that each is new enough.
         embedder: embeds their texts beforehand.
     """
 
-    def __init__(self, recall: Recall, freshness: Freshness, embedder: CachedEmbedder) -> None:
-        self._recall = recall
+    def __init__(self, search: Search, freshness: Freshness, embedder: CachedEmbedder) -> None:
+        self._search = search
         self._freshness = freshness
         self._embedder = embedder
 
-    async def run(self, searches: Sequence[Search | Rejected], form: Form) -> list[Answer | MemfastError]:
+    async def run(self, searches: Sequence[BatchedSearch | Rejected], form: Form) -> list[Answer | MemfastError]:
         """An answer for each search, or why there is none; one that fails leaves the others alone.
 
         Args:
             searches: what to find, or the reason why one could not even be read.
             form: how the answers are encoded.
         """
-        distinct: dict[bytes, Search] = {}
+        distinct: dict[bytes, BatchedSearch] = {}
         keys: list[bytes | Rejected] = []
         for item in searches:
             if isinstance(item, Rejected):
@@ -63,15 +64,13 @@ class Searches:
         failed = await self._embed([item.query for item in distinct.values()])
         turns = asyncio.Semaphore(AT_ONCE)
 
-        async def search(item: Search) -> Answer | MemfastError:
+        async def search(item: BatchedSearch) -> Answer | MemfastError:
             scope, query, demand = item
             if failed is not None and query.text is not None:
                 return failed
             async with turns:
                 try:
-                    found = await self._freshness.read(
-                        scope.id, demand, lambda: self._recall.search(scope, query, form)
-                    )
+                    found = await self._freshness.read(scope.id, demand, lambda: self._search.find(scope, query, form))
                     return found[0]
                 except MemfastError as error:
                     return error

@@ -74,6 +74,7 @@ class Warm:
         self._complete: dict[UUID, Epochs] = {}
         self._updates: dict[tuple[UUID, Epochs], asyncio.Task[Shard | None]] = {}
         self._loads: dict[UUID, asyncio.Task[bool]] = {}
+        self._builds: dict[tuple[UUID, Epochs], asyncio.Task[Shard]] = {}
         self._rebuilds: dict[UUID, asyncio.Task[None]] = {}
         self._loading = asyncio.Semaphore(LOADS_MAX)
 
@@ -141,6 +142,28 @@ class Warm:
         task.add_done_callback(lambda _task: self._loads.pop(scope.id, None))
         return task
 
+    async def transient(self, scope: Scope) -> Shard:
+        """A shard of a scope that is not held, for one answer; those who ask at once share it.
+
+        A load that is under way is waited for instead. Epochs must have been read before.
+
+        Raises:
+            Unavailable: the database did not answer.
+        """
+        load = self._loads.get(scope.id)
+        if load is not None:
+            epochs = self._coherence.epochs(scope.id)
+            await asyncio.wait({load})
+            shard = self.current(scope.id, epochs)
+            if shard is not None:
+                return shard
+        epochs = self._coherence.epochs(scope.id)
+        build = self._builds.get((scope.id, epochs))
+        if build is None:
+            build = self._builds[scope.id, epochs] = asyncio.create_task(self._built_alone(scope))
+            build.add_done_callback(lambda task: self._built_once(scope.id, epochs, task))
+        return await asyncio.shield(build)
+
     def wrote(self, scope_id: UUID, delta: Delta | None, after: Epochs) -> None:
         """This worker committed a change: its own shard follows without a query, if it was complete before.
 
@@ -194,6 +217,10 @@ class Warm:
             held = self._hold(scope.id, shard, epochs, evict=evict)
             self._refresh(scope)
             return held
+
+    async def _built_alone(self, scope: Scope) -> Shard:
+        async with self._loading:
+            return await self._built(scope)
 
     async def _built(self, scope: Scope) -> Shard:
         snapshot = await self._store.load(scope)
@@ -251,6 +278,11 @@ class Warm:
         self._complete[scope_id] = epochs
         self._coherence.copied(scope_id, epochs, shard.version)
         return True
+
+    def _built_once(self, scope_id: UUID, epochs: Epochs, task: asyncio.Task[Shard]) -> None:
+        self._builds.pop((scope_id, epochs), None)
+        if not task.cancelled():
+            task.exception()  # seen: every asker may have gone
 
     def _updated(self, scope_id: UUID, epochs: Epochs, task: asyncio.Task[Shard | None]) -> None:
         self._updates.pop((scope_id, epochs), None)

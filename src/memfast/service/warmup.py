@@ -12,7 +12,8 @@ from msgspec import Struct
 from memfast.errors import MemfastError
 from memfast.model import HotScope, Scope
 from memfast.ports import AccessLog, MemoryStore, Shards
-from memfast.service.recall import Query, Recall
+from memfast.service.question import Query
+from memfast.service.search import Search
 from memfast.service.warm import Warm
 
 __all__ = ["Progress", "SnapshotWriter", "Warmup"]
@@ -32,10 +33,10 @@ class Progress(Struct):
 class Warmup:
     """Loads scopes, hottest first, and asks their frequent questions again."""
 
-    def __init__(self, log: AccessLog, warm: Warm, recall: Recall) -> None:
+    def __init__(self, log: AccessLog, warm: Warm, search: Search) -> None:
         self._log = log
         self._warm = warm
-        self._recall = recall
+        self._search = search
         self.progress = Progress()
 
     async def start(self, limit: int, queries: int) -> None:
@@ -78,7 +79,7 @@ class Warmup:
 
     async def _ask(self, scope: Scope, request: bytes) -> None:
         try:
-            await self._recall.search(scope, msgspec.msgpack.decode(request, type=Query), "json")
+            await self._search.find(scope, msgspec.msgpack.decode(request, type=Query), "json")
         except (MemfastError, msgspec.DecodeError) as error:
             _log.debug("a frequent question could not be asked again: %s", error)
 

@@ -30,7 +30,7 @@ class PostgresAccessLog:
 
     async def record(self, reads: Sequence[ScopeReads], *, now: datetime) -> None:
         """See `ports.AccessLog.record`."""
-        async with self._pool.connection() as connection:
+        async with self._pool.connection("write") as connection:
             rows = await connection.fetch(ACCESS.known_access, [item.scope_id for item in reads])
             known = {row["scope_id"]: _decode(row["queries"]) for row in rows}
             values = [

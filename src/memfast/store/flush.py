@@ -273,7 +273,7 @@ def _unrestorable(target: UUID) -> Outcome:
 def _other_version(change: Patch | Delete | Undelete, row: Row) -> Outcome:
     asked = " or ".join(str(version) for version in sorted(change.expected_versions or ())) or "nothing that can match"
     detail = (
-        f"If-Match asks for version {asked}, the memory {change.id} has version {row.version}; "
+        f"version {asked} is asked for, the memory {change.id} has version {row.version}; "
         "get it again and repeat the change"
     )
     return Outcome(id=change.id, refused=PreconditionFailed(detail))

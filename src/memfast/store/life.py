@@ -75,6 +75,9 @@ def last_note(path: Path) -> Note | None:
 def write_note(path: Path, note: Note) -> None:
     """Replace the note as a whole. A disk that is full or gone costs the note and nothing else."""
     draft = path.with_name(f"{path.name}.{os.getpid()}")
-    with contextlib.suppress(OSError):
+    try:
         draft.write_bytes(msgspec.json.encode(note))
         draft.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)

@@ -30,6 +30,7 @@ from memfast.resilience.breaker import Breaker, Outcome, Transition
 from memfast.resilience.clock import SystemClock
 from memfast.resilience.retry import Budget, Retry
 from memfast.store.codecs import register_codecs
+from memfast.store.room import Room
 
 __all__ = [
     "Pool",
@@ -197,7 +198,13 @@ class Pool:
     """
 
     def __init__(
-        self, acquire_timeout_s: float, limit: int, breaker: Breaker, policy: PoolPolicy, clock: Clock
+        self,
+        acquire_timeout_s: float,
+        limit: int,
+        breaker: Breaker,
+        policy: PoolPolicy,
+        clock: Clock,
+        room: Room | None,
     ) -> None:
         self._pool: Any = None
         self._acquire_timeout_s = acquire_timeout_s
@@ -205,6 +212,7 @@ class Pool:
         self._breaker = breaker
         self._policy = policy
         self._clock = clock
+        self._room = room
         self._retry = Retry(Budget(), clock, asyncio.sleep, random.random)
         self._counts = _Counts()
         self._callers = 0
@@ -222,17 +230,19 @@ class Pool:
         idle_lifetime_s: float,
         breaker: Breaker | None = None,
         policy: PoolPolicy | None = None,
+        room: Room | None = None,
     ) -> Pool:
         """Open the pool with its minimum of connections established.
 
-        Without a `breaker` nothing is ever refused for what happened before.
+        Without a `breaker` nothing is ever refused for what happened before, without a `room` nothing for a disk that
+        is about to be full.
 
         Raises:
             DatabaseRefused: the server cannot be reached.
         """
         clock = SystemClock()
         breaker = breaker or Breaker("postgresql", clock, failures=sys.maxsize, hold_s=0.0)
-        opened = cls(acquire_timeout_s, size.maximum, breaker, policy or PoolPolicy(), clock)
+        opened = cls(acquire_timeout_s, size.maximum, breaker, policy or PoolPolicy(), clock, room)
         try:
             opened._pool = await asyncpg.create_pool(
                 **arguments,
@@ -259,6 +269,7 @@ class Pool:
         Raises:
             Overloaded: too many wait for one already, or none was free in time.
             StoreUnavailable: the server is away.
+            StoreFull: the disk has no room for a write.
         """
         async with self._use(purpose) as use:
             try:
@@ -374,6 +385,8 @@ class Pool:
     @asynccontextmanager
     async def _use(self, purpose: Purpose) -> AsyncIterator[_Use]:
         """Admission before, translation of errors, and the word on how it went after."""
+        if purpose == "write" and self._room is not None:
+            self._room.require()
         ticket = self._admit()
         use = _Use()
         outcome: tuple[Outcome, str] = ("neutral", "")

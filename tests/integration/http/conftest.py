@@ -26,7 +26,7 @@ class Contract:
         self.document = document
         self._paths = [
             (re.compile(re.sub(r"{\w+}", "[^/]+", path) + "$"), operations)
-            for path, operations in document["paths"].items()
+            for path, operations in sorted(document["paths"].items(), key=lambda item: "{" in item[0])
         ]
         self._validators = {}
 
@@ -51,10 +51,7 @@ class Contract:
             return
         media_type = response.headers["content-type"]
         assert media_type in content, f"{media_type} is not documented"
-        if media_type == "application/x-ndjson":
-            body = response.text
-        else:
-            body = msgspec.msgpack.decode(response.content) if "msgpack" in media_type else response.json()
+        body = msgspec.msgpack.decode(response.content) if "msgpack" in media_type else response.json()
         self._validator(content[media_type]["schema"]).validate(body)
 
     def _check_problem(self, response):

@@ -216,11 +216,12 @@ BROKEN = [
     b'{"user_id":"u","memories":[' + b"[" * 10_000 + b"]" * 10_000 + b"x]}",
 ]
 POSTS = [("POST", "/v1/memories"), ("POST", "/v1/memories/batch"), ("POST", "/v1/memories/get"), ("POST", "/v1/search")]
+BATCHES = [("PATCH", "/v1/memories/batch"), ("DELETE", "/v1/memories/batch")]
 PATCH = ("PATCH", "/v1/memories/5b83d9c9-d3a4-4c1e-9a53-5f2b8c6d7e01?user_id=u")
 
 
 @pytest.mark.parametrize("body", BROKEN, ids=[f"{body[:40]!r}-{len(body)}" for body in BROKEN])
-@pytest.mark.parametrize(("method", "path"), [*POSTS, PATCH], ids=lambda value: value[:22])
+@pytest.mark.parametrize(("method", "path"), [*POSTS, *BATCHES, PATCH], ids=lambda value: value[:22])
 async def test_a_broken_body_is_a_400(api, method, path, body, check_problem):
     """On every route that takes one; deep nesting costs nothing but the answer."""
     before = await api.counts()
@@ -390,7 +391,6 @@ async def test_bad_lists_of_ids(api, user, body, path, check_problem):
 
 SEARCHES = [
     ({}, "$"),
-    ({"query": "x", "embedding": [1.0] * 256}, "$"),
     ({"query": None}, "$"),
     ({"query": ""}, "$.query"),
     ({"query": "  "}, "$.query"),
@@ -407,10 +407,7 @@ SEARCHES = [
     ({"query": "x", "limit": 1.5}, "$.limit"),
     ({"query": "x", "min_score": -0.1}, "$.min_score"),
     ({"query": "x", "min_score": 1.1}, "$.min_score"),
-    ({"query": "x", "mode": "hybrid"}, "$.mode"),
-    ({"query": "x", "mode": "lexical"}, "$.mode"),
     ({"query": "x", "filter": {"kind": {"like": "fact"}}}, "$.filter.kind.like"),
-    ({"query": "x", "explain": True}, "explain"),
     ({"query": "x", "min_version": 1}, "min_version"),
     ({"query": "x", "consistency": "eventual"}, "consistency"),
     ({"embedding": ZEROS}, "$.embedding"),

@@ -189,8 +189,13 @@ async def test_deleted_and_changed_vectors_leave_the_ranking(api, user, vectors)
 
 
 async def test_text_without_an_embedder_is_refused_with_what_to_do(api, user, check_problem, vectors):
-    """422 for a query and for a memory without a vector; in a batch that item fails alone."""
-    check_problem(await api.search(user, query="x"), 422, "embedding-required", says=str(DIMENSIONS))
+    """422 for a search by meaning and for a memory without a vector; in a batch that item fails alone.
+
+    A search that does not say how goes by words.
+    """
+    for mode in ("vector", "hybrid"):
+        check_problem(await api.search(user, query="x", mode=mode), 422, "embedding-required", says=str(DIMENSIONS))
+    assert (await api.search(user, query="x")).json()["results"] == []
     plain = await api.client.post("/v1/memories", json={"user_id": user, "text": "x"})
     check_problem(plain, 422, "embedding-required")
     own = str(uuid4())

@@ -14,8 +14,8 @@ TEXTS = ("the cat sleeps on the sofa", "the invoice is due in March", "alice is 
 def counted(api, monkeypatch):
     """Calls of the embedder's model by this test, as lists of texts, and the most searches that ran at once."""
     calls, running = [], {"now": 0, "most": 0}
-    inner, recall = api.services.embedder._embedder, api.services.recall
-    embed, search = inner.embed, recall.search
+    inner, service = api.services.embedder._embedder, api.services.search
+    embed, search = inner.embed, service.find
 
     async def counting(texts):
         calls.append(list(texts))
@@ -31,7 +31,7 @@ def counted(api, monkeypatch):
             running["now"] -= 1
 
     monkeypatch.setattr(inner, "embed", counting)
-    monkeypatch.setattr(recall, "search", watching)
+    monkeypatch.setattr(service, "find", watching)
     return calls, running
 
 

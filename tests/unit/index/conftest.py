@@ -15,12 +15,20 @@ sys.modules["index_world"] = _module
 _spec.loader.exec_module(_module)
 
 
-@pytest.fixture(params=["memfast._native._vectors", "memfast._native._vectors_reference"], ids=["c", "py"])
+BOUND = {
+    "_vectors": ("quantise", "search_rows", "top_k"),
+    "_lexical": ("count_terms", "score_terms", "search_terms"),
+    "_runs": ("neighbours",),
+}
+
+
+@pytest.fixture(params=["", "_reference"], ids=["c", "py"])
 def twin(request, monkeypatch):
     """Bind the kernels to one of the twins."""
-    module = importlib.import_module(request.param)
-    for name in ("quantise", "search_rows", "top_k"):
-        monkeypatch.setattr(kernels, name, getattr(module, name))
+    for module, names in BOUND.items():
+        kernel = importlib.import_module(f"memfast._native.{module}{request.param}")
+        for name in names:
+            monkeypatch.setattr(kernels, name, getattr(kernel, name))
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
-"""A scope as a dictionary, and strategies for its memories; filters and their plain reading are in `filter_world`."""
+"""A scope as a dictionary, the plain reading of BM25, and strategies for memories; filters are in `filter_world`."""
 
+import math
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -11,6 +13,7 @@ from filter_world import memory_fields, passes
 from memfast.index.shard import Shard, ShardIdentity
 from memfast.model import Delta, Memory, NearestRows
 from memfast.search.rank import rank
+from memfast.search.words import words_of
 
 DIMENSIONS = 8
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
@@ -43,12 +46,16 @@ def at_us(seconds):
     return EPOCH_US + seconds * 1_000_000
 
 
+TEXTS = ["the cat sat", "a cat, a dog; DOGS", "foo_bar.baz", "ERR-4711", "東京都", "猫", "ﬁne Straße", "of the", ""]
+"""Few words, so that they meet."""
+sentences = st.lists(st.sampled_from(TEXTS), max_size=4).map(" ".join)
+
 memories = st.builds(
     lambda fields, **others: Memory(**fields, **others),
     memory_fields,
     id=st.sampled_from(IDS),
     user_id=st.just("ümlaut"),
-    text=st.text(max_size=12),
+    text=sentences | st.text(max_size=12),
     version=st.just(0),
 )
 vectors = st.integers(0, len(VECTORS) - 1).map(lambda number: VECTORS[number])
@@ -64,6 +71,39 @@ def ranked(rows, vector, k, *, now_us, where=None, min_score=0.0):
     ]
     matrix = np.array([each for _, each in live], np.float32).reshape(-1, DIMENSIONS)
     return rank(NearestRows([memory for memory, _ in live], matrix, 0), vector, k, min_score)
+
+
+def scored(rows, terms):
+    """BM25 of every memory of a dictionary, by the formula; every weight counts, however often a term is named."""
+    counts = {key: Counter(words_of("english").of_memory(memory)) for key, (memory, _) in rows.items()}
+    mean = sum(map(Counter.total, counts.values())) / max(1, len(counts))
+    scores = dict.fromkeys(rows, 0.0)
+    for term, weight in terms:
+        df = sum(term in each for each in counts.values())
+        idf = math.log(1 + (len(rows) - df + 0.5) / (df + 0.5))
+        for key, each in counts.items():
+            scores[key] += weight * idf * each[term] * 1.9 / (each[term] + 0.9 * (0.6 + 0.4 * each.total() / mean))
+    return scores
+
+
+def visible(rows, now_us, where=None):
+    """The memories that have not expired and that pass."""
+    now = EPOCH + timedelta(microseconds=now_us - EPOCH_US)
+    return [
+        memory
+        for memory, _ in rows.values()
+        if (memory.expires_at is None or memory.expires_at > now) and (where is None or passes(where, memory))
+    ]
+
+
+def beside(rows, key, now_us, reach):
+    """The ids 1 before, 1 after, 2 before and so on in the memory's run; None where there is none."""
+    run = rows[key][0].run_id
+    others = {memory.id: memory for memory in visible(rows, now_us)} | {key: rows[key][0]}
+    line = sorted((memory.created_at, memory.id) for memory in others.values() if memory.run_id == run)
+    place = line.index((rows[key][0].created_at, key))
+    around = [at for far in range(1, reach + 1) for at in (place - far, place + far)]
+    return [line[at][1] if run is not None and 0 <= at < len(line) else None for at in around]
 
 
 def found(hits):

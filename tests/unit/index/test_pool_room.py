@@ -1,5 +1,6 @@
 """How shards share their room."""
 
+import errno
 from uuid import UUID
 
 import pytest
@@ -25,7 +26,7 @@ def made(tmp_path):
     return build
 
 
-def _pool(capacity_bytes, folder):
+def _pool(capacity_bytes, folder, **options):
     return ShardPool(
         capacity_bytes,
         snapshots=folder,
@@ -33,6 +34,7 @@ def _pool(capacity_bytes, folder):
         generation=IDENTITY.generation,
         dimensions=DIMENSIONS,
         admit_window_s=600.0,
+        **options,
     )
 
 
@@ -101,3 +103,27 @@ def test_what_cannot_be_saved_says_so(made, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(CommandFailed, match="cannot be written"):
         made(1, tmp_path / "file").save(ADA, _shard(pool))
+
+
+def test_saving_leaves_the_reserve_of_the_disk(tmp_path):
+    """A snapshot that would take from it is not begun, and nothing of it is on the disk."""
+    pool = _pool(2**20, tmp_path, disk_reserve_bytes=2**62)
+    with pytest.raises(CommandFailed, match=r"postgres\.disk_reserve_mb"):
+        pool.save(ADA, _shard(pool))
+    assert list(tmp_path.iterdir()) == []
+    assert pool.restore(ADA) is None
+
+
+def test_a_disk_that_is_full_while_saving_leaves_the_snapshot_before(tmp_path, monkeypatch):
+    """The old file stands as it was, and no draft is left."""
+    pool = _pool(2**20, tmp_path)
+    pool.save(ADA, _shard(pool))
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(_descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("memfast.index.snapshot.os.fsync", full)
+    with pytest.raises(CommandFailed, match="No space left"):
+        pool.save(ADA, _shard(pool))
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before

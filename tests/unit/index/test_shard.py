@@ -29,7 +29,7 @@ from index_world import (
 )
 
 from filter_world import read, wire_filters
-from memfast.http.wire import SearchAnswer, SearchHit
+from memfast.http.wire_search import SearchAnswer, SearchHit
 from memfast.index.shard import Shard
 from memfast.model import Memory
 from memfast.search.encode import encode_rows, encode_search

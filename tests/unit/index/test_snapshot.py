@@ -17,6 +17,7 @@ from index_world import IDENTITY, VECTORS, World, at_us, found, memories, number
 from filter_world import read, wire_filters
 from memfast.index import shard, snapshot
 from memfast.index.block import encode_fragment
+from memfast.index.postings import Postings
 from memfast.index.snapshot import load, save
 
 rows = st.lists(st.tuples(memories, vectors), max_size=25)
@@ -26,7 +27,18 @@ any_fixture = settings(max_examples=40, deadline=None, suppress_health_check=[He
 def answers(each):
     """Everything that a shard can say."""
     hits = [each.search(vector, 50, now_us=at_us(-1)) for vector in VECTORS[:6]]
-    return each.version, each.purged_to, each.identity, len(each), [(hit.ids, found(hit)) for hit in hits]
+    terms = [("dog", 1.0), ("cat", 0.3), ("2026", 1.0)]
+    rows, scores = each.lexical(terms, 50, now_us=at_us(-1))
+    by_words = (
+        [each.id_bytes(row) for row in rows.tolist()],
+        scores.tolist(),
+        each.term_frequencies(["dog", "猫"]).tolist(),
+    )
+    beside = [
+        [row >= 0 and each.id_bytes(row) for row in line] for line in each.neighbours(rows, now_us=at_us(-1)).tolist()
+    ]
+    nearest = [(hit.ids, found(hit)) for hit in hits]
+    return each.version, each.purged_to, each.identity, len(each), nearest, by_words, beside
 
 
 def saved(path, writes=(), more=()):
@@ -114,10 +126,19 @@ def test_a_newer_format_and_another_form_of_memories_are_refused(tmp_path, caplo
     saved(path)
     with caplog.at_level(logging.WARNING, "memfast.index"):
         assert load(path, IDENTITY, encode=lambda memory: encode_fragment(memory) + b',"more":1') is None
-        monkeypatch.setattr(snapshot, "FORMAT", 2)
+        monkeypatch.setattr(snapshot, "FORMAT", 3)
         assert load(path, IDENTITY) is None
     assert "another release" in caplog.text
-    assert "its format is 1, this version reads 2" in caplog.text
+    assert "its format is 2, this version reads 3" in caplog.text
+
+
+def test_terms_of_another_language_are_refused(tmp_path, caplog):
+    """A file is good for the language of its terms alone."""
+    saved(tmp_path / "shard")
+    with caplog.at_level(logging.WARNING, "memfast.index"):
+        assert load(tmp_path / "shard", IDENTITY, language="german") is None
+    assert "/english/" in caplog.text
+    assert "/german/" in caplog.text
 
 
 def test_no_file_is_no_snapshot(tmp_path, caplog):
@@ -150,6 +171,33 @@ def test_a_file_with_good_sums_and_wrong_rows_is_refused(tmp_path, spoil):
     built = world.build()
     save(replace(built, base=spoil(built.base)), tmp_path / "shard")
     assert load(tmp_path / "shard", IDENTITY) is None
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda inverted: inverted._replace(keys=inverted.keys[::-1].copy()),
+        lambda inverted: inverted._replace(keys=inverted.keys[1:].copy()),
+        lambda inverted: inverted._replace(starts=inverted.starts[::-1].copy()),
+        lambda inverted: inverted._replace(starts=inverted.starts + 1),
+        lambda inverted: inverted._replace(rows=inverted.rows + 1),
+        lambda inverted: inverted._replace(rows=inverted.rows - 1),
+        lambda inverted: inverted._replace(counts=inverted.counts[1:].copy()),
+        lambda inverted: inverted._replace(lengths=-inverted.lengths),
+        lambda inverted: inverted._replace(lengths=inverted.lengths[1:].copy()),
+    ],
+)
+def test_a_file_with_good_sums_and_wrong_terms_is_refused(tmp_path, spoil):
+    """Terms out of order, and terms of rows that are not there, are noticed although every sum is right."""
+    world = World()
+    world.write(numbered(9))
+    built = world.build()
+    save(replace(built, postings=Postings.of_base(spoil(built.postings.base))), tmp_path / "shard")
+    assert load(tmp_path / "shard", IDENTITY) is None
+    save(replace(built, by_run=built.by_run + 1), tmp_path / "shard")
+    assert load(tmp_path / "shard", IDENTITY) is None
+    save(built, tmp_path / "shard")
+    assert load(tmp_path / "shard", IDENTITY) is not None
 
 
 def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
@@ -191,7 +239,7 @@ def test_the_int8_image_is_saved_with_the_rows(tmp_path, monkeypatch):
     loaded = load(tmp_path / "shard", IDENTITY)
     for ours, theirs in zip(loaded.base.quantised, built.packed().base.quantised, strict=True):
         assert np.array_equal(ours, theirs)
-    assert struct.unpack_from("<8sI", (tmp_path / "shard").read_bytes()) == (b"memfast\x01", 1)
+    assert struct.unpack_from("<8sI", (tmp_path / "shard").read_bytes()) == (b"memfast\x01", 2)
 
 
 @pytest.mark.parametrize("kept", [True, False])

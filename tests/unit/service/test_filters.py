@@ -14,7 +14,7 @@ from memfast.filters import EVERYTHING, FIELD_KINDS, encoded, reads_json
 from memfast.model import Memory
 from memfast.service.filters import narrowing, read_filter
 from memfast.service.limits import Limits
-from memfast.service.recall import Query
+from memfast.service.question import Query
 
 SAME = [
     [{"kind": "a", "agent_id": "b"}, {"agent_id": "b", "kind": "a"}, {"AND": [{"agent_id": "b"}, {"kind": "a"}]}],
@@ -33,6 +33,11 @@ SAME = [
     [{"kind": {"ne": "a"}}, {"NOT": {"kind": "a"}}, {"NOT": [{"kind": "a"}]}, {"kind": {"nin": ["a"]}}],
     [{"kind": "z"}, {"NOT": {"kind": {"ne": "z"}}}, {"NOT": {"NOT": {"kind": "z"}}}],
     [{"source": None}, {"source": {"eq": None}}, {"source": {"exists": False}}, {"NOT": {"source": {"exists": True}}}],
+    [{"NOT": [{"kind": "a"}, {"source": "b"}]}, {"NOT": {"OR": [{"source": "b"}, {"kind": "a"}]}}],
+    [
+        {"metadata.n": {"eq": {"x": 1, "y": 2}}},
+        {"metadata.n": {"in": [{"y": 2, "x": 1}, {"x": 1, "y": 2}]}},
+    ],
     [{"source": {"ne": None}}, {"source": {"exists": True}}],
     [{"tags": "a"}, {"tags": {"contains": "a"}}, {"tags": {"in": ["a"]}}],
     [{}, {"AND": []}, {"AND": [{}, {"AND": []}]}],

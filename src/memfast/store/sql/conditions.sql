@@ -156,8 +156,9 @@ j.metadata
 (jsonb_typeof({field}) = 'string' AND ({field} #>> ARRAY[]::text[]) COLLATE "C" <= {value}::text) IS TRUE
 
 -- name: json_list_contains
--- A member that is no list or object itself, for which containment is equality.
-(jsonb_typeof({field}) = 'array' AND {field} @> {value}::jsonb) IS TRUE
+-- {value} is a list of one member that is no list or object itself, for which containment is equality; only a list can
+-- contain a list.
+({field} @> {value}::jsonb) IS TRUE
 
 -- name: json_text_contains
 (jsonb_typeof({field}) = 'string' AND strpos(({field} #>> ARRAY[]::text[]) COLLATE "C", {value}::text) > 0) IS TRUE

@@ -1,0 +1,154 @@
+"""Routes that store, change and delete many memories in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, TypeVar
+from uuid import UUID
+
+import msgspec
+from msgspec import Raw
+
+from memfast.bootstrap import Services
+from memfast.errors import InvalidRequest, Rejected
+from memfast.http.codec import BodyDecoder
+from memfast.http.exchange import Exchange, Reply
+from memfast.http.problems import problem
+from memfast.http.routes_memory import read_changes, read_draft
+from memfast.http.routing import Route, Success
+from memfast.http.wire import (
+    BatchItem,
+    BatchRequest,
+    BatchResult,
+    BatchResults,
+    DeleteBatchRequest,
+    PatchBatchRequest,
+    PatchItem,
+)
+from memfast.model import Outcome, Scope
+from memfast.service.remember import Draft, Edit
+
+__all__ = ["ROUTES"]
+
+_create_body = BodyDecoder(BatchRequest)
+_create_item = BodyDecoder(BatchItem)
+_update_body = BodyDecoder(PatchBatchRequest)
+_update_item = BodyDecoder(PatchItem)
+_delete_body = BodyDecoder(DeleteBatchRequest)
+
+_I = TypeVar("_I", BatchItem, PatchItem)
+_R = TypeVar("_R")
+
+
+async def create_batch(exchange: Exchange, services: Services) -> Reply:
+    """Store many memories in one transaction; an item that cannot be stored fails alone."""
+    request = exchange.read(_create_body)
+
+    def read(scope: Scope, item: BatchItem, path: str) -> tuple[Scope, Draft]:
+        return scope, read_draft(item, path)
+
+    drafts = _read(exchange, services, request, _create_item, read)
+    outcomes = await services.remember.create_many(drafts, actor=exchange.principal.key_id)
+    return _answer(exchange, {item[0].id for item in drafts if not isinstance(item, Rejected)}, outcomes)
+
+
+async def update_batch(exchange: Exchange, services: Services) -> Reply:
+    """Change many memories in one transaction; an item that cannot be changed fails alone."""
+    request = exchange.read(_update_body)
+
+    def read(scope: Scope, item: PatchItem, path: str) -> Edit:
+        expected = None if item.version is None else frozenset({item.version})
+        return Edit(scope=scope, id=item.id, changes=read_changes(item), expected_versions=expected, path=path)
+
+    edits = _read(exchange, services, request, _update_item, read)
+    outcomes = await services.remember.update_many(edits, actor=exchange.principal.key_id)
+    return _answer(exchange, {item.scope.id for item in edits if not isinstance(item, Rejected)}, outcomes)
+
+
+async def delete_batch(exchange: Exchange, services: Services) -> Reply:
+    """Delete many memories of a user in one transaction."""
+    request = exchange.read(_delete_body)
+    services.limits.items(len(request.ids), "$.ids")
+    scope = exchange.scope(services.limits.user_id(request.user_id, "$.user_id"))
+    outcomes = await services.forget.delete_many(
+        scope, request.ids, purge=request.purge, actor=exchange.principal.key_id
+    )
+    return _answer(exchange, {scope.id}, outcomes)
+
+
+def _read(
+    exchange: Exchange,
+    services: Services,
+    request: BatchRequest | PatchBatchRequest,
+    decoder: BodyDecoder[_I],
+    read: Callable[[Scope, _I, str], _R],
+) -> list[_R | Rejected]:
+    """The items of a batch, or why one cannot be read."""
+    services.limits.items(len(request.memories), "$.memories")
+    form = exchange.form
+
+    def one(raw: Raw, path: str) -> _R | Rejected:
+        try:
+            item = decoder.decode(raw, form, root=path)
+            owner = item.user_id if item.user_id is not None else request.user_id
+            if owner is None:
+                raise InvalidRequest(f"{path}: needs a user_id, here or beside memories", path=f"{path}.user_id")
+            return read(exchange.scope(services.limits.user_id(owner, f"{path}.user_id")), item, path)
+        except Rejected as refused:
+            return refused
+
+    return [one(raw, f"$.memories[{position}]") for position, raw in enumerate(request.memories)]
+
+
+def _answer(exchange: Exchange, scopes: Collection[UUID], outcomes: Sequence[Outcome]) -> Reply:
+    answer = BatchResults([_result(outcome, position) for position, outcome in enumerate(outcomes)])
+    version = max((outcome.scope_version for outcome in outcomes), default=0)
+    if len(scopes) != 1 or version == 0:  # a token speaks of one user, and of something that was written
+        return exchange.reply(answer)
+    return exchange.written(answer, version=version)
+
+
+def _result(outcome: Outcome, position: int) -> BatchResult:
+    if outcome.refused is not None:
+        told = problem(outcome.refused)
+        if told.path == "$.id":  # the store does not know where the id stood
+            path = f"$.memories[{position}].id"
+            told = msgspec.structs.replace(told, path=path, detail=told.detail.replace("$.id", path, 1))
+        return BatchResult(id=outcome.id if outcome.id.int else None, status="error", problem=told)
+    status: Any = outcome.status
+    return BatchResult(id=outcome.id, status=status, version=outcome.version)
+
+
+_RESULTS = {200: Success(BatchResults, "one result per item, in order", written=True)}
+
+ROUTES = (
+    Route(
+        method="POST",
+        path="/v1/memories/batch",
+        endpoint=create_batch,
+        summary="Store many memories in one transaction",
+        group="memories",
+        body=BatchRequest,
+        answers=_RESULTS,
+        problems=(422,),
+    ),
+    Route(
+        method="PATCH",
+        path="/v1/memories/batch",
+        endpoint=update_batch,
+        summary="Change many memories in one transaction",
+        group="memories",
+        body=PatchBatchRequest,
+        answers=_RESULTS,
+        problems=(422,),
+    ),
+    Route(
+        method="DELETE",
+        path="/v1/memories/batch",
+        endpoint=delete_batch,
+        summary="Delete many memories of a user in one transaction",
+        group="memories",
+        body=DeleteBatchRequest,
+        answers=_RESULTS,
+    ),
+)

@@ -1,0 +1,191 @@
+"""Finding memories, in the tier that answers soonest: finished bytes, the user's shard, PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import msgspec
+
+from memfast.errors import Unavailable
+from memfast.filters import reads_json
+from memfast.model import Scope
+from memfast.ports import Clock, MemoryStore, Shard
+from memfast.search.encode import (
+    Form,
+    encode_detailed,
+    encode_fragment,
+    encode_rows,
+    encode_search,
+    recode,
+)
+from memfast.search.expand import Thesaurus
+from memfast.search.hybrid import RECENCY_STEP_US, Found, Question, find
+from memfast.search.rank import SLACK, rank
+from memfast.service.answers import Answer, Answers, Target, Tier, derive_key
+from memfast.service.coherence import Coherence, Epochs
+from memfast.service.embeddings import CachedEmbedder
+from memfast.service.heat import Heat
+from memfast.service.question import Query, Questions, digest
+from memfast.service.warm import Warm
+
+__all__ = ["Search", "earliest"]
+
+_FAR_US = 86_400_000_000
+"""A day: no answer is kept that long anyway."""
+
+
+class Search:
+    """Searches of one user's memories.
+
+    Args:
+        store: what answers when nothing else does.
+        embedder: makes vectors of texts.
+        answers: finished bytes.
+        warm: shards.
+        heat: counts what is asked.
+        coherence: the epochs.
+        questions: checks what clients send.
+        thesaurus: related words, where there is a dictionary.
+        clock: wall time.
+    """
+
+    def __init__(
+        self,
+        store: MemoryStore,
+        embedder: CachedEmbedder,
+        answers: Answers,
+        warm: Warm,
+        heat: Heat,
+        coherence: Coherence,
+        questions: Questions,
+        thesaurus: Thesaurus | None,
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._embedder = embedder
+        self._answers = answers
+        self._warm = warm
+        self._heat = heat
+        self._coherence = coherence
+        self._questions = questions
+        self._thesaurus = thesaurus
+        self._clock = clock
+
+    async def find(self, scope: Scope, query: Query, form: Form) -> tuple[Answer, Target]:
+        """The finished answer of a search, and what it was kept under.
+
+        Raises:
+            InvalidRequest: a part of the query is not valid.
+            EmbeddingRequired: it needs a vector, and this service makes none.
+            Unavailable: the store or, where nothing goes without it, the embedder is away.
+        """
+        asked = self._questions.check(query)
+        key = derive_key(scope.id, b"search", form.encode(), digest(asked))
+        epochs = self._coherence.epochs(scope.id)
+        target = Target("search", key, scope.id, epochs.slot)
+        if asked.text is None:
+            self._heat.read(scope.id)
+        else:
+            self._heat.asked(scope.id, key, msgspec.msgpack.encode(query))
+        answer = self._answers.look(*target)
+        if answer is None:
+            shard = self._warm.current(scope.id, epochs)
+            if shard is None:
+                shard = await self._warm.shard(scope, epochs)
+            if shard is not None:
+                answer = await self._search_shard(shard, asked, form, "warm")
+                self._answers.keep("search", key, scope.id, epochs, answer)
+        if answer is None:
+            self._warm.missed(scope)
+
+            async def compute(_epochs: Epochs) -> Answer:
+                return await self._search_cold(scope, asked, form)
+
+            answer = await self._answers.answer("search", key, scope.id, compute)
+        return answer, target
+
+    async def _search_cold(self, scope: Scope, asked: Question, form: Form) -> Answer:
+        if asked.is_plain:
+            return await self._search_store(scope, asked, form)
+        return await self._search_shard(await self._warm.transient(scope), asked, form, "cold")
+
+    async def _search_shard(self, shard: Shard, asked: Question, form: Form, tier: Tier) -> Answer:
+        asked, degraded = await self._embedded(asked)
+        now = self._clock.now()
+        now_us = int(now.timestamp() * 1e6)
+
+        def work() -> bytes:
+            if asked.is_plain:
+                assert asked.vector is not None
+                hits = shard.search(
+                    asked.vector, asked.limit, now_us=now_us, where=asked.where, min_score=asked.min_score
+                )
+                return encode_rows(hits.blocks, hits.rows, hits.scores, shard.version)
+            found = find(shard, asked, now_us=now_us, thesaurus=self._thesaurus)
+            return _encoded(shard, asked, found, degraded)
+
+        body = work() if self._warm.is_short(shard, decodes=reads_json(asked.where)) else await self._warm.run(work)
+        expires_at = _expiry(shard, now, now_us)
+        if asked.ranking.boosts.recency_factor != 1:
+            step = now + timedelta(microseconds=RECENCY_STEP_US - now_us % RECENCY_STEP_US)
+            expires_at = step if expires_at is None else min(step, expires_at)
+        return Answer(recode(body, form), shard.version, tier, now if degraded else expires_at)
+
+    async def _search_store(self, scope: Scope, asked: Question, form: Form) -> Answer:
+        vector = asked.vector if asked.vector is not None else await self._embedder.vector(asked.text or "")
+        wanted = asked.limit + SLACK
+        candidates = await self._store.nearest(scope, vector, wanted, now=self._clock.now(), where=asked.where)
+        hits = rank(candidates, vector, asked.limit, asked.min_score)
+        body = encode_search(
+            [encode_fragment(hit.memory) for hit in hits], [hit.score for hit in hits], candidates.version
+        )
+        return Answer(recode(body, form), candidates.version, "cold", earliest([hit.memory.expires_at for hit in hits]))
+
+    async def _embedded(self, asked: Question) -> tuple[Question, Sequence[str]]:
+        """The question with its vector where it needs one, and the legs that had to be left out.
+
+        An embedder that is away costs a hybrid search its vectors, and a search by vectors alone everything.
+        """
+        if asked.vector is not None or not asked.needs_vector:
+            return asked, ()
+        try:
+            vector = await self._embedder.vector(asked.text or "")
+        except Unavailable:
+            if asked.mode != "hybrid":
+                raise
+            return asked, ("vector",)
+        return asked.with_vector(vector), ()
+
+
+def _encoded(shard: Shard, asked: Question, found: Found, degraded: Sequence[str]) -> bytes:
+    if found.explained is None and found.beside is None and not degraded:
+        return encode_rows(shard.fragment_tables, found.rows.tolist(), found.scores, shard.version)
+    beside = None if found.beside is None else [_beside(shard, rows) for rows in found.beside.T.tolist()]
+    about = None if found.explained is None else {"mode": asked.mode, "terms": dict(found.terms or ())}
+    return encode_detailed(
+        [shard.fragment(row) for row in found.rows.tolist()],
+        found.scores,
+        shard.version,
+        explained=found.explained,
+        beside=beside,
+        about=about,
+        degraded=degraded,
+    )
+
+
+def _beside(shard: Shard, rows: Sequence[int]) -> list[tuple[int, memoryview]]:
+    """Distances and fragments of the rows beside a hit, in their order; given are 1 before, 1 after and so on."""
+    placed = [((place // 2 + 1) * (-1, 1)[place % 2], row) for place, row in enumerate(rows) if row >= 0]
+    return [(distance, shard.fragment(row)) for distance, row in sorted(placed)]
+
+
+def _expiry(shard: Shard, now: datetime, now_us: int) -> datetime | None:
+    """No answer of the shard changes by itself before."""
+    left_us = shard.next_expiry_after(now_us) - now_us
+    return None if left_us > _FAR_US else now + timedelta(microseconds=max(0, left_us))
+
+
+def earliest(times: Sequence[datetime | None]) -> datetime | None:
+    """The first of those times that are known."""
+    return min((time for time in times if time is not None), default=None)
