@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Protocol, TypeAlias
 from uuid import UUID
@@ -273,20 +273,10 @@ class Shard(Protocol):
         """The nearest live memories, exactly what `search.rank` finds among all of them, or all that pass `where`."""
         ...
 
-    def lexical(
-        self, terms: Iterable[tuple[str, float]], k: int, *, now_us: int, where: Filter | None = None
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Rows that have some of these weighted terms, and their BM25 scores, by (score falling, id rising)."""
-        ...
-
-    def lexical_scores(
-        self, terms: Iterable[tuple[str, float]], rows: Sequence[int] | NDArray[np.int64]
-    ) -> NDArray[np.float64]:
-        """The BM25 scores of chosen rows."""
-        ...
-
-    def lexical_ceiling(self, terms: Iterable[tuple[str, float]]) -> float:
-        """The BM25 score that no memory reaches."""
+    def ranked(
+        self, terms: Sequence[tuple[str, float]], asked: int, k: int, *, now_us: int, where: Filter | None = None
+    ) -> tuple[NDArray[np.int64], Callable[[NDArray[np.int64]], NDArray[np.float64]], float]:
+        """The best rows by these terms, a function for the BM25 scores of rows, the ceiling of the `asked` first."""
         ...
 
     def term_frequencies(self, terms: Sequence[str]) -> NDArray[np.int64]:

@@ -136,6 +136,24 @@ def test_scores_are_those_of_the_formula(lexical, case):
     assert rows.tolist() == sorted(hits, key=lambda row: (-exact[row], case.ids[row].ljust(16, b"\0")))[: case.k]
 
 
+@given(case=cases)
+@settings(max_examples=150, deadline=None)
+def test_one_pass_tells_all(lexical, case):
+    """A ranking that keeps what it found gives the hits, scores and counts of the functions for each alone."""
+    given_args, named = case.arguments()
+    ids = (case.ids[: case.size].copy(), case.ids[case.size :].copy())
+    rows, scores, scored = lexical.rank_terms(*given_args, case.k, ids=ids, passing=case.parts(case.passing), **named)
+    alone = case.search(lexical)
+    assert [rows.tobytes(), scores.tobytes()] == [each.tobytes() for each in alone]
+    everything = np.arange(len(case.rows))
+    assert scored.scores_of(everything).tobytes() == case.score(lexical, everything).tobytes()
+    counts = lexical.count_terms(*given_args[:3], live=named["live"])
+    assert scored.frequencies().tolist() == counts.tolist()
+    for outside in (-1, len(case.rows)):
+        with pytest.raises(ValueError, match="rows must be"):
+            scored.scores_of(np.array([outside]))
+
+
 @given(case=cases, moved=st.integers(0, 25))
 @settings(max_examples=150, deadline=None)
 def test_scores_do_not_tell_where_a_row_stands(lexical, case, moved):

@@ -13,6 +13,22 @@ Masks: TypeAlias = tuple[Mask | None, Mask | None]
 Inverted: TypeAlias = tuple[Keys, Int32s, Int32s, npt.NDArray[np.uint8], Int32s]
 Forward: TypeAlias = tuple[Keys, Rows]
 
+class Scored:
+    def scores_of(self, rows: Rows) -> Float64s: ...
+    def frequencies(self) -> Rows: ...
+
+def rank_terms(
+    base: Inverted,
+    tail: Forward,
+    wanted: Keys,
+    weights: Float64s,
+    k: int,
+    *,
+    ids: tuple[Ids, Ids],
+    live: Masks = (None, None),
+    passing: Masks = (None, None),
+    total: tuple[int, int],
+) -> tuple[Rows, Float64s, Scored]: ...
 def search_terms(
     base: Inverted,
     tail: Forward,

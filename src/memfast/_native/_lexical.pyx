@@ -23,7 +23,7 @@ from memfast._native._lexical_reference import (
 
 cnp.import_array()
 
-__all__ = ["count_terms", "score_terms", "search_terms"]
+__all__ = ["count_terms", "rank_terms", "score_terms", "search_terms"]
 
 cdef extern from "numpy/arrayobject.h":
     bint PyArray_ISCARRAY_RO(cnp.ndarray array)
@@ -106,6 +106,27 @@ cdef class Work:
         self.best = <Best *> malloc((k + 1) * sizeof(Best))
         if not (self.wanted and self.table and self.scores and self.hits and self.best):
             raise MemoryError
+
+    def scores_of(self, rows):
+        """Return the scores of chosen rows; see `_lexical_reference.Scored.scores_of`."""
+        cdef const int64_t *chosen = <const int64_t *> items(rows, cnp.NPY_INT64, ROWS_WANTED)
+        cdef cnp.npy_intp shape = cnp.PyArray_DIM(rows, 0)
+        cdef Py_ssize_t i
+        scores = cnp.PyArray_EMPTY(1, &shape, cnp.NPY_FLOAT64, 0)
+        for i in range(shape):
+            if not 0 <= chosen[i] < self.rows:
+                raise ValueError(ROWS_WANTED)
+            (<double *> cnp.PyArray_DATA(scores))[i] = self.scores[chosen[i]]
+        return scores
+
+    def frequencies(self):
+        """Return how many live rows have each term; see `_lexical_reference.Scored.frequencies`."""
+        cdef cnp.npy_intp shape = self.terms
+        cdef Py_ssize_t term
+        counts = cnp.PyArray_EMPTY(1, &shape, cnp.NPY_INT64, 0)
+        for term in range(self.terms):
+            (<int64_t *> cnp.PyArray_DATA(counts))[term] = self.wanted[term].frequency
+        return counts
 
     def __dealloc__(self):
         free(self.wanted)
@@ -415,8 +436,8 @@ cdef Work begin(Base *base, Tail *tail, object arrays, object rows, object wante
     return work
 
 
-def search_terms(base, tail, wanted, weights, Py_ssize_t k, *, ids, live=(None, None), passing=(None, None), total):
-    """Rank the rows that have a wanted term; see `_lexical_reference.search_terms`."""
+def rank_terms(base, tail, wanted, weights, Py_ssize_t k, *, ids, live=(None, None), passing=(None, None), total):
+    """Rank the rows that have a wanted term; see `_lexical_reference.rank_terms`."""
     if k < 0:
         raise ValueError(f"k is {k}; it must be 0 or more")
     cdef Base inverted
@@ -438,7 +459,12 @@ def search_terms(base, tail, wanted, weights, Py_ssize_t k, *, ids, live=(None, 
     for i in range(size):
         (<int64_t *> cnp.PyArray_DATA(rows))[i] = work.best[i].row
         (<double *> cnp.PyArray_DATA(scores))[i] = work.best[i].score
-    return rows, scores
+    return rows, scores, work
+
+
+def search_terms(base, tail, wanted, weights, Py_ssize_t k, *, ids, live=(None, None), passing=(None, None), total):
+    """Answer as `rank_terms` does, without the rest; see `_lexical_reference.search_terms`."""
+    return rank_terms(base, tail, wanted, weights, k, ids=ids, live=live, passing=passing, total=total)[:2]
 
 
 def score_terms(base, tail, wanted, weights, rows, *, live=(None, None), total):
@@ -446,16 +472,9 @@ def score_terms(base, tail, wanted, weights, rows, *, live=(None, None), total):
     cdef Base inverted
     cdef Tail forward
     cdef Work work = begin(&inverted, &forward, base, tail, wanted, weights, live, 0)
-    cdef const int64_t *chosen = <const int64_t *> items(rows, cnp.NPY_INT64, ROWS_WANTED)
-    cdef cnp.npy_intp shape = cnp.PyArray_DIM(rows, 0)
-    cdef Py_ssize_t i
+    items(rows, cnp.NPY_INT64, ROWS_WANTED)
     score_parts(work, &inverted, &forward, total)
-    scores = cnp.PyArray_EMPTY(1, &shape, cnp.NPY_FLOAT64, 0)
-    for i in range(shape):
-        if not 0 <= chosen[i] < work.rows:
-            raise ValueError(ROWS_WANTED)
-        (<double *> cnp.PyArray_DATA(scores))[i] = work.scores[chosen[i]]
-    return scores
+    return work.scores_of(rows)
 
 
 def count_terms(base, tail, wanted, *, live=(None, None)):
@@ -463,12 +482,7 @@ def count_terms(base, tail, wanted, *, live=(None, None)):
     cdef Base inverted
     cdef Tail forward
     cdef Work work = begin(&inverted, &forward, base, tail, wanted, None, live, 0)
-    cdef cnp.npy_intp shape = work.terms
-    cdef Py_ssize_t term
     look_up(work, &inverted)
     if count_rows(work, &inverted, &forward) < 0:
         raise MemoryError
-    counts = cnp.PyArray_EMPTY(1, &shape, cnp.NPY_INT64, 0)
-    for term in range(work.terms):
-        (<int64_t *> cnp.PyArray_DATA(counts))[term] = work.wanted[term].frequency
-    return counts
+    return work.frequencies()

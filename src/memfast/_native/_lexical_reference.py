@@ -24,7 +24,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BM25_B", "BM25_K1", "COUNT_MAX", "count_terms", "score_terms", "search_terms"]
+__all__ = ["BM25_B", "BM25_K1", "COUNT_MAX", "Scored", "count_terms", "rank_terms", "score_terms", "search_terms"]
 
 BM25_K1 = 0.9
 """How slowly a term's further occurrences stop counting."""
@@ -58,6 +58,42 @@ Mask = npt.NDArray[np.bool_] | npt.NDArray[np.uint8]
 Masks = tuple[Mask | None, Mask | None]
 Inverted = tuple[Keys, Int32s, Int32s, npt.NDArray[np.uint8], Int32s]
 Forward = tuple[Keys, Rows]
+
+
+class Scored:
+    """What a ranking knows of all rows."""
+
+    def __init__(self, scores: Float64s, counts: Rows) -> None:
+        self._scores = scores
+        self._counts = counts
+
+    def scores_of(self, rows: Rows) -> Float64s:
+        """Return the scores of chosen rows, as `score_terms` does."""
+        if not is_array(rows, np.int64, 1) or ((rows < 0) | (rows >= len(self._scores))).any():
+            raise ValueError(ROWS_WANTED)
+        return self._scores[rows]
+
+    def frequencies(self) -> Rows:
+        """Return how many live rows have each wanted term, as `count_terms` does."""
+        return self._counts
+
+
+def rank_terms(
+    base: Inverted,
+    tail: Forward,
+    wanted: Keys,
+    weights: Float64s,
+    k: int,
+    *,
+    ids: tuple[Ids, Ids],
+    live: Masks = (None, None),
+    passing: Masks = (None, None),
+    total: tuple[int, int],
+) -> tuple[Rows, Float64s, Scored]:
+    """Rank as `search_terms` does, and keep what else was found on the way: `(rows, scores, scored)`."""
+    rows, scores = search_terms(base, tail, wanted, weights, k, ids=ids, live=live, passing=passing, total=total)
+    every = all_scores(base, tail, wanted, weights, live, total)
+    return rows, scores, Scored(every, count_terms(base, tail, wanted, live=live))
 
 
 def search_terms(

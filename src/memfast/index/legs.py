@@ -8,7 +8,7 @@ time of day, and is the same in every copy; they are not found.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,39 @@ class Legs(RowReader):
     __slots__ = ()
 
     postings: Postings
+
+    def ranked(
+        self, terms: Sequence[tuple[str, float]], asked: int, k: int, *, now_us: int, where: Filter | None = None
+    ) -> tuple[Rows, Callable[[Rows], Scores], float]:
+        """What `lexical`, `lexical_scores` and `lexical_ceiling` say of different terms, in one pass over the postings.
+
+        Args:
+            terms: as for `lexical`, no term twice.
+            asked: the first so many make the ceiling.
+            k: as for `lexical`.
+            now_us: likewise.
+            where: likewise.
+
+        Returns:
+            The best rows, a function that gives the scores of rows, and the ceiling.
+
+        Raises:
+            ValueError: as `lexical`.
+        """
+        wanted, weights = weighed(terms)
+        found, _, scored = kernels.rank_terms(
+            self.postings.base,
+            self.postings.tail,
+            wanted,
+            weights,
+            k,
+            ids=(self.base.ids, self.tail.ids),
+            live=(self.base_live, self.tail_live),
+            passing=self.masks(now_us, where),
+            total=(len(self), self.postings.length),
+        )
+        ceiling = _ceiling(weights[:asked].tolist(), scored.frequencies()[:asked].tolist(), len(self))
+        return found, scored.scores_of, ceiling
 
     def lexical(self, terms: WeightedTerms, k: int, *, now_us: int, where: Filter | None = None) -> tuple[Rows, Scores]:
         """The live memories that have at least one of these terms, best first.
@@ -86,12 +119,7 @@ class Legs(RowReader):
         weights = dict[str, float]()
         for term, weight in terms:
             weights[term] = weights.get(term, 0.0) + weight
-        frequencies = self.term_frequencies(list(weights)).tolist()
-        rows = len(self)
-        return math.fsum(
-            weight * math.log(1.0 + (rows - frequency + 0.5) / (frequency + 0.5)) * (kernels.BM25_K1 + 1.0)
-            for weight, frequency in zip(weights.values(), frequencies, strict=True)
-        )
+        return _ceiling(list(weights.values()), self.term_frequencies(list(weights)).tolist(), len(self))
 
     def term_frequencies(self, terms: Sequence[str]) -> Rows:
         """How many live memories have each of these different terms, int64 (t,)."""
@@ -113,3 +141,10 @@ class Legs(RowReader):
         found[~late] = kernels.row_dots(self.base.vectors, wanted[~late], vector)
         found[late] = kernels.row_dots(self.tail.vectors, wanted[late] - size, vector)
         return found
+
+
+def _ceiling(weights: Sequence[float], frequencies: Sequence[int], rows: int) -> float:
+    return math.fsum(
+        weight * math.log(1.0 + (rows - frequency + 0.5) / (frequency + 0.5)) * (kernels.BM25_K1 + 1.0)
+        for weight, frequency in zip(weights, frequencies, strict=True)
+    )

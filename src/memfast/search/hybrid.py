@@ -7,7 +7,7 @@ memories, never on what else was found. The same code answers in every tier: a c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -158,13 +158,14 @@ class _Search:
     def __init__(self, shard: Shard, asked: Question, now_us: int, thesaurus: Thesaurus | None) -> None:
         self._shard, self._asked, self._ranking = shard, asked, asked.ranking
         self._now_us = now_us
+        self._wanted = max(POOL_MIN, 4 * asked.limit)
         self._hybrid = asked.mode == "hybrid"
         self._fusion = asked.ranking.fusion if self._hybrid else FusionSettings(weights={asked.mode: 1.0})
         self._legs = [leg for leg in LEGS if self._fusion.weights.get(leg)]
         if asked.vector is None:
             self._legs = [leg for leg in self._legs if leg == "lexical"]
         self._terms = [*asked.terms, *self._related(thesaurus)]
-        self._ceiling = shard.lexical_ceiling(asked.terms)
+        self._by_words = self._ranked_by_words()
         self._centre = self._centre_of_scope()
         self.query = None if asked.vector is None else asked.vector.astype(np.float64) - self._centre
 
@@ -178,8 +179,9 @@ class _Search:
         pool = self._pool(query)
         legs = {}
         if "lexical" in self._legs:
-            raw = self._shard.lexical_scores(self._terms, pool.rows)
-            legs["lexical"] = _Leg(raw, calibrate_lexical(raw, self._ceiling))
+            _, scores_of, ceiling = self._by_words
+            raw = scores_of(pool.rows)
+            legs["lexical"] = _Leg(raw, calibrate_lexical(raw, ceiling))
         if query is None or self._legs == ["lexical"]:
             return pool, legs
         similarities = self._shard.vector_scores(query.astype(np.float32), pool.rows)
@@ -216,6 +218,14 @@ class _Search:
         beside = self._beside(rows, reach) if reach else None
         return Found(rows, scores[chosen].tolist(), beside, explained, self._terms if explained is not None else None)
 
+    def _ranked_by_words(self) -> tuple[Rows, Callable[[Rows], Scores], float]:
+        """The best rows by words, the scores of any, and the most that a memory can have."""
+        if "lexical" not in self._legs:
+            return np.empty(0, np.int64), np.zeros_like, 0.0
+        return self._shard.ranked(
+            self._terms, len(self._asked.terms), self._wanted, now_us=self._now_us, where=self._asked.where
+        )
+
     def _related(self, thesaurus: Thesaurus | None) -> list[tuple[str, float]]:
         expansion, text = self._ranking.expansion, self._asked.text
         if thesaurus is None or not expansion.synonym_weight or text is None or "lexical" not in self._legs:
@@ -249,12 +259,11 @@ class _Search:
 
     def _proposed(self, query: Scores | None) -> Rows:
         """The best rows of each leg."""
-        wanted = max(POOL_MIN, 4 * self._asked.limit)
-        proposed = []
-        if "lexical" in self._legs:
-            proposed.append(self._shard.lexical(self._terms, wanted, now_us=self._now_us, where=self._asked.where)[0])
+        proposed = [self._by_words[0]]
         if query is not None and self._legs != ["lexical"]:
-            hits = self._shard.search(query.astype(np.float32), wanted, now_us=self._now_us, where=self._asked.where)
+            hits = self._shard.search(
+                query.astype(np.float32), self._wanted, now_us=self._now_us, where=self._asked.where
+            )
             proposed.append(np.array(hits.rows, np.int64))
         return _distinct_rows(*proposed)
 
