@@ -406,3 +406,61 @@ async def test_a_rebuild_stays_in_its_life(world, warm, rows, worn):
     world.coherence.drop_everything()
     await begun(lambda: not warm._rebuilds)
     assert warm.current(ADA.id, epochs(world)) is None
+
+
+async def test_a_shard_for_one_answer_is_shared_by_those_who_ask_at_once(world, warming, rows):
+    """One query for all of them, and nothing is held afterwards."""
+    warm = warming()
+    rows.gate.clear()
+    asked = [asyncio.create_task(warm.transient(ADA)) for _ in range(20)]
+    await begun(lambda: rows.loads)
+    asked.pop().cancel()
+    rows.gate.set()
+    found = await asyncio.gather(*asked)
+    assert rows.loads == 1
+    assert {id(shard) for shard in found} == {id(found[0])}
+    assert ids(found[0]) == [1, 2, 3]
+    assert warm.current(ADA.id, epochs(world)) is None
+
+
+async def test_a_write_parts_those_who_ask_before_it_from_those_after(world, warming, rows):
+    """Who asks after an acknowledged write never gets a shard that was begun before it."""
+    warm = warming()
+    rows.gate.clear()
+    before = asyncio.create_task(warm.transient(ADA))
+    await begun(lambda: rows.loads)
+    rows.put(4)
+    world.coherence.wrote(ADA.id, rows.version)
+    after = asyncio.create_task(warm.transient(ADA))
+    await begun(lambda: rows.loads == 2)
+    rows.gate.set()
+    assert ids(await before) == [1, 2, 3]
+    assert ids(await after) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("written", [False, True])
+async def test_a_load_under_way_serves_a_cold_answer_too(world, warming, rows, written):
+    """It is waited for instead of a second query, unless a write made it old meanwhile."""
+    warm = warming()
+    rows.gate.clear()
+    loading = warm.load(ADA)
+    await begun(lambda: rows.loads)
+    if written:
+        rows.put(4)
+        world.coherence.wrote(ADA.id, rows.version)
+    asked = asyncio.create_task(warm.transient(ADA))
+    await asyncio.sleep(0)
+    rows.gate.set()
+    assert ids(await asked) == ([1, 2, 3, 4] if written else [1, 2, 3])
+    assert await loading
+    assert rows.loads == 1 + written
+
+
+async def test_a_shard_for_one_answer_that_fails_reaches_who_waits(warming, rows):
+    """The database is away: the error is theirs, and the next one tries again."""
+    warm = warming()
+    rows.away = True
+    with pytest.raises(StoreUnavailable):
+        await warm.transient(ADA)
+    rows.away = False
+    assert ids(await warm.transient(ADA)) == [1, 2, 3]
