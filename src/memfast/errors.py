@@ -68,6 +68,7 @@ __all__ = [
     "Rejected",
     "RequestTimeout",
     "StartError",
+    "StillReading",
     "Stopping",
     "StoreFull",
     "StoreUnavailable",
@@ -177,6 +178,10 @@ class StoreUnavailable(Unavailable):
 
 class StoreFull(Unavailable):
     slug, status, title = "store-full", 507, "The database has no room left"
+
+
+class StillReading(Unavailable):
+    slug, status, title = "still-reading", 503, "The user's memories are being read"
 
 
 class EmbedderUnavailable(Unavailable):

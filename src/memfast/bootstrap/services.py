@@ -211,7 +211,18 @@ def _search(
         embeds=config.embedding.provider != "none",
         expands=thesaurus is not None,
     )
-    return Search(store, embedder, answers, warm, heat, coherence, questions, thesaurus, clock)
+    return Search(
+        store,
+        embedder,
+        answers,
+        warm,
+        heat,
+        coherence,
+        questions,
+        thesaurus,
+        clock,
+        config.search.leg_timeout_ms / 1000,
+    )
 
 
 def _executors(stack: AsyncExitStack) -> tuple[Executor, Executor]:

@@ -228,6 +228,10 @@ class SearchConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     guaranteed: Annotated[
         int, _doc("best hits by words that always stand among the results, at most half of them", "hits", ge=0, le=100)
     ] = 1
+    leg_timeout_ms: Annotated[
+        int,
+        _doc("time to read a cold user's memories; then a hybrid search goes on by vectors", "ms", ge=10, le=60_000),
+    ] = 1000
     neighbors: Annotated[bool, _doc("memories of one run lend score to those beside them")] = False
     synonym_weight: Annotated[
         float,

@@ -68,9 +68,9 @@ def encode_detailed(
     scores: Sequence[float],
     version: int,
     *,
-    explained: Sequence[dict[str, Any]] | None,
-    beside: Sequence[Sequence[tuple[int, bytes | memoryview]]] | None,
-    about: dict[str, Any] | None,
+    explained: Sequence[dict[str, Any]] | None = None,
+    beside: Sequence[Sequence[tuple[int, bytes | memoryview]]] | None = None,
+    about: dict[str, Any] | None = None,
     degraded: Sequence[str] = (),
 ) -> bytes:
     """The JSON of a search's answer that says more than its hits and scores.

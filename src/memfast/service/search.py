@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import msgspec
 
-from memfast.errors import Unavailable
+from memfast.errors import StillReading, Unavailable
 from memfast.filters import reads_json
 from memfast.model import Scope
 from memfast.ports import Clock, MemoryStore, Shard
@@ -48,6 +49,7 @@ class Search:
         questions: checks what clients send.
         thesaurus: related words, where there is a dictionary.
         clock: wall time.
+        leg_timeout_s: how long a cold search by words may take to read the user's memories.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Search:
         questions: Questions,
         thesaurus: Thesaurus | None,
         clock: Clock,
+        leg_timeout_s: float,
     ) -> None:
         self._store = store
         self._embedder = embedder
@@ -71,6 +74,7 @@ class Search:
         self._questions = questions
         self._thesaurus = thesaurus
         self._clock = clock
+        self._leg_timeout_s = leg_timeout_s
 
     async def find(self, scope: Scope, query: Query, form: Form) -> tuple[Answer, Target]:
         """The finished answer of a search, and what it was kept under.
@@ -108,7 +112,23 @@ class Search:
     async def _search_cold(self, scope: Scope, asked: Question, form: Form) -> Answer:
         if asked.is_plain:
             return await self._search_store(scope, asked, form)
-        return await self._search_shard(await self._warm.transient(scope), asked, form, "cold")
+        try:
+            async with asyncio.timeout(self._leg_timeout_s):
+                shard = await self._warm.transient(scope)
+        except TimeoutError:
+            self._warm.load(scope)
+            return await self._search_without_words(scope, asked, form)
+        return await self._search_shard(shard, asked, form, "cold")
+
+    async def _search_without_words(self, scope: Scope, asked: Question, form: Form) -> Answer:
+        """The nearest vectors of a user with so many memories that reading them takes long; the answer is not kept."""
+        vector = (await self._embedded(asked))[0].vector
+        if vector is None:
+            raise StillReading(
+                "the user has so many memories that a search by words waits until they are in memory: try again"
+            )
+        answer = await self._search_store(scope, asked.with_vector(vector), form, degraded=("lexical",))
+        return answer._replace(expires_at=self._clock.now())
 
     async def _search_shard(self, shard: Shard, asked: Question, form: Form, tier: Tier) -> Answer:
         asked, degraded = await self._embedded(asked)
@@ -132,13 +152,16 @@ class Search:
             expires_at = step if expires_at is None else min(step, expires_at)
         return Answer(recode(body, form), shard.version, tier, now if degraded else expires_at)
 
-    async def _search_store(self, scope: Scope, asked: Question, form: Form) -> Answer:
+    async def _search_store(self, scope: Scope, asked: Question, form: Form, degraded: Sequence[str] = ()) -> Answer:
         vector = asked.vector if asked.vector is not None else await self._embedder.vector(asked.text or "")
         wanted = asked.limit + SLACK
         candidates = await self._store.nearest(scope, vector, wanted, now=self._clock.now(), where=asked.where)
         hits = rank(candidates, vector, asked.limit, asked.min_score)
-        body = encode_search(
-            [encode_fragment(hit.memory) for hit in hits], [hit.score for hit in hits], candidates.version
+        fragments, scores = [encode_fragment(hit.memory) for hit in hits], [hit.score for hit in hits]
+        body = (
+            encode_detailed(fragments, scores, candidates.version, degraded=degraded)
+            if degraded
+            else encode_search(fragments, scores, candidates.version)
         )
         return Answer(recode(body, form), candidates.version, "cold", earliest([hit.memory.expires_at for hit in hits]))
 

@@ -1,5 +1,6 @@
 """Search by words and meaning over HTTP: what is found, how it is scored, and that every tier says the same."""
 
+import asyncio
 import base64
 import itertools
 from datetime import UTC, datetime, timedelta
@@ -262,6 +263,32 @@ async def test_an_embedder_that_is_away_costs_the_vectors_alone(api, talks, monk
     assert (await api.search(talks, query="another about ERR-4711", mode="vector")).status_code == 503
     monkeypatch.undo()
     assert (await api.search(talks, query="a question about ERR-4711")).json()["degraded"] == []
+
+
+async def test_a_user_that_takes_long_to_read_is_answered_by_vectors(api, talks, monkeypatch, check_problem):
+    """A hybrid search says that words are missing and is not kept, one by words is refused; then the user is warm."""
+    await drop(api, talks)
+    gate, services = asyncio.Event(), api.services
+    load = services.search._store.load
+
+    async def slow(scope):
+        await gate.wait()
+        return await load(scope)
+
+    monkeypatch.setattr(services.search._store, "load", slow)
+    monkeypatch.setattr(services.search, "_leg_timeout_s", 0.05)
+    answer = await api.search(talks, query="the kitchen")
+    vectors = await api.search(talks, query="the kitchen", mode="vector")
+    assert answer.json()["degraded"] == ["lexical"]
+    assert answer.json()["results"] == vectors.json()["results"]
+    refused = await api.search(talks, query="the kitchen", mode="lexical")
+    check_problem(refused, 503, "still-reading")
+    assert refused.headers["retry-after"] == "1"
+    gate.set()
+    scope = services.access.scope(await services.access.authenticate(None), talks)
+    assert await services.warm.load(scope)
+    answer = await api.search(talks, query="the kitchen")
+    assert (answer.headers["memfast-tier"], answer.json()["degraded"]) == ("warm", [])
 
 
 @pytest.mark.parametrize(
