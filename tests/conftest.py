@@ -26,6 +26,11 @@ sys.modules["filter_world"] = _module
 _spec.loader.exec_module(_module)
 
 
+_spec = importlib.util.spec_from_file_location("redis_server", Path(__file__).with_name("redis_server.py"))
+_redis_server = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_redis_server)
+
+
 def pytest_report_header():
     """Which kernels and which PostgreSQL the results speak of."""
     majors = ", ".join(str(major) for major in available_majors())
@@ -115,6 +120,16 @@ def postgres_servers(session_base):
 def new_server():
     """Function: start a cluster of a test's own, which has to stop it."""
     return lambda cluster: Server(cluster, cluster.start())
+
+
+@pytest.fixture
+def redis(tmp_path):
+    """A Redis of a test's own: `redis_server.RedisServer`."""
+    server = _redis_server.RedisServer(tmp_path)
+    try:
+        yield server
+    finally:
+        server.close()
 
 
 @pytest.fixture(scope="module")

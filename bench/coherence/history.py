@@ -122,7 +122,8 @@ class History:
     def _judge_one(self, read: _Read, states: dict[int, State], latest: dict[int, int], now: datetime) -> None:
         answer = read.answer
         if answer.version < read.least:
-            raise Stale(f"{read.ask} showed version {answer.version} after {read.least} was acknowledged")
+            said = f"with {answer.status} version {answer.version}"
+            raise Stale(f"{read.ask} showed {said} after {read.least} was acknowledged: {answer.body[:300]!r}")
         if answer.version not in states or latest[answer.version] >= read.begun:
             raise Stale(f"{read.ask} showed version {answer.version}, of which some write had not begun")
         if not read.ask.holds(states[answer.version], now, answer.status, answer.version, answer.body):

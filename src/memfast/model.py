@@ -40,8 +40,10 @@ __all__ = [
     "Patch",
     "PoolSnapshot",
     "Position",
+    "RedisFacts",
     "Scope",
     "ScopeReads",
+    "SharedCacheStats",
     "Snapshot",
     "Status",
     "StoreHealth",
@@ -70,6 +72,14 @@ def derive_scope_id(secret: bytes, namespace: str, user_id: str) -> UUID:
         digest.update(len(encoded).to_bytes(4, "big"))
         digest.update(encoded)
     return UUID(bytes=digest.digest())
+
+
+class RedisFacts(Struct, frozen=True):
+    """What matters of a Redis server. `maxmemory_bytes` is 0 without a bound, None where it may not be asked."""
+
+    version: str
+    maxmemory_bytes: int | None
+    policy: str | None
 
 
 class Scope(Struct, frozen=True, gc=False):
@@ -406,6 +416,20 @@ class PoolSnapshot(Struct, frozen=True, kw_only=True):
     refused: int
     acquire_ms_mean: float
     acquire_ms_max: float
+
+
+class SharedCacheStats(Struct, frozen=True, kw_only=True):
+    """A shared cache as one worker sees it: its breaker's state, and counters since the worker started.
+
+    `hits` and `misses` count keys; `dropped` are values that were not stored, `failures` round trips that failed.
+    """
+
+    state: str
+    hits: int
+    misses: int
+    stored: int
+    dropped: int
+    failures: int
 
 
 class StoreHealth(Struct, frozen=True, kw_only=True):

@@ -27,6 +27,7 @@ from memfast.model import (
     Outcome,
     Scope,
     ScopeReads,
+    SharedCacheStats,
     Snapshot,
     StoreHealth,
     User,
@@ -44,6 +45,7 @@ __all__ = [
     "MemoryStore",
     "Shard",
     "Shards",
+    "SharedCache",
 ]
 
 FragmentTable: TypeAlias = tuple[NDArray[np.int64], NDArray[np.uint8]]
@@ -213,6 +215,34 @@ class KeyStore(Protocol):
 
     async def revoke(self, key_id: str, *, now: datetime) -> bool:
         """Revoke a key; False when there is no live key of that id."""
+        ...
+
+
+class SharedCache(Protocol):
+    """Bytes by key that workers and hosts share, for a time. May lose, forget or forge anything; never fails."""
+
+    @property
+    def available(self) -> bool:
+        """Whether asking makes sense now."""
+        ...
+
+    async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """What is there, in the order of the keys; None for what is not, or does not come in time."""
+        ...
+
+    def put(self, key: bytes, value: bytes, ttl_s: float, *, replace: bool = True) -> None:
+        """Store a value for so many seconds, in the background; nothing says whether that was done.
+
+        Without `replace` a value that is there stays.
+        """
+        ...
+
+    def stats(self) -> SharedCacheStats:
+        """Counters."""
+        ...
+
+    async def close(self) -> None:
+        """Release tasks and connections."""
         ...
 
 

@@ -257,7 +257,11 @@ def test_values_of_a_file_have_their_own_types(file):
 
 def test_secrets_are_not_shown():
     """Neither by the list of settings nor by an error about them."""
-    assert {key for key, setting in KNOWN.items() if setting.secret} == {"embedding.api_key", "postgres.dsn"}
+    assert {key for key, setting in KNOWN.items() if setting.secret} == {
+        "embedding.api_key",
+        "postgres.dsn",
+        "redis.url",
+    }
     with pytest.raises(ConfigError) as refused:
         load({}, flags={"postgres.dsn": ["postgresql://me:hunter2@host/db"]})
     assert "hunter2" not in str(refused.value)

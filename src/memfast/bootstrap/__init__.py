@@ -8,6 +8,7 @@ from memfast.bootstrap.commands import inspect_external, migrate, with_keyring, 
 from memfast.bootstrap.embedder import build_embedder
 from memfast.bootstrap.ground import Ground, ground
 from memfast.bootstrap.services import Services, open_services
+from memfast.bootstrap.shared import inspect_shared
 from memfast.store.embedded import available_majors, backup, restore, upgrade
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "build_embedder",
     "ground",
     "inspect_external",
+    "inspect_shared",
     "migrate",
     "open_services",
     "restore",

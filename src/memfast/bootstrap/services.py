@@ -20,12 +20,13 @@ from memfast.bootstrap.database import open_pools
 from memfast.bootstrap.embedder import build_embedder
 from memfast.bootstrap.ground import Ground, life_note
 from memfast.bootstrap.ranking import build_ranking, open_thesaurus
+from memfast.bootstrap.shared import SharedLayer, guard, open_shared
 from memfast.config import Config
 from memfast.errors import MemfastError
 from memfast.index.hnsw import MISSING_REASON
 from memfast.index.pool import ShardPool
 from memfast.kernels import ByteCache, CacheStats, SlotTable
-from memfast.ports import Clock, Embedder
+from memfast.ports import Clock, Embedder, SharedCache
 from memfast.resilience.breaker import Breaker
 from memfast.resilience.clock import SystemClock
 from memfast.resilience.memory import give_back, resident_bytes
@@ -102,6 +103,7 @@ class Services(Struct, frozen=True, kw_only=True):
     modes: Modes
     pool: Pool
     breakers: tuple[Breaker, ...]
+    shared: SharedCache | None
     writer: Writer
     limits: Limits
     clock: Clock
@@ -122,21 +124,20 @@ async def open_services(site: Ground) -> AsyncIterator[Services]:
     async with AsyncExitStack() as stack:
         pools = await stack.enter_async_context(open_pools(site, clock))
         pool, control = pools.work, pools.control
-        embedder = _cached_embedder(config, clock)
+        shared = await stack.enter_async_context(open_shared(site, clock))
+        embedder = _cached_embedder(config, clock, shared)
         stack.push_async_callback(embedder.close)
         store = build_store(config, pool, prepared)
         ledger = PostgresLedger(control)
         facts, _ = await ledger.versions([])
         access = Access(PostgresKeys(pool), prepared.secret, facts)
-        if MISSING_REASON is not None:
-            _log.warning(MISSING_REASON)
         slots, cluster = SlotTable.open(site.slots), config.coherence.mode == "cluster"
         coherence = Coherence(slots, ledger, facts, clock, access.learned, cluster=cluster)
         freshness = Freshness(coherence)
         modes = Modes(pools.breaker, (), coherence, clock, config.resilience.mode)
         log = PostgresAccessLog(pool)
         heat = Heat(log, clock)
-        answers = _answers(config, coherence, heat, clock)
+        answers = _answers(config, coherence, heat, clock, shared)
         limits = Limits(config.limits, prepared.dimensions)
         cursors = Cursors(prepared.secret, lambda: coherence.facts.lineage)
         shards = build_shards(config, prepared, lambda: coherence.facts.lineage)
@@ -156,6 +157,7 @@ async def open_services(site: Ground) -> AsyncIterator[Services]:
             heat.watch(),
             warmup.start(config.index.start_users, config.index.start_queries),
             _load(embedder),
+            guard(shared, site, coherence, ledger),
         ):
             stack.push_async_callback(_cancel, asyncio.create_task(task))
         yield Services(
@@ -181,7 +183,8 @@ async def open_services(site: Ground) -> AsyncIterator[Services]:
             health=Health(build_store(config, control, prepared), embedder, clock),
             modes=modes,
             pool=pool,
-            breakers=(pools.breaker,),
+            breakers=(pools.breaker, *([] if shared is None else [shared.breaker])),
+            shared=None if shared is None else shared.cache,
             writer=writer,
             limits=limits,
             clock=clock,
@@ -226,13 +229,15 @@ def _search(
 
 
 def _executors(stack: AsyncExitStack) -> tuple[Executor, Executor]:
-    """Threads for what would hold the event loop up, and one of low priority for rebuilds."""
+    """Threads for what would hold the event loop up, and one of low priority for rebuilds into graphs."""
+    if MISSING_REASON is not None:
+        _log.warning(MISSING_REASON)
     executor = stack.enter_context(ThreadPoolExecutor(WARM_THREADS, thread_name_prefix="memfast-warm"))
     rebuilder = ThreadPoolExecutor(1, thread_name_prefix="memfast-rebuild", initializer=lower_priority)
     return executor, stack.enter_context(rebuilder)
 
 
-def _cached_embedder(config: Config, clock: Clock) -> CachedEmbedder:
+def _cached_embedder(config: Config, clock: Clock, shared: SharedLayer | None) -> CachedEmbedder:
     embedder = build_embedder(config.embedding)
     cache = config.cache
     kept = ByteCache(
@@ -241,7 +246,7 @@ def _cached_embedder(config: Config, clock: Clock) -> CachedEmbedder:
         ttl_ns=int(cache.embedding_ttl_s * 1e9),
         idle_ns=int(cache.embedding_ttl_s * 1e9),
     )
-    return CachedEmbedder(embedder, kept, clock)
+    return CachedEmbedder(embedder, kept, clock, None if shared is None else shared.vectors)
 
 
 def _writer(config: Config, commits: Commits, clock: Clock, connections: int) -> Writer:
@@ -258,7 +263,7 @@ def _writer(config: Config, commits: Commits, clock: Clock, connections: int) ->
     return Writer(commits, clock, limits, singly_timeout_s=writes.flush_timeout_s)
 
 
-def _answers(config: Config, coherence: Coherence, heat: Heat, clock: Clock) -> Answers:
+def _answers(config: Config, coherence: Coherence, heat: Heat, clock: Clock, shared: SharedLayer | None) -> Answers:
     cache = config.cache
     capacity = cache.memory_mb * 1024 * 1024 // config.server.workers
 
@@ -271,7 +276,9 @@ def _answers(config: Config, coherence: Coherence, heat: Heat, clock: Clock) -> 
         )
 
     kinds: dict[Kind, ByteCache] = {kind: share(part) for kind, part in _CACHE_SHARES.items()}
-    return Answers(kinds, share(_REQUESTS_SHARE), coherence, heat, clock)
+    return Answers(
+        kinds, share(_REQUESTS_SHARE), coherence, heat, clock, None if shared is None else shared.answers(coherence)
+    )
 
 
 def build_shards(config: Config, prepared: Prepared, life: Callable[[], UUID]) -> ShardPool:

@@ -13,12 +13,15 @@ from pathlib import Path
 from msgspec import Struct
 
 from memfast import kernels
-from memfast.bootstrap import available_majors, build_embedder, inspect_external
+from memfast.bootstrap import available_majors, build_embedder, inspect_external, inspect_shared
 from memfast.cli.tables import print_table
 from memfast.config import Config, Effective
 from memfast.errors import CommandFailed, MemfastError
 
 __all__ = ["doctor"]
+
+REDIS_BYTES = 4 * 1024**3
+"""What Redis should be allowed to hold, and must be bounded by: without a policy it refuses values when it is full."""
 
 _DISK_BYTES = 1024**3
 """Free space below which a start is called doubtful: WAL alone may take most of it."""
@@ -47,6 +50,8 @@ def _findings(config: Config) -> Iterator[Finding]:
     yield _kernels()
     yield _port(config)
     yield from _postgres(config)
+    if config.redis.url:
+        yield _redis(config)
     yield _checked("model", lambda: _model(config))
     yield _disk(config)
 
@@ -91,6 +96,26 @@ def _postgres(config: Config) -> Iterator[Finding]:
 def _external(config: Config) -> str:
     facts = asyncio.run(inspect_external(config))
     return f"PostgreSQL {facts.server_version}, pgvector {facts.pgvector_version}, {facts.connections} connections"
+
+
+def _redis(config: Config) -> Finding:
+    """Never a reason not to start: the service works without it."""
+    try:
+        facts = asyncio.run(inspect_shared(config))
+    except CommandFailed as error:
+        return Finding("redis", "warning", str(error))
+    told = f"Redis {facts.version}"
+    wanted = []
+    if facts.maxmemory_bytes is None or facts.policy is None:
+        return Finding("redis", "warning", f"{told}; CONFIG is refused: see to maxmemory and its policy elsewhere")
+    if facts.maxmemory_bytes < REDIS_BYTES:
+        held = f"{facts.maxmemory_bytes / 1024**3:.1f} GiB" if facts.maxmemory_bytes else "no bound"
+        wanted.append(f"CONFIG SET maxmemory 4gb (is {held})")
+    if facts.policy != "allkeys-lru":
+        wanted.append(f"CONFIG SET maxmemory-policy allkeys-lru (is {facts.policy})")
+    if wanted:
+        return Finding("redis", "warning", f"{told}; better: {', '.join(wanted)}")
+    return Finding("redis", "ok", f"{told}, {facts.maxmemory_bytes / 1024**3:.1f} GiB, {facts.policy}")
 
 
 def _model(config: Config) -> str:

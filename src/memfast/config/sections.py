@@ -22,6 +22,7 @@ __all__ = [
     "LogConfig",
     "MemoryConfig",
     "PostgresConfig",
+    "RedisConfig",
     "ResilienceConfig",
     "SearchConfig",
     "ServerConfig",
@@ -299,6 +300,27 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     filter_values: Annotated[int, _doc("values of one list in a filter", "values", ge=1, le=10_000)] = 1000
 
 
+class RedisConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A cache that workers and hosts share: answers that took long, and vectors of remote embedders."""
+
+    url: Annotated[str, _doc("address: redis://, rediss:// or unix://; empty = none")] = ""
+    ttl_s: Annotated[float, _doc("longest life of a value", "s", ge=1, le=86_400)] = 3600.0
+    min_cost_ms: Annotated[
+        float, _doc("searches that take less are not shared: asking Redis would not be faster", "ms", ge=0)
+    ] = 1.0
+    value_max_bytes: Annotated[int, _doc("largest value", "bytes", ge=1024, le=64 * 1024 * 1024)] = 256 * 1024
+    timeout_s: Annotated[float, _doc("the longest that a request waits for it", "s", gt=0, le=5)] = 0.1
+    acquire_timeout_s: Annotated[float, _doc("wait for a free connection", "s", gt=0, le=60)] = 0.5
+    pool_min: Annotated[int, _doc("connections opened at the start, all workers", "connections", ge=0, le=10_000)] = 10
+    pool_max: Annotated[int, _doc("largest number of connections, all workers", "connections", ge=1, le=10_000)] = 50
+    failures: Annotated[
+        int, _doc("failures within 10 s after which it is not asked any more", "failures", ge=1, le=1000)
+    ] = 3
+    hold_s: Annotated[
+        float, _doc("time until it is asked again by a request; a ping that is answered comes first", "s", gt=0)
+    ] = 5.0
+
+
 class CoherenceConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """When a copy may be believed."""
 
@@ -385,6 +407,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     history: HistoryConfig = HistoryConfig()
     writes: WritesConfig = WritesConfig()
     limits: LimitsConfig = LimitsConfig()
+    redis: RedisConfig = RedisConfig()
     coherence: CoherenceConfig = CoherenceConfig()
     resilience: ResilienceConfig = ResilienceConfig()
     log: LogConfig = LogConfig()

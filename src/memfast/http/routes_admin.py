@@ -39,6 +39,7 @@ _USERS = "/v1/users/"
 _REMAINS = [
     "the database's files until VACUUM and its WAL until it is recycled",
     "backups made before",
+    "answers in Redis, where there is one: sealed, asked for by nobody, for at most redis.ttl_s",
 ]
 
 
@@ -122,6 +123,7 @@ async def show_cache(exchange: Exchange, services: Services) -> Reply:
             pid=os.getpid(),
             layers=layers,
             warm=warm,
+            shared=None if services.shared is None else services.shared.stats(),
             pressure=PressureCounters(
                 clean_ups=counts.clean_ups, emergencies=counts.emergencies, resident_bytes=counts.resident_bytes
             ),

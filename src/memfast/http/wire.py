@@ -8,7 +8,7 @@ from uuid import UUID
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from memfast.model import HistoryEvent, Memory, OnConflict, PoolSnapshot, StoreHealth, User
+from memfast.model import HistoryEvent, Memory, OnConflict, PoolSnapshot, SharedCacheStats, StoreHealth, User
 from memfast.resilience.breaker import BreakerSnapshot
 from memfast.service.tokens import TEXT_PATTERN
 
@@ -372,11 +372,15 @@ class PressureCounters(Struct, kw_only=True):
 
 
 class CacheAnswer(Struct, kw_only=True):
-    """The layers of the worker that answers: search, list, get, requests and embeddings, and the warm users."""
+    """The layers of the worker that answers: search, list, get, requests and embeddings, and the warm users.
+
+    `shared` is Redis, as this worker uses it; null without one.
+    """
 
     pid: int
     layers: dict[str, CacheLayer]
     warm: WarmLayer
+    shared: SharedCacheStats | None
     pressure: PressureCounters
 
 

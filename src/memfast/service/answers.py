@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from functools import partial
 from hashlib import blake2b
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 from uuid import UUID
 
 from memfast.kernels import ByteCache, CacheStats
@@ -18,10 +18,10 @@ from memfast.service.coherence import Coherence, Epochs
 from memfast.service.heat import Heat
 from memfast.service.tokens import read_token
 
-__all__ = ["KEY_BYTES", "Answer", "Answers", "Kind", "Target", "Tier", "derive_key"]
+__all__ = ["KEY_BYTES", "Answer", "Answers", "Kind", "Shared", "Target", "Tier", "derive_key"]
 
 Kind = Literal["search", "list", "get"]
-Tier = Literal["hot", "warm", "cold"]
+Tier = Literal["hot", "warm", "redis", "cold"]
 
 KEY_BYTES = 24
 """Length of a key: 192 bits of BLAKE2b."""
@@ -75,6 +75,18 @@ def derive_key(scope_id: UUID, *parts: bytes) -> bytes:
     return blake2b(b"".join((scope_id.bytes, sizes, *parts)), digest_size=KEY_BYTES).digest()
 
 
+class Shared(Protocol):
+    """Answers that other workers made: `service.shared.SharedAnswers`."""
+
+    async def look(self, key: bytes, scope_id: UUID, epochs: Epochs) -> Answer | None:
+        """The answer of a search, of a state that is not older than the epochs, or None."""
+        ...
+
+    def offer(self, key: bytes, scope_id: UUID, answer: Answer, cost_s: float) -> None:
+        """Share an answer that took so long, if that makes sense."""
+        ...
+
+
 class Answers:
     """Answers by key, each valid for the epoch that was read before its snapshot.
 
@@ -84,16 +96,24 @@ class Answers:
         coherence: the epochs.
         heat: counts the reads that are recognised.
         clock: monotonic time for deadlines, wall time to turn `expires_at` into one.
+        shared: searches that are neither held here nor warm are looked for there before they are made.
     """
 
     def __init__(
-        self, caches: Mapping[Kind, ByteCache], requests: ByteCache, coherence: Coherence, heat: Heat, clock: Clock
+        self,
+        caches: Mapping[Kind, ByteCache],
+        requests: ByteCache,
+        coherence: Coherence,
+        heat: Heat,
+        clock: Clock,
+        shared: Shared | None = None,
     ) -> None:
         self._caches = caches
         self._requests = requests
         self._coherence = coherence
         self._heat = heat
         self._clock = clock
+        self._shared = shared
         self._flights: dict[tuple[bytes, Epochs], Flight[Answer]] = {}
 
     def recognise(self, request: bytes, token: bytes | None = None) -> tuple[bytes, int, Kind] | None:
@@ -184,7 +204,13 @@ class Answers:
         epochs: Epochs,
         compute: Callable[[Epochs], Awaitable[Answer]],
     ) -> Answer:
-        answer = await compute(epochs)
+        shared = self._shared if kind == "search" else None
+        answer = None if shared is None else await shared.look(key, scope_id, epochs)
+        if answer is None:
+            started = self._clock.monotonic()
+            answer = await compute(epochs)
+            if shared is not None:
+                shared.offer(key, scope_id, answer, self._clock.monotonic() - started)
         self.keep(kind, key, scope_id, epochs, answer)
         return answer
 

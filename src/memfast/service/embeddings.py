@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from memfast.kernels import ByteCache, CacheStats
 from memfast.ports import Clock, Embedder
+from memfast.service.shared import SharedVectors
 
 __all__ = ["CachedEmbedder"]
 
@@ -20,12 +21,19 @@ class CachedEmbedder:
     """An embedder that asks another only for the texts it does not hold: `ports.Embedder`.
 
     The key is a digest of model, dimensions and text, the value the vector's bytes. Failures are not kept.
+
+    Args:
+        embedder: makes the vectors.
+        cache: holds them in this worker.
+        clock: monotonic time for their ages.
+        shared: what is not held here is looked for there before it is made.
     """
 
-    def __init__(self, embedder: Embedder, cache: ByteCache, clock: Clock) -> None:
+    def __init__(self, embedder: Embedder, cache: ByteCache, clock: Clock, shared: SharedVectors | None = None) -> None:
         self._embedder = embedder
         self._cache = cache
         self._clock = clock
+        self._shared = shared
         self._seed = blake2b(f"{embedder.model}\0{embedder.dimensions}\0".encode(), digest_size=24)
 
     @property
@@ -48,8 +56,7 @@ class CachedEmbedder:
         key = self._key(text)
         value = self._cache.get(key, 0, 0, self._now_ns())
         if value is None:
-            value = (await self._embedder.embed([text]))[0].tobytes()
-            self._cache.put(key, value, 0, 0, 0, 0, _NEVER_NS, self._now_ns())
+            value = (await self._make([key], [text]))[0]
         return np.frombuffer(value, dtype=np.float32)
 
     async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -59,12 +66,28 @@ class CachedEmbedder:
         held = [self._cache.get(key, 0, 0, now_ns) for key in keys]
         missing = [position for position, value in enumerate(held) if value is None]
         if missing:
-            made = await self._embedder.embed([texts[position] for position in missing])
-            now_ns = self._now_ns()
-            for position, vector in zip(missing, made, strict=True):
-                held[position] = value = vector.tobytes()
-                self._cache.put(keys[position], value, 0, 0, 0, 0, _NEVER_NS, now_ns)
+            made = await self._make([keys[each] for each in missing], [texts[each] for each in missing])
+            for position, value in zip(missing, made, strict=True):
+                held[position] = value
         return np.frombuffer(b"".join(filter(None, held)), dtype=np.float32).reshape(len(texts), self.dimensions)
+
+    async def _make(self, keys: Sequence[bytes], texts: Sequence[str]) -> list[bytes]:
+        """The vectors of texts that are not held, from now on held."""
+        shared = self._shared
+        found = [None] * len(keys) if shared is None else await shared.get(keys)
+        missing = [position for position, value in enumerate(found) if value is None]
+        vectors = dict(enumerate(found))
+        if missing:
+            made = await self._embedder.embed([texts[position] for position in missing])
+            for position, vector in zip(missing, made, strict=True):
+                vectors[position] = value = vector.tobytes()
+                if shared is not None:
+                    shared.put(keys[position], value)
+        now_ns = self._now_ns()
+        results = [value for value in vectors.values() if value is not None]
+        for key, value in zip(keys, results, strict=True):
+            self._cache.put(key, value, 0, 0, 0, 0, _NEVER_NS, now_ns)
+        return results
 
     async def check(self) -> None:
         """See `ports.Embedder.check`."""

@@ -1,0 +1,1 @@
+"""Shared caches: the adapters of `ports.SharedCache`."""
