@@ -35,7 +35,7 @@ LANGUAGES: tuple[Language, ...] = get_args(Language)
 """What words can be stemmed as; `none` leaves them as they are."""
 
 _FUNCTION_WORDS = """
-a an the and or but if as at by for from in into of on to with than then so
+a an the and or but if about as at by for from in into of on to with than then so
 i me my mine myself we us our ours ourselves you your yours yourself yourselves
 he him his himself she her hers herself it its itself they them their theirs themselves
 this that these those such there here what when where who whom whose which why how
@@ -150,12 +150,25 @@ class Words:
         return [*self.of_text(text), *self._day_terms(memory.created_at.date())]
 
     def of_query(self, text: str) -> list[tuple[str, float]]:
-        """The terms that a query asks for, each once, with the weight 1, in its order."""
-        found: dict[str, bool] = {}
+        """The terms that a query asks for, in its order; the weight is how often it names each."""
+        counts: dict[str, float] = {}
+        asked: set[str] = set()
         for term, function_word in self._asked.of(text):
-            found[term] = found.get(term, True) and function_word
-        asked = [term for term, function_word in found.items() if not function_word]
-        return [(term, 1.0) for term in asked or found]
+            counts[term] = counts.get(term, 0.0) + 1.0
+            if not function_word:
+                asked.add(term)
+        return [(term, count) for term, count in counts.items() if not asked or term in asked]
+
+    def content_words(self, text: str) -> list[str]:
+        """The words of a text in lower case, unstemmed, without function words, each once; what a thesaurus knows."""
+        if not text.isascii():
+            text = "".join(map(_kept, unicodedata.normalize("NFKC", text)))
+        words = dict.fromkeys(map(_folded, _find_words(text)))
+        return [word for word in words if not (self._english and word in FUNCTION_WORDS)]
+
+    def term_of(self, word: str) -> str:
+        """The term of a single word."""
+        return self._term(word).text
 
     def asked_words(self, text: str) -> list[str]:
         """The words of a query as they were written, in lower case, without function words."""
