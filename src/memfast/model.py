@@ -18,6 +18,7 @@ from memfast.filters import Filter
 
 __all__ = [
     "EMPTY_OBJECT",
+    "AnyChange",
     "AskedQuery",
     "Change",
     "Create",
@@ -29,6 +30,7 @@ __all__ = [
     "HistoryPage",
     "Hit",
     "HotScope",
+    "Import",
     "KeyRecord",
     "Listing",
     "Memory",
@@ -37,6 +39,7 @@ __all__ = [
     "NewKey",
     "OnConflict",
     "Outcome",
+    "Past",
     "Patch",
     "PoolSnapshot",
     "Position",
@@ -47,6 +50,7 @@ __all__ = [
     "Snapshot",
     "Status",
     "StoreHealth",
+    "StoredMemory",
     "Undelete",
     "User",
     "UserPage",
@@ -197,10 +201,62 @@ class Undelete(Struct, frozen=True, kw_only=True):
     actor: str | None = None
 
 
+class StoredMemory(Struct, frozen=True, kw_only=True):
+    """A memory as it lies in the store, deleted ones included, for export and import.
+
+    `memory` is None where it was deleted, at `updated_at`. `event` is what made it so, unless that was a create or
+    a delete, at `event_at`, or `updated_at` where that is None. `vector` is float32 (dimensions,), norm 1.
+    """
+
+    id: UUID
+    version: int
+    memory: Memory | None
+    created_at: datetime
+    updated_at: datetime
+    event: Literal["updated", "undeleted"] | None = None
+    event_at: datetime | None = None
+    actor: str | None = None
+    vector: NDArray[np.float32] | None = None
+
+
+class Past(Struct, frozen=True, kw_only=True):
+    """What `event` made of a memory from `at` until `superseded_at`: None from a delete on, which keeps `vector`."""
+
+    id: UUID
+    version: int
+    event: Literal["created", "updated", "deleted", "undeleted"]
+    at: datetime
+    superseded_at: datetime
+    memory: Memory | None
+    created_at: datetime
+    updated_at: datetime
+    actor: str | None = None
+    vector: NDArray[np.float32] | None = None
+
+
+class Import(Struct, frozen=True, kw_only=True):
+    """Take in a memory as it lay in another store, with its times, its history, and its version where that is free.
+
+    What the scope has, equal but for the version, is a duplicate whatever `on_conflict` says; so is a deleted memory
+    that it knows. `past` goes with a memory that the scope did not know, and is added to that of an equal one.
+    """
+
+    scope: Scope
+    row: StoredMemory
+    past: list[Past]
+    on_conflict: OnConflict = "error"
+
+    @property
+    def id(self) -> UUID:
+        """The memory's."""
+        return self.row.id
+
+
 Change = Create | Patch | Delete | Undelete
+AnyChange = Change | Import
 
 
-def target_of(change: Change) -> UUID:
+def target_of(change: AnyChange) -> UUID:
     """The id of the memory that a change is about."""
     return change.memory.id if isinstance(change, Create) else change.id
 
@@ -210,7 +266,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
     `version` is the memory's, `scope_version` the one that this change has taken of the scope, also where it changed
     nothing. An undelete that needs a vector is refused with `EmbeddingRequired` and the `memory` whose text is to be
-    embedded.
+    embedded. `past_taken` says that the history which an import brought is the memory's now.
     """
 
     id: UUID
@@ -219,6 +275,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     scope_version: int = 0
     memory: Memory | None = None
     refused: MemfastError | None = None
+    past_taken: bool = False
 
 
 class Position(Struct, frozen=True, array_like=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import datetime
 from typing import Protocol, TypeAlias
 from uuid import UUID
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from memfast.filters import Filter
 from memfast.model import (
-    Change,
+    AnyChange,
     DatabaseFacts,
     Delta,
     ForgetReceipt,
@@ -25,10 +25,12 @@ from memfast.model import (
     NearestRows,
     NewKey,
     Outcome,
+    Past,
     Scope,
     ScopeReads,
     SharedCacheStats,
     Snapshot,
+    StoredMemory,
     StoreHealth,
     User,
     UserPage,
@@ -106,8 +108,11 @@ class Embedder(Protocol):
 class MemoryStore(Protocol):
     """The store of record. Every method may raise `StoreUnavailable`, `StoreFull` or `DeadlineExceeded`."""
 
-    async def apply(self, changes: Sequence[Change], *, now: datetime) -> list[Outcome]:
+    async def apply(self, changes: Sequence[AnyChange], *, now: datetime) -> list[Outcome]:
         """Commit changes in one transaction and answer each by its own outcome, in order.
+
+        Imports come without other changes, and at most one of them for a memory; they take the versions that they
+        bring, where these are higher than the scope's.
 
         Scopes are locked in key order; each scope's version rises by the number of its changes and each change takes
         its own, in order. A change that cannot be made (unknown id, id in use, another version) is refused in its
@@ -143,6 +148,16 @@ class MemoryStore(Protocol):
 
     async def load(self, scope: Scope) -> Snapshot:
         """Everything that lives in a scope (expired memories that were not removed yet included), of one snapshot."""
+        ...
+
+    def export(
+        self, scope: Scope, *, now: datetime, since: datetime
+    ) -> AsyncGenerator[Sequence[StoredMemory | Past], None]:
+        """All memories of one snapshot in order of version, pages of a few hundred; expired ones are left out.
+
+        Each is followed by its history, oldest first. A memory that was deleted before `since` is left out, and so is
+        history that was superseded before.
+        """
         ...
 
     async def changes_since(self, scope: Scope, version: int) -> Delta | None:

@@ -38,6 +38,7 @@ from memfast.service.coherence import Coherence
 from memfast.service.commits import Commits
 from memfast.service.cursors import Cursors
 from memfast.service.embeddings import CachedEmbedder
+from memfast.service.exports import Exports
 from memfast.service.forget import Forget
 from memfast.service.freshness import Freshness
 from memfast.service.groups import GroupLimits
@@ -45,6 +46,7 @@ from memfast.service.health import Health
 from memfast.service.heat import Heat
 from memfast.service.history import History
 from memfast.service.identifiers import Identifiers
+from memfast.service.imports import Imports
 from memfast.service.limits import Limits
 from memfast.service.modes import Modes
 from memfast.service.pressure import Pressure
@@ -53,6 +55,7 @@ from memfast.service.recall import Recall
 from memfast.service.remember import Remember
 from memfast.service.search import Search
 from memfast.service.searches import Searches
+from memfast.service.streams import Streams
 from memfast.service.users import Directory
 from memfast.service.warm import Warm
 from memfast.service.warmup import Warmup
@@ -97,6 +100,8 @@ class Services(Struct, frozen=True, kw_only=True):
     searches: Searches
     forget: Forget
     history: History
+    exports: Exports
+    imports: Imports
     freshness: Freshness
     directory: Directory
     health: Health
@@ -149,6 +154,7 @@ async def open_services(site: Ground) -> AsyncIterator[Services]:
         warmup = Warmup(log, warm, search)
         writer = _writer(config, Commits(store, coherence, warm, prepared.dimensions, clock), clock, pool.limit)
         stack.push_async_callback(writer.drain, config.server.stop_timeout_s)
+        retention, streams = timedelta(days=config.history.retention_days), Streams(config.server.streams_max)
         for task in (
             coherence.watch(config.postgres.watch_interval_s),
             modes.watch(),
@@ -175,9 +181,9 @@ async def open_services(site: Ground) -> AsyncIterator[Services]:
             search=search,
             searches=Searches(search, freshness, embedder),
             forget=Forget(writer),
-            history=History(
-                store, writer, embedder, limits, cursors, clock, timedelta(days=config.history.retention_days)
-            ),
+            history=History(store, writer, embedder, limits, cursors, clock, retention),
+            exports=_exports(store, embedder, prepared, coherence, streams, clock, retention),
+            imports=Imports(writer, embedder, limits, streams, clock, step_timeout_s=config.server.write_timeout_s),
             freshness=freshness,
             directory=Directory(store, limits, cursors),
             health=Health(build_store(config, control, prepared), embedder, clock),
@@ -226,6 +232,19 @@ def _search(
         clock,
         config.search.leg_timeout_ms / 1000,
     )
+
+
+def _exports(
+    store: PostgresStore,
+    embedder: Embedder,
+    prepared: Prepared,
+    coherence: Coherence,
+    streams: Streams,
+    clock: Clock,
+    retention: timedelta,
+) -> Exports:
+    generation, lineage = prepared.generation, lambda: coherence.facts.lineage
+    return Exports(store, embedder, generation, lineage, streams, clock, retention)
 
 
 def _executors(stack: AsyncExitStack) -> tuple[Executor, Executor]:

@@ -84,6 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_warm(commands, shared)
     _add_keys(commands, shared)
     _add_copies(commands, shared)
+    _add_transfer(commands, shared)
     return parser
 
 
@@ -140,6 +141,31 @@ def _add_copies(commands: Any, shared: argparse.ArgumentParser) -> None:
         _lazily("database", "upgrade"),
     )
     upgrade.add_argument("--to", type=int, default=18, help="PostgreSQL version (18)")
+
+
+def _add_transfer(commands: Any, shared: argparse.ArgumentParser) -> None:
+    export = _command(
+        commands, shared, "export", "write everything of a user or a namespace to a file", _lazily("transfer", "export")
+    )
+    export.add_argument("--user", help="the one user to export; without it all of the key's namespace")
+    take_in = _command(commands, shared, "import", "send a file to a running service", _lazily("transfer", "import_"))
+    take_in.add_argument("--user", help="whose memories those are that name no user")
+    take_in.add_argument(
+        "--from", dest="form", choices=["auto", "memfast", "mem0"], default="auto", help="whose file it is (auto)"
+    )
+    take_in.add_argument(
+        "--on-conflict",
+        choices=["error", "update", "ignore"],
+        default="error",
+        help="what happens to a memory whose id the user has, with other content (error)",
+    )
+    take_in.add_argument(
+        "--on-error", choices=["continue", "stop"], default="continue", help="after a line that is refused (continue)"
+    )
+    take_in.add_argument("--resume", action="store_true", help="leave out what an import that broke off had sent")
+    for command in (export, take_in):
+        command.add_argument("file", help="lines of JSON; .gz is compressed; - is standard input or output")
+        command.add_argument("--url", help="the service, where it is not the configured one")
 
 
 def _shared_options() -> argparse.ArgumentParser:

@@ -90,6 +90,9 @@ class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ] = 512
     body_timeout_s: Annotated[float, _doc("time a request's body may take to arrive", "s", gt=0, le=3600)] = 10.0
     body_max_bytes: Annotated[int, _doc("largest request body", "bytes", ge=1024)] = 10 * 1024 * 1024
+    streams_max: Annotated[
+        int, _doc("exports and imports of a worker under way; one more is refused", "streams", ge=1, le=1000)
+    ] = 2
     stop_timeout_s: Annotated[int, _doc("time for running requests when the service stops", "s", ge=1, le=600)] = 35
     backlog: Annotated[int, _doc("connections kept waiting or open, all workers", "connections", ge=1)] = 1024
 
@@ -289,6 +292,7 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     metadata_bytes: Annotated[int, _doc("a memory's metadata as JSON", "bytes", ge=2)] = 16 * 1024
     metadata_depth: Annotated[int, _doc("nesting of the metadata", "levels", ge=1, le=64)] = 8
     user_id_bytes: Annotated[int, _doc("a user's id, UTF-8", "bytes", ge=1, le=2048)] = 256
+    line_bytes: Annotated[int, _doc("a line of an import", "bytes", ge=1024, le=64 * 1024 * 1024)] = 1024 * 1024
     batch_items: Annotated[int, _doc("memories in one batch, ids in one get", "items", ge=1, le=10_000)] = 1000
     page_items: Annotated[
         int, _doc("memories or users on one page, results of one search", "items", ge=1, le=10_000)

@@ -15,7 +15,7 @@ from litestar.types import ASGIApp, Scope
 
 from memfast.bootstrap import Ground, open_services
 from memfast.errors import InvalidRequest, MemfastError, MethodNotAllowed, NotFound
-from memfast.http import routes_admin, routes_batch, routes_history, routes_memory, routes_search
+from memfast.http import routes_admin, routes_batch, routes_history, routes_memory, routes_search, routes_transfer
 from memfast.http.edge import EXCHANGE, Edge
 from memfast.http.exchange import Exchange, Reply
 from memfast.http.openapi import build_document, build_page
@@ -30,6 +30,7 @@ ROUTES: tuple[Route, ...] = (
     *routes_batch.ROUTES,
     *routes_history.ROUTES,
     *routes_search.ROUTES,
+    *routes_transfer.ROUTES,
     *routes_admin.ROUTES,
 )
 
@@ -75,7 +76,8 @@ def build_app(site: Ground) -> Edge:
         (route.method, route.path): route.endpoint for route in ROUTES if "{" not in route.path
     }
     reads = frozenset(route.path for route in ROUTES if route.method == "POST" and route.reads)
-    holder.append(Edge(application, direct, reads, site.config.server, SystemClock()))
+    streams = frozenset((route.method, route.path) for route in ROUTES if route.streams)
+    holder.append(Edge(application, direct, reads, streams, site.config.server, SystemClock()))
     return holder[0]
 
 

@@ -13,14 +13,19 @@ __all__ = [
     "JSON",
     "MSGPACK",
     "MSGPACK_TYPES",
+    "NDJSON",
+    "NDJSON_TYPES",
     "BodyDecoder",
     "encode",
     "request_form",
+    "require_lines",
     "response_form",
 ]
 
 JSON = b"application/json"
 MSGPACK = b"application/msgpack"
+NDJSON = b"application/x-ndjson"
+NDJSON_TYPES = (NDJSON, b"application/ndjson", b"application/jsonl", b"")
 MSGPACK_TYPES = (MSGPACK, b"application/x-msgpack", b"application/vnd.msgpack")
 
 _T = TypeVar("_T")
@@ -41,6 +46,17 @@ def request_form(content_type: bytes) -> Form:
     raise UnsupportedMediaType(
         f"Content-Type is {media_type.decode('latin-1')!r}; send application/json or application/msgpack"
     )
+
+
+def require_lines(content_type: bytes) -> None:
+    """Check that a body is a stream of lines; without a Content-Type it is taken for one.
+
+    Raises:
+        UnsupportedMediaType: it says to be something else.
+    """
+    media_type = content_type.partition(b";")[0].strip().lower()
+    if media_type not in NDJSON_TYPES:
+        raise UnsupportedMediaType(f"Content-Type is {media_type.decode('latin-1')!r}; send {NDJSON.decode()}")
 
 
 def response_form(accept: bytes) -> Form:

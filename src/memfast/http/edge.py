@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, MutableMapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping, MutableMapping
 from contextlib import asynccontextmanager
 from functools import lru_cache, partial
 from hashlib import blake2b
@@ -92,6 +93,7 @@ class Edge:
         application: the Litestar application.
         direct: endpoints by method and path, for paths without parameters, that need no router.
         reads: paths of those POSTs that only read.
+        streams: methods and paths whose body or answer is a stream.
         config: bounds on body, time and number.
         clock: time for the bounds.
     """
@@ -101,6 +103,7 @@ class Edge:
         application: Any,
         direct: Mapping[tuple[str, str], Endpoint],
         reads: frozenset[str],
+        streams: frozenset[tuple[str, str]],
         config: ServerConfig,
         clock: Clock,
     ) -> None:
@@ -109,6 +112,7 @@ class Edge:
         self._config = config
         self._services: Services | None = None
         self._reads = reads
+        self._streams = streams
         self._deadlines = Deadlines(clock)
         self._under_way = 0
         self._request_prefix = secrets.token_hex(5).encode()
@@ -141,7 +145,10 @@ class Edge:
             if not scope["path"].startswith(_PUBLIC):
                 credential = headers.get(b"authorization")
                 principal = services.access.recognise(credential) or await services.access.authenticate(credential)
-            body = b"" if scope["method"] in _BODILESS else await self._read_body(headers, receive)
+            streams = (scope["method"], scope["path"]) in self._streams
+            send = partial(self._send_part, send) if streams else send
+            bodiless = streams or scope["method"] in _BODILESS
+            body = b"" if bodiless else await self._read_body(headers, receive)
             request = _digest(scope, headers, principal, body)
             known = None if request is None else services.answers.recognise(request, headers.get(MIN_VERSION))
             if known is not None:
@@ -161,6 +168,7 @@ class Edge:
                 request_id=request_id,
                 started=started,
                 marks=mode_marks(standing),
+                parts=self._parts(receive) if streams else None,
             )
             await self._admitted(exchange, services, scope, receive, send)
             if request is not None and exchange.target is not None:
@@ -185,7 +193,9 @@ class Edge:
         self._under_way += 1
         try:
             work = self._serve(exchange, services, scope, receive, send)
-            await self._within(timeout_s, work, partial(_too_slow, timeout_s), partial(_disconnected, receive))
+            reads_body = (scope["method"], scope["path"]) in self._streams and scope["method"] not in _BODILESS
+            leaves = None if reads_body else partial(_disconnected, receive)
+            await self._within(timeout_s, work, partial(_too_slow, timeout_s), leaves)
         finally:
             self._under_way -= 1
 
@@ -197,6 +207,8 @@ class Edge:
             if not asked.isdigit() or not 0 < len(asked) <= 9 or int(asked) < 1:
                 raise InvalidRequest(f"Memfast-Timeout-Ms: must be a number from 1 to {most_ms}")
             return min(int(asked), most_ms) / 1000
+        if (scope["method"], scope["path"]) in self._streams:
+            return math.inf
         reads = scope["method"] in _BODILESS or (scope["method"] == "POST" and scope["path"] in self._reads)
         return self._config.read_timeout_s if reads else self._config.write_timeout_s
 
@@ -257,6 +269,25 @@ class Edge:
         if declared is not None and declared > most:
             raise PayloadTooLarge(f"the body has {declared} bytes; at most {most} are taken")
         return await self._within(self._config.body_timeout_s, _receive_body(receive, declared, most), self._no_body)
+
+    async def _send_part(self, send: Send, message: Any) -> None:
+        """Send a part of a stream; the client has as long to take it as for a body."""
+        async with asyncio.timeout(self._config.body_timeout_s):
+            await send(message)
+
+    async def _parts(self, receive: Receive) -> AsyncGenerator[bytes, None]:
+        """The body as it comes, of any size; each part of it has the time of a body."""
+        more = True
+        while more:
+            try:
+                async with asyncio.timeout(self._config.body_timeout_s):
+                    message = await receive()
+            except TimeoutError as error:
+                raise self._no_body() from error
+            if message["type"] == "http.disconnect":
+                raise _GoneError
+            more = message.get("more_body", False)
+            yield message.get("body", b"")
 
     def _request_id(self, headers: dict[bytes, bytes]) -> bytes:
         sent = headers.get(b"x-request-id")

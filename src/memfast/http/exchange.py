@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from functools import lru_cache
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, quote, unquote
@@ -13,7 +15,7 @@ from uuid import UUID
 import msgspec
 
 from memfast.errors import InvalidRequest, NotFound
-from memfast.http.codec import BodyDecoder, encode, request_form, response_form
+from memfast.http.codec import NDJSON, BodyDecoder, encode, request_form, response_form
 from memfast.model import Scope
 from memfast.search.encode import Form
 from memfast.service.access import Access, Principal
@@ -27,11 +29,14 @@ __all__ = [
     "MIN_VERSION",
     "Exchange",
     "Reply",
+    "StreamReply",
     "finished_headers",
     "mode_marks",
     "sent_path",
     "standard_headers",
 ]
+
+_log = logging.getLogger("memfast.http")
 
 _T = TypeVar("_T")
 _ENTITY_TAG = re.compile(rb'[ \t]*(?:(W/)?"([\x21\x23-\x7e\x80-\xff]*)"[ \t]*)?(?:,|\Z)')
@@ -66,8 +71,37 @@ class Reply:
         await send({"type": "http.response.body", "body": self.body, "more_body": False})
 
 
+class StreamReply:
+    """An answer of any length: status 200, headers, and parts that are sent as they are made.
+
+    What fails after the first part can only break the stream off.
+    """
+
+    __slots__ = ("_first", "_headers", "_rest")
+
+    def __init__(self, headers: list[tuple[bytes, bytes]], first: bytes, rest: AsyncGenerator[bytes, None]) -> None:
+        self._headers = headers
+        self._first = first
+        self._rest = rest
+
+    async def __call__(self, _scope: Any, _receive: Any, send: Any) -> None:
+        """Send it."""
+        async with aclosing(self._rest):
+            try:
+                await send({"type": "http.response.start", "status": 200, "headers": self._headers})
+                await send({"type": "http.response.body", "body": self._first, "more_body": True})
+                async for part in self._rest:
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+            except Exception:  # noqa: BLE001 - the face's edge: the stream has no end, the log has the trace
+                _log.warning("a stream broke off", exc_info=True)
+
+
 class Exchange:
-    """A request whose key was checked and whose body has arrived. `path` is as it was sent, percent-encoded."""
+    """A request whose key was checked and whose body has arrived, or is to be read from `parts`.
+
+    `path` is as it was sent, percent-encoded.
+    """
 
     __slots__ = (
         "_access",
@@ -76,6 +110,7 @@ class Exchange:
         "_started",
         "body",
         "headers",
+        "parts",
         "path",
         "principal",
         "query",
@@ -94,12 +129,14 @@ class Exchange:
         request_id: bytes,
         started: float,
         marks: tuple[Header, ...] = (),
+        parts: AsyncGenerator[bytes, None] | None = None,
     ) -> None:
         self.path = sent_path(scope)
         self.query: bytes = scope["query_string"]
         self.headers = headers
         self.principal = principal
         self.body = body
+        self.parts = parts
         self.request_id = request_id
         self.target: Target | None = None
         self._access = access
@@ -261,6 +298,11 @@ class Exchange:
         token = write_token(Token(self._access.facts.lineage, version))
         extra = (*more.pop("extra", ()), (b"memfast-token", token))
         return self.reply(value, status=status, version=version, extra=extra)
+
+    def stream(self, first: bytes, rest: AsyncGenerator[bytes, None]) -> StreamReply:
+        """An answer of lines."""
+        own = [(b"content-type", NDJSON), (b"cache-control", b"no-store")]
+        return StreamReply([*own, *self.standard_headers()], first, rest)
 
     def standard_headers(self) -> list[tuple[bytes, bytes]]:
         """Headers of every answer: the request's id, its trace, and the time spent."""

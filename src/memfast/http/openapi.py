@@ -11,7 +11,7 @@ import msgspec
 
 from memfast import __version__
 from memfast.config import LimitsConfig
-from memfast.http.codec import JSON, MSGPACK
+from memfast.http.codec import JSON, MSGPACK, NDJSON
 from memfast.http.filter_schema import build_filter_schemas
 from memfast.http.routing import Route, Success
 from memfast.http.wire import BatchItem, NoParameters, PatchItem, PatchRequest, Problem
@@ -55,6 +55,7 @@ _BOUNDED = (
 
 _PATH_PARAMETER = re.compile(r"{(\w+)}")
 _TAG = '(W/)?"[!#-~]*"'
+_LINES = {NDJSON.decode(): {"schema": {"type": "string"}}}
 _REFERENCE = "#/components/schemas/{name}"
 
 
@@ -68,7 +69,7 @@ def build_document(routes: Sequence[Route], limits: LimitsConfig) -> dict[str, A
     types: list[Any] = [Problem, BatchItem, PatchItem, SearchItem, SearchFailed]
     for route in routes:
         types.extend(kind for kind in (route.body, route.parameters) if kind is not None)
-        types.extend(answer.kind for answer in route.answers.values() if answer.kind is not None)
+        types.extend(answer.kind for answer in route.answers.values() if answer.kind not in {None, str})
     _, components = msgspec.json.schema_components(types, ref_template=_REFERENCE)
     components |= build_filter_schemas(limits, _REFERENCE)
     _tighten(components, limits)
@@ -105,6 +106,8 @@ def _operation(route: Route, components: dict[str, Any]) -> dict[str, Any]:
     }
     if route.body is not None:
         operation["requestBody"] = {"required": True, "content": _content(_schema(route.body))}
+    elif route.streams and route.method == "POST":
+        operation["requestBody"] = {"required": True, "content": _LINES}
     if route.public:
         operation["security"] = []
     refused = set(route.problems) | {
@@ -188,7 +191,9 @@ def _response(answer: Success) -> dict[str, Any]:
         headers["Memfast-Token"] = {"schema": {"type": "string"}}
         headers["Memfast-Version"] = {"schema": {"type": "string"}}
     response: dict[str, Any] = {"description": answer.text, "headers": headers}
-    if answer.kind is not None:
+    if answer.media_type == NDJSON.decode():
+        response["content"] = _LINES
+    elif answer.kind is not None:
         response["content"] = _content(_schema(answer.kind))
     return response
 

@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from memfast.http.exchange import Reply
+from memfast.http.exchange import Reply, StreamReply
 from memfast.http.wire import NoParameters
 
 __all__ = ["Endpoint", "Route", "Success"]
 
-Endpoint = Callable[..., Awaitable[Reply]]
+Endpoint = Callable[..., Awaitable[Reply | StreamReply]]
 
 
 class Success(Struct, frozen=True):
@@ -32,7 +32,8 @@ class Route(Struct, frozen=True, kw_only=True):
     """A method and a path, the coroutine behind them, and their contract.
 
     `endpoint(exchange, services, **path_parameters)` gives the reply. `problems` are the statuses it may refuse with,
-    beside those that every route has. `reads` = a POST that only reads; it has the time of a read.
+    beside those that every route has. `reads` = a POST that only reads; it has the time of a read. `streams` = its body
+    or its answer is a stream of lines: there is no bound on its size, and its time is bounded part by part.
     """
 
     method: Literal["GET", "POST", "PATCH", "DELETE"]
@@ -46,3 +47,4 @@ class Route(Struct, frozen=True, kw_only=True):
     problems: tuple[int, ...] = ()
     public: bool = False
     reads: bool = False
+    streams: bool = False

@@ -23,10 +23,14 @@ __all__ = [
     "CreateRequest",
     "DeleteBatchRequest",
     "DeleteParameters",
+    "ExportParameters",
     "GetManyRequest",
     "HealthAnswer",
     "HistoryAnswer",
     "HistoryParameters",
+    "ImportAnswer",
+    "ImportParameters",
+    "ImportProblem",
     "InvalidateRequest",
     "ListParameters",
     "Live",
@@ -211,6 +215,29 @@ class UsersParameters(Struct, kw_only=True, forbid_unknown_fields=True):
     cursor: str | None = None
 
 
+class ExportParameters(Struct, kw_only=True, forbid_unknown_fields=True):
+    """Parameters of an export; without a user it has the whole namespace."""
+
+    user_id: UserId | None = None
+
+
+class ImportParameters(Struct, kw_only=True, forbid_unknown_fields=True):
+    """Parameters of an import."""
+
+    on_error: Annotated[
+        Literal["continue", "stop"],
+        Meta(description="go on after a line that cannot be taken in, or leave out the rest"),
+    ] = "continue"
+    on_conflict: Annotated[
+        OnConflict, Meta(description="what happens to a memory whose id the user has, with other content")
+    ] = "error"
+    form: Annotated[
+        Literal["auto", "memfast", "mem0"], Meta(description="whose lines they are; auto = as the first one looks")
+    ] = "auto"
+    user_id: Annotated[str, Meta(min_length=1, description="whose lines those are that name no user")] | None = None
+    part: Annotated[bool, Meta(description="these are some lines of a file, so that no trailer is missed")] = False
+
+
 class NoParameters(Struct, forbid_unknown_fields=True):
     """A route without parameters."""
 
@@ -239,6 +266,34 @@ class BatchResults(Struct):
     """One result per item, in their order."""
 
     results: list[BatchResult]
+
+
+class ImportProblem(Struct):
+    """Why a line, counted from 1, was not taken in."""
+
+    line: int
+    problem: Problem
+
+
+class ImportAnswer(Struct, kw_only=True):
+    """What became of the lines of an import.
+
+    `created`, `updated` and `duplicate` count memories, deleted ones included; `skipped` what had already expired,
+    history of memories that were not new, and what was left out after `stopped_at`. `complete` is null where no trailer
+    was to be expected; `problems` names the first hundred errors.
+    """
+
+    lines: int
+    created: int
+    updated: int
+    duplicate: int
+    history: int
+    skipped: int
+    errors: int
+    embedded: int
+    complete: bool | None
+    stopped_at: int | None
+    problems: list[ImportProblem]
 
 
 class MemoriesFound(Struct):

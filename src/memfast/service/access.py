@@ -48,6 +48,12 @@ class Principal(Struct, frozen=True):
         if self.role != "admin":
             raise Forbidden("this route needs an API key with the role admin")
 
+    def require_whole_namespace(self) -> None:
+        """Raise `Forbidden` unless the key is an administrator's, of all users."""
+        self.require_admin()
+        if self.user_id is not None:
+            raise Forbidden("the API key was made for one user_id; name it")
+
 
 _ANYBODY = Principal(DEFAULT_NAMESPACE, None, "admin")
 

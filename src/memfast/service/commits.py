@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memfast.errors import DeadlineExceeded, OutcomeUnknown, Unavailable
-from memfast.model import Change, Create, Delta, ForgetReceipt, Memory, Outcome, Patch, Scope
+from memfast.model import AnyChange, Create, Delta, ForgetReceipt, Memory, Outcome, Patch, Scope
 from memfast.ports import Clock, MemoryStore
 from memfast.service.coherence import Coherence
 from memfast.service.warm import Warm
@@ -49,7 +49,7 @@ class Commits:
         self._dimensions = dimensions
         self._clock = clock
 
-    async def write(self, changes: Sequence[Change]) -> list[Outcome]:
+    async def write(self, changes: Sequence[AnyChange]) -> list[Outcome]:
         """Commit changes in one transaction; see `ports.MemoryStore.apply`.
 
         Raises:
@@ -76,7 +76,7 @@ class Commits:
         return outcomes
 
     async def write_singly(
-        self, changes: Sequence[Change], told: Callable[[int, Outcome | Exception], None], timeout_s: float
+        self, changes: Sequence[AnyChange], told: Callable[[int, Outcome | Exception], None], timeout_s: float
     ) -> list[Outcome | Exception]:
         """Commit changes each in a transaction of its own, those of one scope in order.
 
@@ -126,7 +126,7 @@ class Commits:
                 self._warm.drop(scope.id)
                 await self._warm.erase(scope.id)
 
-    async def _apply(self, changes: Sequence[Change]) -> list[Outcome]:
+    async def _apply(self, changes: Sequence[AnyChange]) -> list[Outcome]:
         try:
             return await self._store.apply(changes, now=self._clock.now())
         except DeadlineExceeded as error:  # maybe for a lock of one user that somebody holds
@@ -136,7 +136,7 @@ class Commits:
         except Exception as error:
             raise RolledBackError(error) from error
 
-    async def _written(self, change: Change) -> Outcome | Exception:
+    async def _written(self, change: AnyChange) -> Outcome | Exception:
         try:
             return (await self.write([change]))[0]
         except RolledBackError as failed:
@@ -145,15 +145,15 @@ class Commits:
             return error
 
 
-def _deltas(changes: Sequence[Change], outcomes: Sequence[Outcome], dimensions: int) -> dict[UUID, Delta | None]:
+def _deltas(changes: Sequence[AnyChange], outcomes: Sequence[Outcome], dimensions: int) -> dict[UUID, Delta | None]:
     """What a commit did to each scope, None where a row's vector is not known here."""
-    scopes: dict[UUID, list[tuple[Change, Outcome]]] = {}
+    scopes: dict[UUID, list[tuple[AnyChange, Outcome]]] = {}
     for pair in zip(changes, outcomes, strict=True):
         scopes.setdefault(pair[0].scope.id, []).append(pair)
     return {scope_id: _delta(own, dimensions) for scope_id, own in scopes.items()}
 
 
-def _delta(own: list[tuple[Change, Outcome]], dimensions: int) -> Delta | None:
+def _delta(own: list[tuple[AnyChange, Outcome]], dimensions: int) -> Delta | None:
     version = own[-1][1].scope_version
     live: dict[UUID, tuple[Memory, NDArray[np.float32]]] = {}
     deleted: dict[UUID, int] = {}

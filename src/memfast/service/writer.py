@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from memfast.errors import DeadlineExceeded, MemfastError, OutcomeUnknown, Stopping, Unavailable
-from memfast.model import Change, ForgetReceipt, Outcome, Scope, target_of
+from memfast.model import AnyChange, ForgetReceipt, Import, Outcome, Scope, target_of
 from memfast.ports import Clock
 from memfast.service.commits import Commits, RolledBackError
 from memfast.service.groups import GroupCounters, GroupLimits, Groups, Item
@@ -23,9 +23,9 @@ class _Write(Item):
 
     __slots__ = ("answer", "changes", "forgotten")
 
-    def __init__(self, changes: Sequence[Change], *, background: bool, forgotten: Scope | None = None) -> None:
+    def __init__(self, changes: Sequence[AnyChange], *, background: bool, forgotten: Scope | None = None) -> None:
         scopes = [change.scope.id for change in changes] if forgotten is None else [forgotten.id]
-        alone = forgotten is not None or len(changes) > 1
+        alone = forgotten is not None or len(changes) > 1 or isinstance(changes[0], Import)
         super().__init__(
             list(dict.fromkeys(scopes)) if alone else scopes, len(scopes), alone=alone, background=background
         )
@@ -64,11 +64,12 @@ class Writer:
         self._flushes: set[asyncio.Task[None]] = set()
         self._alarm: asyncio.TimerHandle | None = None
 
-    async def commit(self, changes: Sequence[Change], *, background: bool = False) -> list[Outcome]:
+    async def commit(self, changes: Sequence[AnyChange], *, background: bool = False) -> list[Outcome]:
         """Commit changes; see `ports.MemoryStore.apply`.
 
         Args:
-            changes: one, which shares a transaction with those of others, or many, which have one of their own.
+            changes: one, which shares a transaction with those of others, or many, which have one of their own, as an
+                import has.
             background: let the writes of interactive callers go first.
 
         Raises:
@@ -171,7 +172,7 @@ class Writer:
         return [_batch_result(changes, results)] if flush[0].alone else []  # those of a group are told
 
 
-def _batch_result(changes: Sequence[Change], results: Sequence[Outcome | Exception]) -> list[Outcome] | Exception:
+def _batch_result(changes: Sequence[AnyChange], results: Sequence[Outcome | Exception]) -> list[Outcome] | Exception:
     """The outcomes of a batch's changes; one error where the store was away for all of them."""
     first = results[0]
     if isinstance(first, Unavailable) and all(isinstance(result, Unavailable) for result in results):

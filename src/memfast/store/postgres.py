@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any, overload
 from uuid import UUID
@@ -15,18 +16,21 @@ from numpy.typing import NDArray
 from memfast.errors import DeadlineExceeded
 from memfast.filters import Filter, reads_json
 from memfast.model import (
-    Change,
+    AnyChange,
     Delta,
     ForgetReceipt,
     HistoryEvent,
     HistoryPage,
+    Import,
     Listing,
     Memory,
     MemoryPage,
     NearestRows,
     Outcome,
+    Past,
     Scope,
     Snapshot,
+    StoredMemory,
     StoreHealth,
     User,
     UserPage,
@@ -34,6 +38,8 @@ from memfast.model import (
 from memfast.store.codecs import decode_vectors
 from memfast.store.commit import Commit
 from memfast.store.conditions import narrowed
+from memfast.store.exports import read_scope
+from memfast.store.imports import write_imports
 from memfast.store.pool import Pool, Purpose
 from memfast.store.queries import READ, WRITE
 from memfast.store.records import read_memory
@@ -73,15 +79,40 @@ class PostgresStore:
         self._facts = facts
         self._flush_timeout_s = flush_timeout_s
 
-    async def apply(self, changes: Sequence[Change], *, now: datetime) -> list[Outcome]:
+    async def apply(self, changes: Sequence[AnyChange], *, now: datetime) -> list[Outcome]:
         """See `ports.MemoryStore.apply`."""
         commit = Commit(self._pool)
         async with self._pool.connection("write") as connection, commit.transaction(connection):
             try:
                 async with asyncio.timeout(self._flush_timeout_s):
-                    return await write_changes(connection, changes, commit.began, generation=self._generation, now=now)
+                    return await self._write(connection, changes, commit, now)
             except TimeoutError as error:
                 raise DeadlineExceeded("the transaction took longer than it may; nothing was written") from error
+
+    async def _write(
+        self, connection: Any, changes: Sequence[AnyChange], commit: Commit, now: datetime
+    ) -> list[Outcome]:
+        imports = [change for change in changes if isinstance(change, Import)]
+        if imports:
+            assert len(imports) == len(changes), "imports come without other changes"
+            return await write_imports(connection, imports, commit.began, generation=self._generation, now=now)
+        own = [change for change in changes if not isinstance(change, Import)]
+        return await write_changes(connection, own, commit.began, generation=self._generation, now=now)
+
+    async def export(
+        self, scope: Scope, *, now: datetime, since: datetime
+    ) -> AsyncGenerator[Sequence[StoredMemory | Past], None]:
+        """See `ports.MemoryStore.export`."""
+        async with (
+            self._pool.connection("bulk") as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            pages = read_scope(
+                connection, scope, generation=self._generation, dimensions=self._dimensions, now=now, since=since
+            )
+            async with aclosing(pages):
+                async for page in pages:
+                    yield page
 
     async def get(self, scope: Scope, ids: Sequence[UUID], *, now: datetime) -> tuple[dict[UUID, Memory], int]:
         """See `ports.MemoryStore.get`."""

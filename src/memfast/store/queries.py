@@ -6,7 +6,7 @@ import re
 from importlib.resources import files
 from types import SimpleNamespace
 
-__all__ = ["ACCESS", "ADMIN", "CONDITIONS", "READ", "WRITE", "parse"]
+__all__ = ["ACCESS", "ADMIN", "CONDITIONS", "READ", "TRANSFER", "WRITE", "parse"]
 
 _HEADER = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 
@@ -37,3 +37,4 @@ READ = _load("read.sql")
 WRITE = _load("write.sql")
 ADMIN = _load("admin.sql")
 ACCESS = _load("access.sql")
+TRANSFER = _load("transfer.sql")

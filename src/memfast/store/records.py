@@ -10,7 +10,7 @@ from memfast.model import Memory, Scope
 from memfast.store.flush import Row
 from memfast.store.texts import hash_text
 
-__all__ = ["MEMORY_COLUMNS", "memory_values", "passed_values", "read_memory"]
+__all__ = ["MEMORY_COLUMNS", "VECTOR_COLUMNS", "memory_values", "passed_values", "read_memory"]
 
 MEMORY_COLUMNS = (
     "scope_id",
@@ -34,6 +34,8 @@ MEMORY_COLUMNS = (
     "event_at",
 )
 """The columns of `memories` that a new row fills."""
+
+VECTOR_COLUMNS = ("scope_id", "generation", "id", "expires_at", "embedding")
 
 
 def read_memory(user_id: str, record: Any, start: int = 0) -> Memory:

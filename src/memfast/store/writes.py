@@ -14,15 +14,13 @@ from memfast.model import Change, Create, Delete, Memory, Outcome, Scope, Undele
 from memfast.store.codecs import decode_vector
 from memfast.store.flush import Content, Flush, Row, plan
 from memfast.store.queries import WRITE
-from memfast.store.records import MEMORY_COLUMNS, memory_values, passed_values, read_memory
+from memfast.store.records import MEMORY_COLUMNS, VECTOR_COLUMNS, memory_values, passed_values, read_memory
 from memfast.store.texts import hash_text
 
 __all__ = ["write_changes"]
 
 _COPY_FROM_ROWS = 16
 """From this many new rows on, COPY is faster than one INSERT a row."""
-
-_VECTOR_COLUMNS = ("scope_id", "generation", "id", "expires_at", "embedding")
 
 _ORDER = (
     WRITE.erase_history,
@@ -253,7 +251,7 @@ class _Statements:
         """Send everything, in an order in which each finds what it reads."""
         if len(self._memories) >= _COPY_FROM_ROWS:
             await connection.copy_records_to_table("memories", records=self._memories, columns=MEMORY_COLUMNS)
-            await connection.copy_records_to_table("memory_vectors", records=self._vectors, columns=_VECTOR_COLUMNS)
+            await connection.copy_records_to_table("memory_vectors", records=self._vectors, columns=VECTOR_COLUMNS)
         elif self._memories:
             rows = [
                 (*memory, self._generation, vector[-1])

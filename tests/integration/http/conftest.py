@@ -51,7 +51,10 @@ class Contract:
             return
         media_type = response.headers["content-type"]
         assert media_type in content, f"{media_type} is not documented"
-        body = msgspec.msgpack.decode(response.content) if "msgpack" in media_type else response.json()
+        if media_type == "application/x-ndjson":
+            body = response.text
+        else:
+            body = msgspec.msgpack.decode(response.content) if "msgpack" in media_type else response.json()
         self._validator(content[media_type]["schema"]).validate(body)
 
     def _check_problem(self, response):
