@@ -52,9 +52,9 @@ class Thesaurus:
     ) -> list[str]:
         """What `expand` adds to the words of a query."""
         return expand(
-            self._words.asked_words(text),
+            self._words.content_words(text),
             synonyms=self._synonyms,
-            term=self._words.term,
+            term=self._words.term_of,
             frequency=frequency,
             memories=memories,
             settings=settings,

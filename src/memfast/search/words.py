@@ -170,16 +170,6 @@ class Words:
         """The term of a single word."""
         return self._term(word).text
 
-    def asked_words(self, text: str) -> list[str]:
-        """The words of a query as they were written, in lower case, without function words."""
-        words = (_folded(word) for word in _find_words(text))
-        return [word for word in words if not (self._english and word in FUNCTION_WORDS)]
-
-    def term(self, word: str) -> str:
-        """The index term of a single word; "" where it is none."""
-        terms = self.of_text(word)
-        return terms[0] if len(terms) == 1 else ""
-
     def _terms_of_day(self, day: date) -> tuple[str, ...]:
         words = f"{day.day} {_MONTHS[day.month - 1]} {day.year} {_WEEKDAYS[day.weekday()]}"
         return (*self.of_text(words), day.isoformat())
