@@ -36,6 +36,10 @@ _FAR_US = 86_400_000_000
 """A day: no answer is kept that long anyway."""
 
 
+INLINE_TERMS = 64
+"""Words of a query that is answered on the event loop; a page of text takes a thread."""
+
+
 class Search:
     """Searches of one user's memories.
 
@@ -145,7 +149,8 @@ class Search:
             found = find(shard, asked, now_us=now_us, thesaurus=self._thesaurus)
             return _encoded(shard, asked, found, degraded)
 
-        body = work() if self._warm.is_short(shard, decodes=reads_json(asked.where)) else await self._warm.run(work)
+        short = len(asked.terms) <= INLINE_TERMS and self._warm.is_short(shard, decodes=reads_json(asked.where))
+        body = work() if short else await self._warm.run(work)
         expires_at = _expiry(shard, now, now_us)
         if asked.ranking.boosts.recency_factor != 1:
             step = now + timedelta(microseconds=RECENCY_STEP_US - now_us % RECENCY_STEP_US)
