@@ -142,7 +142,7 @@ async def open_services(site: Ground) -> AsyncIterator[Services]:
         modes = Modes(pools.breaker, (), coherence, clock, config.resilience.mode)
         log = PostgresAccessLog(pool)
         heat = Heat(log, clock)
-        answers = _answers(config, coherence, heat, clock, shared)
+        answers = _answers(config, coherence, heat, clock, shared, pool)
         limits = Limits(config.limits, prepared.dimensions)
         cursors = Cursors(prepared.secret, lambda: coherence.facts.lineage)
         shards = build_shards(config, prepared, lambda: coherence.facts.lineage)
@@ -282,7 +282,9 @@ def _writer(config: Config, commits: Commits, clock: Clock, connections: int) ->
     return Writer(commits, clock, limits, singly_timeout_s=writes.flush_timeout_s)
 
 
-def _answers(config: Config, coherence: Coherence, heat: Heat, clock: Clock, shared: SharedLayer | None) -> Answers:
+def _answers(
+    config: Config, coherence: Coherence, heat: Heat, clock: Clock, shared: SharedLayer | None, pool: Pool
+) -> Answers:
     cache = config.cache
     capacity = cache.memory_mb * 1024 * 1024 // config.server.workers
 
@@ -295,9 +297,8 @@ def _answers(config: Config, coherence: Coherence, heat: Heat, clock: Clock, sha
         )
 
     kinds: dict[Kind, ByteCache] = {kind: share(part) for kind, part in _CACHE_SHARES.items()}
-    return Answers(
-        kinds, share(_REQUESTS_SHARE), coherence, heat, clock, None if shared is None else shared.answers(coherence)
-    )
+    beyond = None if shared is None else shared.answers(coherence)
+    return Answers(kinds, share(_REQUESTS_SHARE), coherence, heat, clock, beyond, pool.require_room)
 
 
 def build_shards(config: Config, prepared: Prepared, life: Callable[[], UUID]) -> ShardPool:

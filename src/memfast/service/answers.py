@@ -97,6 +97,7 @@ class Answers:
         heat: counts the reads that are recognised.
         clock: monotonic time for deadlines, wall time to turn `expires_at` into one.
         shared: searches that are neither held here nor warm are looked for there before they are made.
+        require_room: raises where what must be computed would be refused by the store: before anything is spent on it.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class Answers:
         heat: Heat,
         clock: Clock,
         shared: Shared | None = None,
+        require_room: Callable[[], None] = lambda: None,
     ) -> None:
         self._caches = caches
         self._requests = requests
@@ -114,6 +116,7 @@ class Answers:
         self._heat = heat
         self._clock = clock
         self._shared = shared
+        self._require_room = require_room
         self._flights: dict[tuple[bytes, Epochs], Flight[Answer]] = {}
 
     def recognise(self, request: bytes, token: bytes | None = None) -> tuple[bytes, int, Kind] | None:
@@ -186,6 +189,8 @@ class Answers:
             return found
         flight = self._flights.get((key, epochs))
         if flight is None or not flight.open:
+            if self._shared is None or kind != "search":  # else it may be there, and needs no room
+                self._require_room()
             flight = Flight(self._compute(kind, key, scope_id, epochs, compute))
             if len(self._flights) < _FLIGHTS_MAX:
                 self._flights[key, epochs] = flight

@@ -297,6 +297,19 @@ class Pool:
 
             return await self._retry.run(read, _broken, until_s=self._until_s())
 
+    def require_room(self) -> None:
+        """Raise at once what `connection` would raise at once: for callers with work to do before they need one.
+
+        Raises:
+            Overloaded: too many wait for one already.
+            StoreUnavailable: the breaker is open.
+        """
+        if self._callers >= self._limit + self._policy.waiting_max:
+            self._counts.refused += 1
+            raise Overloaded("too many requests wait for a database connection; nothing was begun", begun=False)
+        if self._breaker.state in {"open", "isolated"}:
+            raise self._not_asked()
+
     @asynccontextmanager
     async def ping(self) -> AsyncIterator[Any]:
         """A connection for one cheap question from the background, which is asked whatever the breaker says.
@@ -417,16 +430,16 @@ class Pool:
         return ("success" if error is None else "neutral"), ""
 
     def _admit(self) -> int:
+        self.require_room()
         ticket = self._breaker.admit()
         if ticket is None:
-            wait_s = min(RETRY_AFTER_S, max(1, math.ceil(self._breaker.opens_in_s)))
-            reason = f"PostgreSQL is not asked now ({self._breaker.reason}); nothing was begun"
-            raise StoreUnavailable(reason, retry_after_s=wait_s, begun=False)
-        if self._callers >= self._limit + self._policy.waiting_max:
-            self._breaker.settle(ticket, "neutral")
-            self._counts.refused += 1
-            raise Overloaded("too many requests wait for a database connection; nothing was begun", begun=False)
+            raise self._not_asked()
         return ticket
+
+    def _not_asked(self) -> StoreUnavailable:
+        wait_s = min(RETRY_AFTER_S, max(1, math.ceil(self._breaker.opens_in_s)))
+        reason = f"PostgreSQL is not asked now ({self._breaker.reason}); nothing was begun"
+        return StoreUnavailable(reason, retry_after_s=wait_s, begun=False)
 
     async def _take(self, use: _Use) -> None:
         """One try to get a connection."""

@@ -103,6 +103,20 @@ async def test_five_failures_and_then_nobody_waits(open_pool, breaker, monkeypat
     assert [list(row) for row in await pool.fetch(ANSWER)] == [[42]]
 
 
+async def test_one_probe_at_a_time_when_the_hold_is_over(open_pool, breaker, monkeypatch):
+    """A second request is refused while the first one tries; when that succeeds, all are let through."""
+    pool = await open_pool()
+    for _ in range(5):
+        breaker.pinged(answered=False, reason="TimeoutError")
+    monkeypatch.setattr(breaker, "_hold_s", 0.0)
+    async with pool.connection():
+        pool.require_room()
+        with pytest.raises(StoreUnavailable, match="not asked now"):
+            await pool.fetch(ANSWER)
+    assert breaker.state == "closed"
+    assert len(await pool.fetch(ANSWER)) == 1
+
+
 async def test_an_acquisition_is_tried_three_times(open_pool, breaker, monkeypatch):
     """One failure of the breaker at most, and none when a try succeeds."""
     pool = await open_pool()
@@ -325,3 +339,19 @@ async def test_what_the_pool_counts(open_pool, caplog, monkeypatch):
         await pool.fetch(ANSWER)
     assert len([record for record in caplog.records if record.levelno == logging.WARNING]) == 1
     assert "a database connection took" in caplog.text
+
+
+async def test_a_connection_that_cannot_be_given_back_takes_nothing_back(open_pool, breaker, monkeypatch):
+    """What was done on it is done."""
+    pool = await open_pool()
+    release = asyncpg.pool.Pool.release
+
+    async def broken(this, connection, **options):
+        await release(this, connection, **options)
+        raise ConnectionResetError
+
+    monkeypatch.setattr(asyncpg.pool.Pool, "release", broken)
+    assert len(await pool.fetch(ANSWER)) == 1
+    async with pool.connection("write") as connection:
+        assert await connection.fetchval(ANSWER) == 42
+    assert breaker.snapshot().failures == 0

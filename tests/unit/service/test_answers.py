@@ -7,6 +7,7 @@ from uuid import UUID
 import pytest
 from worlds import EPOCH, LINEAGE, scope
 
+from memfast.errors import Overloaded
 from memfast.service import answers as module
 from memfast.service.answers import KEY_BYTES, Answer, Target, derive_key
 from memfast.service.tokens import Token, write_token
@@ -246,3 +247,50 @@ def test_the_caches_can_be_emptied_and_shrunk(world):
     world.answers.clear()
     assert look() is None
     assert world.answers.nbytes == 0
+
+
+async def test_what_would_be_refused_is_not_begun(world):
+    """A question that nobody computes yet is refused before anything is spent on it; one under way may be joined."""
+    gate, full = asyncio.Event(), False
+
+    def require_room():
+        if full:
+            raise Overloaded("full", begun=False)
+
+    world.answers._require_room = require_room
+
+    async def compute(_epochs):
+        await gate.wait()
+        return Answer(b"body", 1, "cold")
+
+    first = asyncio.create_task(world.answers.answer("search", KEY, ADA, compute))
+    await asyncio.sleep(0)
+    full = True
+    second = asyncio.create_task(world.answers.answer("search", KEY, ADA, compute))
+    with pytest.raises(Overloaded):
+        await world.answers.answer("search", derive_key(ADA, b"another"), ADA, compute)
+    gate.set()
+    assert [answer.body for answer in await asyncio.gather(first, second)] == [b"body", b"body"]
+
+
+async def test_a_search_that_was_left_by_all_is_not_joined(world):
+    """Who comes after the last has left begins anew."""
+    started = 0
+    gate = asyncio.Event()
+
+    async def compute(_epochs):
+        nonlocal started
+        started += 1
+        await gate.wait()
+        return Answer(b"body", 1, "cold")
+
+    first = asyncio.create_task(world.answers.answer("search", KEY, ADA, compute))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.sleep(0)
+    second = asyncio.create_task(world.answers.answer("search", KEY, ADA, compute))
+    await asyncio.wait([first])
+    gate.set()
+    assert (await second).body == b"body"
+    assert started == 2
