@@ -30,6 +30,7 @@ from memfast.resilience.breaker import Breaker, Outcome, Transition
 from memfast.resilience.clock import SystemClock
 from memfast.resilience.retry import Budget, Retry
 from memfast.store.codecs import register_codecs
+from memfast.store.counts import Counts
 from memfast.store.room import Room
 
 __all__ = [
@@ -72,9 +73,6 @@ PING_S = 1.0
 
 RETRY_AFTER_S = 5
 """The longest wait that a client is told while PostgreSQL is away, in seconds: pings find it long before the hold."""
-
-_SLOW_ACQUIRE_S = 0.1
-"""An acquisition that takes longer is logged, at most one a second."""
 
 Purpose = Literal["read", "write", "bulk"]
 """What a connection is taken for: a use for `bulk` work may be long."""
@@ -161,25 +159,6 @@ class PoolPolicy(Struct, frozen=True, kw_only=True):
     slow_write_s: float = 5.0
 
 
-class _Counts:
-    """What happened since the pool was opened."""
-
-    def __init__(self) -> None:
-        self.created = self.acquired = self.refused = 0
-        self.acquire_s = self.acquire_s_max = 0.0
-        self._logged_at = -math.inf
-
-    def took(self, seconds: float, now: float) -> bool:
-        """An acquisition ended; whether it is worth a line of the log."""
-        self.acquired += 1
-        self.acquire_s += seconds
-        self.acquire_s_max = max(self.acquire_s_max, seconds)
-        if seconds <= _SLOW_ACQUIRE_S or now < self._logged_at + 1.0:
-            return False
-        self._logged_at = now
-        return True
-
-
 class _Use:
     """One use of a connection: since when, in monotonic seconds, and of which; None before it is had."""
 
@@ -214,7 +193,7 @@ class Pool:
         self._clock = clock
         self._room = room
         self._retry = Retry(Budget(), clock, asyncio.sleep, random.random)
-        self._counts = _Counts()
+        self._counts = Counts()
         self._callers = 0
         self._background: set[asyncio.Task[Any]] = set()
 

@@ -77,7 +77,7 @@ async def test_postgresql_goes_away_and_comes_back(world, hurt, heal, record_pro
 
     refused = [each for each in world.refused if open_at < each[0] < healed_at]
     assert {status for _, status, _, _ in refused} == {503}
-    assert statistics.median(took_s for _, _, _, took_s in refused) < 0.2
+    assert statistics.median(took_s for _, _, _, took_s in refused) < 1.0, "four seconds if they waited for it"
     assert back_s < 4.0, "two seconds, and as much again for a busy machine"
     assert world.wrong == []
     during = [(mode, age) for at, mode, age in world.reads if open_at < at < healed_at]

@@ -334,7 +334,7 @@ async def test_what_the_pool_counts(open_pool, caplog, monkeypatch):
     assert (counted.size, counted.idle, counted.limit, counted.utilisation) == (2, 1, 2, 0.5)
     assert (counted.created, counted.acquired, counted.reused) == (2, 11, 9)
     assert 0 < counted.acquire_ms_mean <= counted.acquire_ms_max
-    monkeypatch.setattr("memfast.store.pool._SLOW_ACQUIRE_S", 0.0)
+    monkeypatch.setattr("memfast.store.counts._SLOW_ACQUIRE_S", 0.0)
     for _ in range(10):
         await pool.fetch(ANSWER)
     assert len([record for record in caplog.records if record.levelno == logging.WARNING]) == 1
