@@ -38,6 +38,8 @@ SETTINGS = (
     "embedding.provider=none",
     "--set",
     f"embedding.dimensions={DIMENSIONS}",
+    "--set",
+    "history.expiry_interval_s=86400",  # the model knows every version: none may come by itself
 )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -30,11 +30,13 @@ __all__ = [
     "Put",
     "Search",
     "State",
+    "Undelete",
     "Wire",
     "packed",
     "unit",
 ]
 
+T = TypeVar("T")
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -83,12 +85,15 @@ class Item:
 
 @dataclass(frozen=True)
 class State:
-    """A user's memories at one version. `named` is false before the first write and after a forget."""
+    """A user's memories at one version. `named` is false before the first write and after a forget.
+
+    `buried` are ids of deleted memories with what they were, None where that was purged.
+    """
 
     user_id: str
     version: int = 0
     items: Mapping[str, Item] = field(default_factory=lambda: _NOTHING)
-    buried: frozenset[str] = frozenset()
+    buried: Mapping[str, Item | None] = field(default_factory=lambda: _NOTHING)
     named: bool = False
 
     def changed(self, version: int, **changes: Any) -> State:
@@ -312,7 +317,7 @@ class Put(Operation):
                 return state.changed(version), 200 if self.on_conflict == "ignore" else 409
             after, status = replace(after, created_at=before.created_at), 200
         items = {**state.items, after.id: after}
-        return state.changed(version, items=items, buried=state.buried - {after.id}, named=True), status
+        return state.changed(version, items=items, buried=_without(state.buried, after.id), named=True), status
 
 
 @dataclass(frozen=True)
@@ -364,23 +369,53 @@ class Patch(Operation):
 
 @dataclass(frozen=True)
 class Delete(Operation):
-    """A delete."""
+    """A delete; with `purge` nothing can be brought back."""
 
     id: str
+    purge: bool = False
 
     def request(self) -> tuple[str, str, Any]:
         """See `Operation.request`."""
-        return "DELETE", f"/v1/memories/{self.id}?user_id={quote(self.user_id)}", None
+        purge = "&purge=true" if self.purge else ""
+        return "DELETE", f"/v1/memories/{self.id}?user_id={quote(self.user_id)}{purge}", None
 
     def applied(self, state: State, now: datetime) -> tuple[State, int]:
         """See `Operation.applied`."""
         if not state.named:
             return state, 404
         version = state.version + 1
-        if self.id not in state.items:
-            return state.changed(version), 204 if self.id in state.buried else 404
-        items = {target: item for target, item in state.items.items() if target != self.id}
-        return state.changed(version, items=items, buried=state.buried | {self.id}), 204
+        if self.id not in state.items and self.id not in state.buried:
+            return state.changed(version), 404
+        before = state.items.get(self.id, state.buried.get(self.id))
+        buried = {**state.buried, self.id: None if self.purge else before}
+        return state.changed(version, items=_without(state.items, self.id), buried=buried), 204
+
+
+@dataclass(frozen=True)
+class Undelete(Operation):
+    """The return of a deleted memory."""
+
+    id: str
+
+    def request(self) -> tuple[str, str, Any]:
+        """See `Operation.request`."""
+        return "POST", f"/v1/memories/{self.id}/undelete?user_id={quote(self.user_id)}", None
+
+    def applied(self, state: State, now: datetime) -> tuple[State, int]:
+        """See `Operation.applied`."""
+        if not state.named:
+            return state, 404
+        version, present, before = state.version + 1, state.items.get(self.id), state.buried.get(self.id)
+        if present is not None:
+            return state.changed(version), 409 if present.live(now) else 404
+        if before is None or not before.live(now):
+            return state.changed(version), 404
+        items = {**state.items, self.id: replace(before, version=version)}
+        return state.changed(version, items=items, buried=_without(state.buried, self.id)), 200
+
+
+def _without(named: Mapping[str, T], name: str) -> dict[str, T]:
+    return {key: value for key, value in named.items() if key != name}
 
 
 @dataclass(frozen=True)
@@ -395,4 +430,4 @@ class Forget(Operation):
         """See `Operation.applied`."""
         if not state.named:
             return state, 404
-        return state.changed(state.version + 1, items=_NOTHING, buried=frozenset(), named=False), 200
+        return state.changed(state.version + 1, items=_NOTHING, buried=_NOTHING, named=False), 200

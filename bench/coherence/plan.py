@@ -25,6 +25,7 @@ from bench.coherence.model import (
     Put,
     Search,
     State,
+    Undelete,
     unit,
 )
 
@@ -37,7 +38,8 @@ MEMORIES_MAX = 30
 MARGIN = timedelta(seconds=2)
 """No write touches a memory so near its end: whether it is there would be chance."""
 
-WEIGHTS = {"create": 22, "delete": 22, "patch": 30, "delete again": 6, "repeat": 6, "replace": 6, "revive": 6}
+WEIGHTS = {"create": 20, "delete": 20, "patch": 30, "delete again": 5, "repeat": 5, "replace": 5, "revive": 5}
+WEIGHTS |= {"undelete": 7, "purge": 3}
 BATCHES = 0.04
 """Shares of the kinds of writes."""
 
@@ -84,12 +86,22 @@ class Plan:
         if not settled or self._chance.random() < BATCHES:
             return self._batch(state, now)
         many = len(settled) >= MEMORIES_MAX
-        kinds, weights = list(WEIGHTS), list((WEIGHTS | {"create": 0, "revive": 0} if many else WEIGHTS).values())
+        kinds, weights = (
+            list(WEIGHTS),
+            list((WEIGHTS | {"create": 0, "revive": 0, "undelete": 0} if many else WEIGHTS).values()),
+        )
         target = self._chance.choice(sorted(item.id for item in settled))
-        gone = self._chance.choice(sorted(state.buried or {target}))
+        ends = {name: item.expires_at for name, item in state.buried.items() if item is not None}
+        far = [name for name in state.buried if (end := ends.get(name)) is None or end > now + MARGIN]
+        gone = self._chance.choice(sorted(far) or [target])
         kind = self._chance.choices(kinds, weights)[0]
-        if kind in {"delete", "delete again"}:
-            return Delete(state.user_id, target if kind == "delete" else gone)
+        if kind in {"delete", "delete again", "purge", "undelete"}:
+            chosen = {"delete": target, "delete again": gone}.get(kind) or self._chance.choice((target, gone, gone))
+            return (
+                Undelete(state.user_id, chosen)
+                if kind == "undelete"
+                else Delete(state.user_id, chosen, kind == "purge")
+            )
         if kind == "patch":
             return Patch(state.user_id, target, self._fields(now))
         if kind == "repeat":

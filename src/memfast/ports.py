@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol, TypeAlias
 from uuid import UUID
 
@@ -48,6 +48,7 @@ __all__ = [
     "Shard",
     "Shards",
     "SharedCache",
+    "Sweeper",
 ]
 
 FragmentTable: TypeAlias = tuple[NDArray[np.int64], NDArray[np.uint8]]
@@ -194,6 +195,33 @@ class Ledger(Protocol):
 
     async def begin_life(self, old: UUID) -> None:
         """Draw a new lineage unless somebody has: the database is not the one that lived under the old one."""
+        ...
+
+
+class Sweeper(Protocol):
+    """What time takes away."""
+
+    async def claim(self, name: str, *, now: datetime, unless_within: timedelta) -> bool:
+        """Note that a sweep begins or goes on; False when another was noted within this time."""
+        ...
+
+    async def expiring(self, after: UUID | None, *, now: datetime) -> tuple[list[Scope], UUID | None]:
+        """Scopes with expired memories, among the next after one; and after which to look on (None: that was all)."""
+        ...
+
+    async def outdated(self, after: UUID | None, *, before: datetime) -> tuple[list[Scope], UUID | None]:
+        """The same of scopes with history or tombstones of this moment or before."""
+        ...
+
+    async def expired(self, scope_id: UUID, *, now: datetime, limit: int) -> list[UUID]:
+        """Memories of a scope that have expired and were not removed, at most `limit`, the longest expired first."""
+        ...
+
+    async def erase(self, scope_id: UUID, *, before: datetime, limit: int) -> int:
+        """Erase history and tombstones of this moment or before, at most `limit` of each; returns the larger number.
+
+        Copies that had not learned of those tombstones reload: `purged_to` rises.
+        """
         ...
 
 

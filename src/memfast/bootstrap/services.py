@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import random
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -30,10 +32,12 @@ from memfast.ports import Clock, Embedder, SharedCache
 from memfast.resilience.breaker import Breaker
 from memfast.resilience.clock import SystemClock
 from memfast.resilience.memory import give_back, resident_bytes
+from memfast.resilience.retry import Budget, Retry
 from memfast.resilience.threads import lower_priority
 from memfast.search.words import words_of
 from memfast.service.access import Access
 from memfast.service.answers import Answers, Kind
+from memfast.service.background import Background
 from memfast.service.coherence import Coherence
 from memfast.service.commits import Commits
 from memfast.service.cursors import Cursors
@@ -56,6 +60,7 @@ from memfast.service.remember import Remember
 from memfast.service.search import Search
 from memfast.service.searches import Searches
 from memfast.service.streams import Streams
+from memfast.service.sweeps import Sweeps
 from memfast.service.users import Directory
 from memfast.service.warm import Warm
 from memfast.service.warmup import Warmup
@@ -67,6 +72,7 @@ from memfast.store.ledger import PostgresLedger
 from memfast.store.life import write_note
 from memfast.store.pool import Pool
 from memfast.store.postgres import PostgresStore
+from memfast.store.sweeper import PostgresSweeper
 
 __all__ = ["Services", "build_shards", "build_store", "open_services"]
 
@@ -74,6 +80,9 @@ _log = logging.getLogger("memfast")
 
 LIFE_NOTE_S = 5.0
 """Time between notes of how far the database has come, in seconds."""
+
+DRAIN_S = 5.0
+"""Time for the background's tasks, which are short, when a worker stops, in seconds."""
 
 WARM_THREADS = 2
 """Threads of a worker for searches and builds that would hold its event loop up."""
@@ -102,6 +111,8 @@ class Services(Struct, frozen=True, kw_only=True):
     history: History
     exports: Exports
     imports: Imports
+    background: Background
+    sweeps: Sweeps
     freshness: Freshness
     directory: Directory
     health: Health
@@ -130,8 +141,7 @@ async def open_services(site: Ground) -> AsyncIterator[Services]:
         pools = await stack.enter_async_context(open_pools(site, clock))
         pool, control = pools.work, pools.control
         shared = await stack.enter_async_context(open_shared(site, clock))
-        embedder = _cached_embedder(config, clock, shared)
-        stack.push_async_callback(embedder.close)
+        embedder = _cached_embedder(config, clock, shared, stack)
         store = build_store(config, pool, prepared)
         ledger = PostgresLedger(control)
         facts, _ = await ledger.versions([])
@@ -146,16 +156,16 @@ async def open_services(site: Ground) -> AsyncIterator[Services]:
         limits = Limits(config.limits, prepared.dimensions)
         cursors = Cursors(prepared.secret, lambda: coherence.facts.lineage)
         shards = build_shards(config, prepared, lambda: coherence.facts.lineage)
-        executors = _executors(stack)
-        warm = Warm(shards, store, coherence, *executors, prepared.dimensions, config.index.flat_limit, clock)
+        warm = Warm(shards, store, coherence, *_executors(stack), prepared.dimensions, config.index.flat_limit, clock)
         pressure = _pressure(config, answers, shards)
         recall = Recall(store, answers, warm, heat, coherence, limits, cursors, clock)
         search = _search(site, stack, store, embedder, answers, warm, heat, coherence, limits, clock)
         warmup = Warmup(log, warm, search)
-        writer = _writer(config, Commits(store, coherence, warm, prepared.dimensions, clock), clock, pool.limit)
-        stack.push_async_callback(writer.drain, config.server.stop_timeout_s)
+        writer = _writer(config, Commits(store, coherence, warm, prepared.dimensions, clock), clock, pool, stack)
         retention, streams = timedelta(days=config.history.retention_days), Streams(config.server.streams_max)
-        for task in (
+        background, sweeps = _background(config, pool, writer, clock, retention, stack)
+        _run(
+            stack,
             coherence.watch(config.postgres.watch_interval_s),
             modes.watch(),
             pressure.watch(config.memory.watch_interval_s),
@@ -164,8 +174,7 @@ async def open_services(site: Ground) -> AsyncIterator[Services]:
             warmup.start(config.index.start_users, config.index.start_queries),
             _load(embedder),
             guard(shared, site, coherence, ledger),
-        ):
-            stack.push_async_callback(_cancel, asyncio.create_task(task))
+        )
         yield Services(
             access=access,
             answers=answers,
@@ -184,6 +193,8 @@ async def open_services(site: Ground) -> AsyncIterator[Services]:
             history=History(store, writer, embedder, limits, cursors, clock, retention),
             exports=_exports(store, embedder, prepared, coherence, streams, clock, retention),
             imports=Imports(writer, embedder, limits, streams, clock, step_timeout_s=config.server.write_timeout_s),
+            background=background,
+            sweeps=sweeps,
             freshness=freshness,
             directory=Directory(store, limits, cursors),
             health=Health(build_store(config, control, prepared), embedder, clock),
@@ -247,6 +258,23 @@ def _exports(
     return Exports(store, embedder, generation, lineage, streams, clock, retention)
 
 
+def _background(
+    config: Config, pool: Pool, writer: Writer, clock: Clock, retention: timedelta, stack: AsyncExitStack
+) -> tuple[Background, Sweeps]:
+    """The queue of work that no request waits for, and what puts work into it. The queue is drained at the end."""
+    background = Background(
+        Retry(Budget(), clock, asyncio.sleep, random.random),
+        clock,
+        queue_limit=config.background.queue_limit,
+        parallel=config.background.parallel,
+    )
+    sweeps = Sweeps(PostgresSweeper(pool), writer, background, clock, retention)
+    _run(stack, background.run())
+    stack.push_async_callback(background.drain, DRAIN_S)
+    _run(stack, sweeps.watch(config.history.expiry_interval_s, config.history.erase_interval_s))
+    return background, sweeps
+
+
 def _executors(stack: AsyncExitStack) -> tuple[Executor, Executor]:
     """Threads for what would hold the event loop up, and one of low priority for rebuilds into graphs."""
     if MISSING_REASON is not None:
@@ -256,7 +284,7 @@ def _executors(stack: AsyncExitStack) -> tuple[Executor, Executor]:
     return executor, stack.enter_context(rebuilder)
 
 
-def _cached_embedder(config: Config, clock: Clock, shared: SharedLayer | None) -> CachedEmbedder:
+def _cached_embedder(config: Config, clock: Clock, shared: SharedLayer | None, stack: AsyncExitStack) -> CachedEmbedder:
     embedder = build_embedder(config.embedding)
     cache = config.cache
     kept = ByteCache(
@@ -265,21 +293,25 @@ def _cached_embedder(config: Config, clock: Clock, shared: SharedLayer | None) -
         ttl_ns=int(cache.embedding_ttl_s * 1e9),
         idle_ns=int(cache.embedding_ttl_s * 1e9),
     )
-    return CachedEmbedder(embedder, kept, clock, None if shared is None else shared.vectors)
+    cached = CachedEmbedder(embedder, kept, clock, None if shared is None else shared.vectors)
+    stack.push_async_callback(cached.close)
+    return cached
 
 
-def _writer(config: Config, commits: Commits, clock: Clock, connections: int) -> Writer:
+def _writer(config: Config, commits: Commits, clock: Clock, pool: Pool, stack: AsyncExitStack) -> Writer:
     """The way of writes, which leaves at least one of a worker's connections to reads where there are several."""
     writes = config.writes
     limits = GroupLimits(
         flush_items=writes.flush_items,
         wait_s=writes.flush_wait_ms / 1000,
-        flushes=min(writes.flushes, max(1, connections - 1)),
+        flushes=min(writes.flushes, max(1, pool.limit - 1)),
         queue_items=writes.queue_items,
         background_items=writes.queue_batch_items,
         age_s=writes.batch_age_ms / 1000,
     )
-    return Writer(commits, clock, limits, singly_timeout_s=writes.flush_timeout_s)
+    writer = Writer(commits, clock, limits, singly_timeout_s=writes.flush_timeout_s)
+    stack.push_async_callback(writer.drain, config.server.stop_timeout_s)
+    return writer
 
 
 def _answers(
@@ -331,6 +363,12 @@ def build_store(config: Config, pool: Pool, prepared: Prepared) -> PostgresStore
         facts=prepared.facts,
         flush_timeout_s=config.writes.flush_timeout_s,
     )
+
+
+def _run(stack: AsyncExitStack, *work: Coroutine[Any, Any, None]) -> None:
+    """Run what never ends by itself until the stack is closed."""
+    for each in work:
+        stack.push_async_callback(_cancel, asyncio.create_task(each))
 
 
 async def _load(embedder: Embedder) -> None:

@@ -11,6 +11,7 @@ from msgspec import Meta, Struct
 
 __all__ = [
     "PROFILES",
+    "BackgroundConfig",
     "CacheConfig",
     "CoherenceConfig",
     "Config",
@@ -279,6 +280,19 @@ class HistoryConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     retention_days: Annotated[
         float, _doc("how long replaced and deleted text is kept for history and undelete", "days", ge=0, le=36_500)
     ] = 30.0
+    expiry_interval_s: Annotated[
+        float, _doc("how often expired memories, which no read shows, are removed", "s", gt=0, le=86_400)
+    ] = 60.0
+    erase_interval_s: Annotated[
+        float, _doc("how often history beyond its retention is erased", "s", gt=0, le=86_400)
+    ] = 3600.0
+
+
+class BackgroundConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Work that no request waits for."""
+
+    queue_limit: Annotated[int, _doc("tasks of a worker that may wait", "tasks", ge=1, le=1_000_000)] = 1000
+    parallel: Annotated[int, _doc("tasks of a worker that run at once", "tasks", ge=1, le=64)] = 3
 
 
 class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -410,6 +424,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     memory: MemoryConfig = MemoryConfig()
     history: HistoryConfig = HistoryConfig()
     writes: WritesConfig = WritesConfig()
+    background: BackgroundConfig = BackgroundConfig()
     limits: LimitsConfig = LimitsConfig()
     redis: RedisConfig = RedisConfig()
     coherence: CoherenceConfig = CoherenceConfig()

@@ -10,6 +10,7 @@ from memfast.http.codec import BodyDecoder
 from memfast.http.exchange import Exchange, Reply
 from memfast.http.routing import Route, Success
 from memfast.http.wire import (
+    BackgroundAnswer,
     CacheAnswer,
     CacheLayer,
     Cleared,
@@ -131,6 +132,12 @@ async def show_cache(exchange: Exchange, services: Services) -> Reply:
     )
 
 
+async def show_background(exchange: Exchange, services: Services) -> Reply:
+    """The queue of the answering worker, and what failed."""
+    exchange.principal.require_admin()
+    return exchange.reply(BackgroundAnswer(pid=os.getpid(), background=services.background.snapshot()))
+
+
 async def clear_cache(exchange: Exchange, services: Services) -> Reply:
     """Drop every copy in every worker of the host."""
     exchange.principal.require_admin()
@@ -191,6 +198,14 @@ ROUTES = (
         summary="What the caches of the answering worker hold",
         group="cache",
         answers={200: Success(CacheAnswer, "counters by layer")},
+    ),
+    Route(
+        method="GET",
+        path="/v1/background",
+        endpoint=show_background,
+        summary="Work that no request waits for, and what of it failed",
+        group="background",
+        answers={200: Success(BackgroundAnswer, "the queue of the worker that answers")},
     ),
     Route(
         method="POST",

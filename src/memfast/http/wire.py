@@ -10,9 +10,11 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from memfast.model import HistoryEvent, Memory, OnConflict, PoolSnapshot, SharedCacheStats, StoreHealth, User
 from memfast.resilience.breaker import BreakerSnapshot
+from memfast.service.background import BackgroundSnapshot
 from memfast.service.tokens import TEXT_PATTERN
 
 __all__ = [
+    "BackgroundAnswer",
     "BatchItem",
     "BatchRequest",
     "BatchResult",
@@ -437,6 +439,13 @@ class CacheAnswer(Struct, kw_only=True):
     warm: WarmLayer
     shared: SharedCacheStats | None
     pressure: PressureCounters
+
+
+class BackgroundAnswer(Struct, kw_only=True):
+    """Work that no request waits for, of the worker that answers."""
+
+    pid: int
+    background: BackgroundSnapshot
 
 
 class WarmRequest(Incoming, kw_only=True):

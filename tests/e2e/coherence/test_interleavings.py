@@ -10,7 +10,7 @@ from uuid import UUID
 import msgspec
 import pytest
 from bench.coherence.driver import Stale
-from bench.coherence.model import Batch, Forget, List, Put
+from bench.coherence.model import Batch, Delete, Forget, List, Patch, Put, Undelete
 from pair import PausingStore, Unwatched, install, reached
 
 from memfast.service import commits
@@ -28,6 +28,8 @@ WRITES = {
     "refused": lambda pair: pair.again(1, "error"),
     "patch": lambda pair: pair.patch(2),
     "delete": lambda pair: pair.delete(3),
+    "purge": lambda pair: Delete(pair.user_id, pair.ids[3], purge=True),
+    "undelete refused": lambda pair: Undelete(pair.user_id, pair.ids[3]),
     "batch": lambda pair: Batch(pair.user_id, (pair.put(7), pair.put(8), pair.again(0, "update"))),
     "forget": lambda pair: Forget(pair.user_id),
 }
@@ -43,6 +45,43 @@ async def acknowledged(pair, *, write="patch", warm=True):
         await both.write(both.a, WRITES[write](both))
         await both.right()
         await both.write(both.b, WRITES["create"](both))
+        await both.right()
+
+
+async def brought_back(pair, *, warm=True):
+    """Deleted by one worker, brought back by the other, purged by the first: at every step both show it."""
+    async with pair(warm=warm) as both:
+        for place, other in ((both.a, both.b), (both.b, both.a)):
+            await both.copied()
+            await both.write(place, both.delete(3))
+            await both.copied()
+            await both.write(other, Undelete(both.user_id, both.ids[3]))
+            await both.right()
+        await both.copied()
+        await both.write(both.a, Delete(both.user_id, both.ids[3], purge=True))
+        await both.right()
+        await both.write(both.b, Undelete(both.user_id, both.ids[3]))
+        await both.right()
+
+
+async def removed(pair):
+    """One worker removes what has expired: the other follows, and both name the version that this took."""
+    async with pair(warm=True) as both:
+        target = both.ids[-1]
+        await both.copied()
+        end = datetime.now(UTC) + timedelta(milliseconds=100)
+        await both.write(both.a, Patch(both.user_id, target, (("expires_at", end),)))
+        async with asyncio.timeout(10):
+            while datetime.now(UTC) < end:
+                await asyncio.sleep(0.02)
+        await both.copied()
+        await both.a.services.sweeps.expire()
+        await both.a.services.background.join()
+        items = dict(both.state.items)
+        expired = {target: items.pop(target)}
+        both.state = both.state.changed(both.state.version + 1, items=items, buried=expired)
+        await both.right()
+        await both.write(both.b, Undelete(both.user_id, target))
         await both.right()
 
 
@@ -254,6 +293,8 @@ async def test_a_fill_does_not_outlive_a_write(pair, monkeypatch, kind, store_ca
 
 
 PLAYS = [
+    brought_back,
+    removed,
     load,
     catch_up,
     before_commit,
@@ -420,6 +461,8 @@ FAULTS = [
     *(pytest.param({"Coherence": NoBump}, _write(kind), id=f"no bump: {kind}") for kind in WRITES if kind != "forget"),
     pytest.param({"Commits": BumpFirst}, before_commit, id="bump before COMMIT"),
     pytest.param({"Commits": BumpOneUser}, grouped, id="one user of a flush bumped"),
+    pytest.param({"Coherence": NoBump}, brought_back, id="no bump: undelete"),
+    pytest.param({"Coherence": NoBump}, removed, id="no bump: expiry"),
     *(pytest.param({"Answers": LateEpochs}, _fill(kind), id=f"late epoch: {kind}") for kind in FILLS),
     pytest.param({"Warm": LateShards}, load, id="late epoch: load"),
     pytest.param({"Warm": LateShards}, catch_up, id="late epoch: delta"),

@@ -35,6 +35,7 @@ def start(serve, data_dir):
 
     def started(folder=None):
         settings = {"workers": 2, "embedding_provider": "none", "embedding_dimensions": DIMENSIONS}
+        settings["history_expiry_interval_s"] = 86_400  # the model knows every version: none may come by itself
         return serve(folder or data_dir(), **settings).wait_until_ready()
 
     return started

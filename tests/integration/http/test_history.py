@@ -95,7 +95,7 @@ async def test_a_life_from_first_to_last(api, user):
     assert times == sorted(times)
     assert before <= times[0] <= times[-1] <= datetime.now(UTC)
     assert (await api.get(user, memory["id"])).json() == back.json()
-    assert (await api.search(user, query="second")).json()["results"][0]["score"] > 0.999
+    assert (await api.search(user, query="second", mode="vector")).json()["results"][0]["score"] > 0.999
     assert (await api.client.get(f"/v1/users/{user}")).json()["memories"] == 1
 
 

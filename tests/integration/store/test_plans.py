@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from filter_world import read
 from memfast.store.conditions import narrowed
-from memfast.store.queries import READ, WRITE
+from memfast.store.queries import ADMIN, READ, WRITE
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -86,6 +86,19 @@ STATEMENTS = {
     ),
     "same_texts": (WRITE.same_texts, f"{SCOPE}, ARRAY[70, 71]", {"memories_by_text"}),
     "hidden_memories": (WRITE.hidden_memories, f"{SCOPE}, {IDS}, 1", {"history_pkey"}),
+    "expired_memories": (WRITE.expired_memories, f"{SCOPE}, now(), 200", {"memories_expiring"}),
+    "erase_old_history": (
+        WRITE.erase_old_history,
+        f"{SCOPE}, '2024-03-01', 200",
+        {"history_superseded", "history_pkey"},
+    ),
+    "erase_old_tombstones": (
+        WRITE.erase_old_tombstones,
+        f"{SCOPE}, '2024-03-01', 200",
+        {"memories_deleted", "memories_pkey", "scopes_pkey"},
+    ),
+    "walk_expiring": (ADMIN.walk_expiring, f"{SCOPE}, now(), 1000", {"memories_expiring", "scopes_pkey"}),
+    "walk_outdated": (ADMIN.walk_outdated, f"{SCOPE}, now(), 1000", None),
     "erase_history": (WRITE.erase_history, f"{SCOPE}, {IDS}", {"history_pkey"}),
     "memory_history": (
         READ.memory_history,
@@ -105,6 +118,7 @@ ALTERNATIVES = {
     "access_stats_pkey",
     "history_pkey",
     "history_superseded",
+    "memories_deleted",
 }
 
 

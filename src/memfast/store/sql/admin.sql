@@ -29,6 +29,56 @@ FROM database d, (
     SELECT array_agg(scope_id) AS scope_ids, array_agg(version) AS versions FROM scopes WHERE scope_id = ANY ($1)
 ) s;
 
+-- name: claim_sweep
+-- Whoever moves the time forward makes the sweep. A time that lies ahead was a wrong clock's.
+INSERT INTO sweeps AS s (name, at) VALUES ($1, $2)
+ON CONFLICT (name) DO UPDATE SET at = EXCLUDED.at WHERE s.at <= $3 OR s.at > $2
+RETURNING name;
+
+-- name: walk_expiring
+-- The next $3 scopes with memories that ever expire, and whether one has: a step of the index each, whatever lies
+-- between.
+-- Plan: memories_expiring.
+WITH RECURSIVE walk AS (
+    (SELECT scope_id, expires_at, 1 AS step FROM memories
+     WHERE scope_id > $1 AND expires_at IS NOT NULL ORDER BY scope_id, expires_at LIMIT 1)
+    UNION ALL
+    SELECT n.scope_id, n.expires_at, w.step + 1
+    FROM walk w CROSS JOIN LATERAL (
+        SELECT scope_id, expires_at FROM memories
+        WHERE scope_id > w.scope_id AND expires_at IS NOT NULL ORDER BY scope_id, expires_at LIMIT 1
+    ) n
+    WHERE w.step < $3
+)
+SELECT scope_id, s.namespace, s.user_id, w.expires_at <= $2 AS due
+FROM walk w JOIN scopes s USING (scope_id) ORDER BY scope_id;
+
+-- name: walk_outdated
+-- The next $3 scopes with tombstones or history, and whether any of it is from before $2.
+-- Plan: memories_deleted, history_superseded.
+WITH RECURSIVE walk AS (
+    SELECT n.scope_id, 1 AS step FROM (
+        SELECT LEAST(
+            (SELECT scope_id FROM memories WHERE scope_id > $1 AND deleted_at IS NOT NULL ORDER BY scope_id LIMIT 1),
+            (SELECT scope_id FROM history WHERE scope_id > $1 ORDER BY scope_id LIMIT 1)
+        ) AS scope_id
+    ) n WHERE n.scope_id IS NOT NULL
+    UNION ALL
+    SELECT n.scope_id, w.step + 1
+    FROM walk w CROSS JOIN LATERAL (
+        SELECT LEAST(
+            (SELECT scope_id FROM memories
+             WHERE scope_id > w.scope_id AND deleted_at IS NOT NULL ORDER BY scope_id LIMIT 1),
+            (SELECT scope_id FROM history WHERE scope_id > w.scope_id ORDER BY scope_id LIMIT 1)
+        ) AS scope_id
+    ) n
+    WHERE w.step < $3 AND n.scope_id IS NOT NULL
+)
+SELECT scope_id, s.namespace, s.user_id,
+       LEAST((SELECT min(m.deleted_at) FROM memories m WHERE m.scope_id = w.scope_id),
+             (SELECT min(h.superseded_at) FROM history h WHERE h.scope_id = w.scope_id)) <= $2 AS due
+FROM walk w JOIN scopes s USING (scope_id) ORDER BY scope_id;
+
 -- name: database_secret
 SELECT secret FROM database;
 

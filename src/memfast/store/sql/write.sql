@@ -124,6 +124,35 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $
 -- name: erase_history
 DELETE FROM history WHERE scope_id = $1 AND id = ANY ($2);
 
+-- name: expired_memories
+-- Plan: memories_expiring.
+SELECT id FROM memories WHERE scope_id = $1 AND expires_at <= $2 ORDER BY expires_at LIMIT $3;
+
+-- name: lock_scope
+SELECT FROM scopes WHERE scope_id = $1 FOR UPDATE;
+
+-- name: erase_old_history
+-- The $3 oldest rows that were superseded up to $2; returns how many.
+-- Plan: history_superseded, history by primary key.
+WITH old AS (
+    SELECT id, version FROM history WHERE scope_id = $1 AND superseded_at <= $2 ORDER BY superseded_at LIMIT $3
+), gone AS (
+    DELETE FROM history h USING old WHERE h.scope_id = $1 AND h.id = old.id AND h.version = old.version RETURNING 1
+)
+SELECT count(*) FROM gone;
+
+-- name: erase_old_tombstones
+-- The $3 oldest of those up to $2; copies that may not have learned of them reload. Returns how many, or no row.
+-- Plan: memories_deleted, memories by primary key.
+WITH old AS (
+    SELECT id FROM memories WHERE scope_id = $1 AND deleted_at <= $2 ORDER BY deleted_at LIMIT $3
+), gone AS (
+    DELETE FROM memories m USING old WHERE m.scope_id = $1 AND m.id = old.id RETURNING m.version
+)
+UPDATE scopes SET purged_to = GREATEST(purged_to, (SELECT max(version) FROM gone))
+WHERE scope_id = $1 AND EXISTS (SELECT FROM gone)
+RETURNING (SELECT count(*) FROM gone);
+
 -- name: forget_scope
 -- The row stays, nameless: its version must never start again. Copies below purged_to reload.
 UPDATE scopes SET version = version + 1, purged_to = version + 1, memories = 0, user_id = NULL, created_at = NULL,
