@@ -175,7 +175,9 @@ class Groups(Generic[_Item]):
             return []
         group = self._gather(now_s) if self._may_be_due(now_s) else []
         due = bool(group) and (
-            not self._groups or len(group) == limits.flush_items or now_s >= group[0].arrived_s + limits.wait_s
+            not self._groups
+            or len(group) == limits.flush_items
+            or now_s >= min(item.arrived_s for item in group) + limits.wait_s
         )
         alone = self._next_alone(now_s)
         if alone is not None and not (due and self._rank(group[0], now_s) < self._rank(alone, now_s)):
@@ -186,7 +188,8 @@ class Groups(Generic[_Item]):
         """When a group will have waited long enough; None when only a new write or the end of a flush matters."""
         if not self._groups or self._groups + self._alone >= self._limits.flushes:
             return None
-        oldest = self._oldest_single()
+        free = (item for item in self._by_arrival() if item.scopes[0] not in self._writing)
+        oldest = next(free, None)  # those that are not free are few, and parked at the next look
         return None if oldest is None else oldest.arrived_s + self._limits.wait_s
 
     def finished(self, flush: Sequence[_Item]) -> None:
@@ -241,6 +244,9 @@ class Groups(Generic[_Item]):
 
     def _park(self, item: _Item) -> None:
         self._parked.setdefault(item.scopes[0], {})[item] = None
+
+    def _by_arrival(self) -> Iterator[_Item]:
+        return merge(self._interactive.single, self._background.single, key=_number)
 
     def _oldest_single(self) -> _Item | None:
         heads = (next(iter(queue.single), None) for queue in (self._interactive, self._background))
