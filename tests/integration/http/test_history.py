@@ -42,14 +42,18 @@ async def events(api, user, memory_id):
 
 
 async def tables_with(api, words):
-    """The tables of which a row holds these words, anywhere."""
+    """The tables of which a row holds these words, anywhere, as text or as bytes."""
     async with api.database() as connection:
         names = [row[0] for row in await connection.fetch(TABLES)]
         assert "history" in names
         return [
             name
             for name in names
-            if await connection.fetchval(f"SELECT count(*) FROM {name} t WHERE t::text LIKE $1", f"%{words}%")
+            if await connection.fetchval(
+                f"SELECT count(*) FROM {name} t WHERE t::text LIKE $1 OR t::text LIKE $2",
+                f"%{words}%",
+                f"%{words.encode().hex()}%",
+            )
         ]
 
 
