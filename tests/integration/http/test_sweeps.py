@@ -187,16 +187,23 @@ async def test_an_id_lives_on_beside_the_sweep(api, user, sweep):
     """A tombstone whose id is being used again is not taken from under the write: the user's row is locked first."""
     memory = await api.create(user, "first life")
     await api.delete(user, memory["id"])
+    failed = api.services.background.snapshot().dead
     async with api.database() as connection:
+
+        async def waiting(count):
+            async with asyncio.timeout(10):
+                while await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") < count:
+                    await asyncio.sleep(0)
+
         async with connection.transaction():
             await connection.execute("SELECT FROM scopes WHERE user_id = $1 FOR UPDATE", user)
-            sweeping = asyncio.create_task(sweep(30.1))
             creating = asyncio.create_task(api.create(user, "second life", id=memory["id"]))
-            async with asyncio.timeout(10):
-                while await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") < 2:
-                    await asyncio.sleep(0)
+            await waiting(1)
+            sweeping = asyncio.create_task(sweep(30.1))
+            await waiting(2)
         await asyncio.gather(sweeping, creating)
     assert (await api.get(user, memory["id"])).json()["text"] == "second life"
+    assert api.services.background.snapshot().dead == failed
 
 
 async def test_one_worker_makes_each_sweep(api):
