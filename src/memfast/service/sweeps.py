@@ -19,8 +19,8 @@ __all__ = ["Sweeps"]
 
 _log = logging.getLogger("memfast.sweeps")
 
-STEP_ROWS = 200
-"""Rows of one transaction, so that no writer of the same user waits long."""
+STEP_ROWS = 100
+"""Rows of one transaction: about a millisecond of the event loop, and no writer of the same user waits long."""
 
 
 class Sweeps:
