@@ -119,7 +119,7 @@ async def test_on_conflict_update_replaces_and_ignore_keeps(api, user):
     assert memory["created_at"] == first["created_at"]
     assert memory["version"] > first["version"]
     assert (await api.get(user, first["id"])).json() == memory
-    hits = (await api.search(user, query="peanuts")).json()["results"]
+    hits = (await api.search(user, query="peanuts", mode="vector")).json()["results"]
     assert [hit["id"] for hit in hits] == [first["id"]]
     assert hits[0]["score"] > 0.999
     assert (await api.client.get(f"/v1/users/{user}")).json()["memories"] == 1
@@ -320,7 +320,7 @@ async def test_patch_of_the_text_embeds_it_again(api, user):
     memory = await api.create(user, "The capital of France is Paris.")
     await api.patch(user, memory["id"], {"text": "Octopuses have three hearts."})
     scores = [
-        (await api.search(user, query=query)).json()["results"][0]["score"]
+        (await api.search(user, query=query, mode="vector")).json()["results"][0]["score"]
         for query in ("Octopuses have three hearts.", "The capital of France is Paris.")
     ]
     assert scores[0] > 0.999
@@ -331,7 +331,7 @@ async def test_patch_of_other_fields_keeps_the_vector(api, user):
     """A new kind, then a new expiry: the text is still found with its full score."""
     memory = await api.create(user, "Octopuses have three hearts.")
     await api.patch(user, memory["id"], {"kind": "trivia", "expires_at": "2500-01-01T00:00:00Z"})
-    assert (await api.search(user, query=memory["text"])).json()["results"][0]["score"] > 0.999
+    assert (await api.search(user, query=memory["text"], mode="vector")).json()["results"][0]["score"] > 0.999
 
 
 async def test_patch_may_bring_a_vector(api, user):
@@ -452,7 +452,7 @@ async def test_a_deleted_id_can_be_used_again(api, user):
     assert (second["tags"], second["metadata"]) == ([], {})
     assert second["version"] == 3
     assert (await api.get(user, first["id"])).json() == second
-    hits = (await api.search(user, query=second["text"])).json()["results"]
+    hits = (await api.search(user, query=second["text"], mode="vector")).json()["results"]
     assert [(hit["id"], hit["score"] > 0.999) for hit in hits] == [(first["id"], True)]
     assert (await api.client.get(f"/v1/users/{user}")).json()["memories"] == 1
     assert (await api.delete(user, first["id"])).status_code == 204
