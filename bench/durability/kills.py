@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,17 +87,21 @@ async def _round(place: Site, fault: str, seed: int) -> tuple[Journal, float]:
     async with writing(place.address, journal, users, writers=WRITERS, seed=seed):
         await asyncio.sleep(chance.uniform(0.1, 0.8))
         await place.kill(fault, chance)
+        killed_at = time.monotonic()
         if fault in _NEEDS_START:
             await asyncio.to_thread(place.reap_and_start)
-        back_s = await place.written()
+        await place.written()
+        back_s = time.monotonic() - killed_at
         await asyncio.sleep(chance.uniform(0.05, 0.3))
     await read_back(place.address, journal)
     return journal, back_s
 
 
 async def _once_more(place: Site, journals: Sequence[Journal], seed: int) -> Round:
+    killed_at = time.monotonic()
     await asyncio.to_thread(place.reap_and_start)
-    back_s = await place.written()
+    await place.written()
+    back_s = time.monotonic() - killed_at
     total = Account()
     for journal in journals:
         journal.account = Account()

@@ -145,7 +145,11 @@ class Site:
             self._service.reap()
 
     async def written(self) -> float:
-        """Write again and again until a write succeeds; returns the seconds that took."""
+        """Write again and again until a write succeeds; returns the seconds that took.
+
+        Raises:
+            TimeoutError: it took longer than `BACK_S`.
+        """
         client, began = Client(self.address), time.monotonic()
         body = {"user_id": "probe", "text": "probe", "embedding": [1.0] * DIMENSIONS}
         try:

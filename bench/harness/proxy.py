@@ -152,23 +152,19 @@ class Proxy:
             from_server, to_server = await asyncio.open_connection(*self._target)
         link = Link(to_client, to_server)
         self._links.add(link)
-        ways = (
-            asyncio.create_task(self._carry(link, Way.UP, from_client)),
-            asyncio.create_task(self._carry(link, Way.DOWN, from_server)),
-        )
         try:
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            # Both to their end: a fault of one way may still be at work when the other has ended.
+            await asyncio.gather(self._carry(link, Way.UP, from_client), self._carry(link, Way.DOWN, from_server))
         finally:
-            for way in ways:
-                way.cancel()
-            await asyncio.gather(*ways, return_exceptions=True)
             link.close()
 
     async def _carry(self, link: Link, way: Way, reader: asyncio.StreamReader) -> None:
-        while data := await reader.read(_PIECE_BYTES):
-            for fault in tuple(self.faults):
-                data = await fault.carry(link, way, data)
-            await link.send(way, data)
+        with contextlib.suppress(OSError):
+            while data := await reader.read(_PIECE_BYTES):
+                for fault in tuple(self.faults):
+                    data = await fault.carry(link, way, data)
+                await link.send(way, data)
+        link.close()
 
 
 class Delay:
@@ -271,7 +267,8 @@ class AtCommit:
         state = self._state.get(link)
         if state is None:
             return data
-        if state == "before" or (state == "after" and way is Way.DOWN):
+        if (state, way) in {("before", Way.UP), ("after", Way.DOWN)}:
+            self._state[link] = "withheld"  # what else comes while it breaks is lost
             if self._meanwhile is not None:
                 await self._meanwhile()
             link.cut()

@@ -67,10 +67,10 @@ class Commit:
         try:
             async with self._pool.ping() as connection:
                 row = await connection.fetchrow(WRITE.transaction_status, self._transaction_id, self._server_life)
-        except Unavailable:
-            return None, False
         except asyncpg.InvalidParameterValueError:  # a number not given out yet: a crash took the transaction with it
             return "aborted", False
+        except (Unavailable, asyncpg.PostgresError):  # whatever keeps the server from telling says nothing of the write
+            return None, False
         return row["status"], row["same_life"]
 
 

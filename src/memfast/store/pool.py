@@ -56,6 +56,7 @@ _UNREACHABLE = (
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.InternalClientError,
+    asyncpg.PostgresSystemError,
 )
 _BROKEN = (
     OSError,

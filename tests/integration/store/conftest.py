@@ -1,6 +1,5 @@
 """A store over a real database, and a proxy before it that breaks a connection where a test says."""
 
-import asyncio
 import contextlib
 import importlib.util
 import shutil
@@ -13,6 +12,10 @@ from uuid import UUID, uuid4
 import numpy as np
 import pytest
 import pytest_asyncio
+
+sys.path.insert(0, str(Path(__file__).parents[3]))  # `bench` stands beside `tests` and is not installed
+
+from bench.harness.proxy import AtCommit, Proxy
 
 from memfast.model import EMPTY_OBJECT, Create, Memory, Scope, derive_scope_id
 from memfast.store.pool import Pool, PoolSize
@@ -28,72 +31,36 @@ DIMENSIONS = 8
 NOW = datetime(2025, 1, 1, tzinfo=UTC)
 
 
-class Proxy:
-    """Between client and server, on a socket of its own. `at_commit` says what happens to the next COMMIT.
+class CommitProxy(Proxy):
+    """On a socket of its own before a server. `at_commit` says what happens to the next COMMIT, `always` to all.
 
-    before: the connection breaks and the server never sees it. after: the server commits, the answer is lost with the
-    connection (and `after_commit` runs in between). silent: the server commits, the answer never comes. withheld: neither side hears anything any more. A
-    coroutine function: it runs, then the connection breaks and the server never sees the COMMIT.
+    See `bench.harness.proxy.AtCommit`; at "after" `after_commit` runs in between. A coroutine function instead: it
+    runs, then the connection breaks and the server never sees the COMMIT.
     """
 
     def __init__(self, folder, target):
-        self.at_commit = None
-        self.after_commit = None
-        self.commits = 0
-        self._target = target
-        self._path = folder / ".s.PGSQL.5432"
-        self._writers = set()
+        super().__init__(target, folder / ".s.PGSQL.5432")
+        self.folder = folder
+        self.at_commit = self.always = self.after_commit = self._hook = None
+        self._fault = AtCommit(self._choose, self._meanwhile)
+        self.faults.append(self._fault)
 
-    async def __aenter__(self):
-        self._server = await asyncio.start_unix_server(self._serve, self._path)
-        return self
+    @property
+    def commits(self):
+        """How many COMMITs came by."""
+        return self._fault.commits
 
-    async def __aexit__(self, *_details):
-        self._server.close()
-        for writer in self._writers:
-            writer.close()
+    def _choose(self):
+        mode, self.at_commit = self.at_commit or self.always, None
+        if callable(mode):
+            self._hook = mode
+            return "before"
+        self._hook, self.after_commit = self.after_commit, None
+        return mode
 
-    async def _serve(self, from_client, to_client):
-        from_server, to_server = await asyncio.open_unix_connection(self._target)
-        self._writers |= {to_client, to_server}
-        state = {"muted": False, "cut": False}
-        with contextlib.suppress(OSError):
-            await asyncio.gather(
-                self._up(from_client, to_server, to_client, state), self._down(from_server, to_client, state)
-            )
-        for writer in (to_client, to_server):
-            writer.close()
-
-    async def _up(self, from_client, to_server, to_client, state):
-        while data := await from_client.read(65536):
-            if b"COMMIT;\0" in data:
-                self.commits += 1
-                mode, self.at_commit = self.at_commit, None
-                if callable(mode):
-                    await mode()
-                    break
-                if mode == "before":
-                    break
-                state["cut"] = mode == "after"
-                state["muted"] = mode in {"silent", "withheld"}
-                if mode == "withheld":
-                    continue
-            to_server.write(data)
-            await to_server.drain()
-        to_server.close()
-        to_client.close()
-
-    async def _down(self, from_server, to_client, state):
-        while data := await from_server.read(65536):
-            if state["cut"]:
-                hook, self.after_commit = self.after_commit, None
-                if hook is not None:
-                    await hook()
-                break
-            if not state["muted"]:
-                to_client.write(data)
-                await to_client.drain()
-        to_client.close()
+    async def _meanwhile(self):
+        if self._hook is not None:
+            await self._hook()
 
 
 @pytest_asyncio.fixture
@@ -101,8 +68,7 @@ async def proxy(server):
     """A proxy before the module's server."""
     folder = Path(tempfile.mkdtemp(dir="/tmp", prefix="mfp-"))
     try:
-        async with Proxy(folder, server.endpoint.socket_dir / f".s.PGSQL.{server.endpoint.port}") as running:
-            running.folder = folder
+        async with CommitProxy(folder, server.endpoint.socket_dir / f".s.PGSQL.{server.endpoint.port}") as running:
             yield running
     finally:
         shutil.rmtree(folder)

@@ -73,13 +73,7 @@ async def test_every_connection_breaking_at_once_is_resolved(
     """The broken connections are given back before the fate is asked for, or nobody could ask."""
     async with open_store(server.dsn(database, proxy.folder), size=4, acquire_timeout_s=5.0) as store:
         changes = [new_create() for _ in range(8)]
-        real = proxy._up
-
-        async def every(*arguments):
-            proxy.at_commit = "after"
-            await real(*arguments)
-
-        proxy._up = every
+        proxy.always = "after"
         outcomes = await asyncio.gather(*(store.apply([change], now=NOW) for change in changes))
         assert sorted(outcome[0].version for outcome in outcomes) == list(range(1, 9))
         assert await ids_of(store, scope) == {change.memory.id for change in changes}
@@ -97,8 +91,7 @@ async def test_a_fate_that_cannot_be_learned_is_called_unknown(
             return await store.apply([new_create()], now=NOW)
 
         task = asyncio.create_task(apply())
-        proxy._server.close()  # no new connection gets through
-        (proxy.folder / ".s.PGSQL.5432").unlink()
+        proxy.accepting = False  # no new connection gets through
         with pytest.raises(OutcomeUnknown):
             await task
 
@@ -159,6 +152,19 @@ async def test_no_broken_connection_hides_what_happened(server, database, proxy,
         assert await ids_of(store, scope) == stood
         assert len(stood) == 5
         assert len(undone) == 3
+
+
+async def test_a_server_that_fails_to_tell_leaves_it_unknown(
+    server, database, proxy, open_store, new_create, monkeypatch
+):
+    """Asked for the fate, the server answers with an error of its own: that is no word about the write."""
+    monkeypatch.setattr(commit, "_STATUS_POLL_S", (0.0, 0.01))
+    failing = "SELECT 1 / (length($1::text) - length($1::text)) AS status, $2::timestamptz IS NULL AS same_life"
+    monkeypatch.setattr(commit.WRITE, "transaction_status", failing)
+    async with open_store(server.dsn(database, proxy.folder), size=2) as store:
+        proxy.at_commit = "after"
+        with pytest.raises(OutcomeUnknown):
+            await store.apply([new_create()], now=NOW)
 
 
 async def test_a_connection_that_breaks_after_its_commit_hides_nothing(store, new_create, ids_of, scope, monkeypatch):

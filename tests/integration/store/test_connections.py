@@ -138,6 +138,7 @@ async def test_nobody_there(address):
         (ConnectionResetError(), StoreUnavailable),
         (asyncpg.InterfaceError("closed"), StoreUnavailable),
         (asyncpg.ReadOnlySQLTransactionError("replica"), StoreUnavailable),
+        (asyncpg.PostgresIOError("a disk that fails"), StoreUnavailable),
         (asyncpg.UniqueViolationError("ours"), asyncpg.UniqueViolationError),
         (ValueError("ours"), ValueError),
     ],
