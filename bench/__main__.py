@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bench import batch_create, cold_search, footprint, hot, hybrid, start, tiers, warm
+from bench import batch_create, cold_search, footprint, hot, hybrid, start, tiers, transfer, warm
 from bench.harness.report import Figure, Report, finish, options
 from bench.quality import __main__ as locomo
 from bench.quality import agentlogs, ir
@@ -44,6 +44,7 @@ def _benchmarks(chosen: argparse.Namespace) -> Iterator[tuple[str, Callable[[], 
     yield "warm", lambda: warm.measure(quick=chosen.quick)
     yield "hybrid", lambda: hybrid.measure(quick=chosen.quick)
     yield "tiers", lambda: tiers.measure(quick=chosen.quick)
+    yield "transfer", lambda: transfer.measure(quick=chosen.quick)
     yield "footprint", lambda: footprint.measure(quick=chosen.quick)
     if chosen.data is None:
         return

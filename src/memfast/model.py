@@ -201,7 +201,7 @@ class Undelete(Struct, frozen=True, kw_only=True):
     actor: str | None = None
 
 
-class StoredMemory(Struct, frozen=True, kw_only=True):
+class StoredMemory(Struct, frozen=True, kw_only=True, gc=False):
     """A memory as it lies in the store, deleted ones included, for export and import.
 
     `memory` is None where it was deleted, at `updated_at`. `event` is what made it so, unless that was a create or
@@ -219,7 +219,7 @@ class StoredMemory(Struct, frozen=True, kw_only=True):
     vector: NDArray[np.float32] | None = None
 
 
-class Past(Struct, frozen=True, kw_only=True):
+class Past(Struct, frozen=True, kw_only=True, gc=False):
     """What `event` made of a memory from `at` until `superseded_at`: None from a delete on, which keeps `vector`."""
 
     id: UUID
@@ -234,7 +234,7 @@ class Past(Struct, frozen=True, kw_only=True):
     vector: NDArray[np.float32] | None = None
 
 
-class Import(Struct, frozen=True, kw_only=True):
+class Import(Struct, frozen=True, kw_only=True, gc=False):
     """Take in a memory as it lay in another store, with its times, its history, and its version where that is free.
 
     What the scope has, equal but for the version, is a duplicate whatever `on_conflict` says; so is a deleted memory

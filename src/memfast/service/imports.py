@@ -21,6 +21,7 @@ from memfast.errors import (
 )
 from memfast.model import Import, OnConflict, Outcome, Scope
 from memfast.ports import Clock, Embedder
+from memfast.resilience.turns import Turns
 from memfast.service.limits import Limits
 from memfast.service.lines import (
     FORMAT,
@@ -38,14 +39,14 @@ from memfast.service.writer import Writer
 
 __all__ = ["ImportOptions", "ImportReport", "Imports", "LineError"]
 
-STEP_ROWS = 500
-"""Rows of one transaction, history included."""
+STEP_MEMORIES = 1000
+"""Memories of one transaction, and events of history: so many of each at most."""
 
 STEP_BYTES = 4 * 1024 * 1024
 """Bytes of lines after which a transaction is sent, however few rows they are. Two are held at a time."""
 
-SLICE_LINES = 16
-"""Lines that are read between two turns of the event loop: a millisecond, which is what others wait."""
+SLICE_LINES = 32
+"""Lines that are read at a stretch: about a millisecond, which is what others wait."""
 
 ERRORS_KEPT = 100
 """Errors that a report names; the rest is counted."""
@@ -148,6 +149,7 @@ class Imports:
             actor=options.actor,
             now=self._clock.now(),
         )
+        turns = Turns()
         with self._streams.one():
             run = _Run(
                 reader,
@@ -163,7 +165,7 @@ class Imports:
                     for start in range(0, len(batch), SLICE_LINES):
                         for line in batch[start : start + SLICE_LINES]:
                             await run.take(line)
-                        await asyncio.sleep(0)
+                        await turns.give()
                 return await run.finish()
             except Unavailable as error:
                 raise _told_how_far(error, run.done_to) from error
@@ -212,7 +214,7 @@ class _Run:
         self._form = options.form
         self._units: list[_Unit] = []
         self._keys: set[tuple[UUID, UUID]] = set()
-        self._rows = self._bytes = 0
+        self._events = self._bytes = 0
         self._parent: _Unit | None = None
         self._skipping = False
         self._sending: asyncio.Task[None] | None = None
@@ -309,26 +311,25 @@ class _Run:
             again = _Unit(number, change, again=True, past_taken=True)
             parent = self._append(again, (change.scope.id, change.id), 0)
         parent.change.past.append(past)
-        self._rows += 1
+        self._events += 1
         self._bytes += size
 
     def _append(self, unit: _Unit, key: tuple[UUID, UUID], size: int) -> _Unit:
         self._units.append(unit)
         self._keys.add(key)
-        self._rows += 1
         self._bytes += size
         self._parent, self._skipping = unit, False
         return unit
 
     def _full(self) -> bool:
-        return self._rows >= STEP_ROWS or self._bytes >= STEP_BYTES
+        return max(len(self._units), self._events) >= STEP_MEMORIES or self._bytes >= STEP_BYTES
 
     async def _flush(self) -> None:
         """Send the step that was filled, once the one before is written."""
         await self._settle()
         units, self._units = self._units, []
         self._keys.clear()
-        self._rows = self._bytes = 0
+        self._events = self._bytes = 0
         if not units:
             return
         stopped_at = self._report.stopped_at

@@ -41,7 +41,7 @@ VERSION_MAX = 2**52
 _Version = Annotated[int, Meta(ge=1, le=VERSION_MAX)]
 
 
-class _Line(Struct, kw_only=True, tag_field="type", forbid_unknown_fields=True, omit_defaults=True):
+class _Line(Struct, kw_only=True, gc=False, tag_field="type", forbid_unknown_fields=True, omit_defaults=True):
     """A line; `type` says of which kind."""
 
 

@@ -5,7 +5,7 @@ As with changes (`store.writes`) the scopes are locked first, so the rows as the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from memfast.errors import Conflict
 from memfast.model import Import, Outcome, Past, Scope, StoredMemory
+from memfast.resilience.turns import Turns
 from memfast.store.flush import Row
 from memfast.store.queries import TRANSFER, WRITE
 from memfast.store.records import MEMORY_COLUMNS, VECTOR_COLUMNS, memory_values, read_memory
@@ -23,6 +24,9 @@ __all__ = ["Intake", "plan_intake", "write_imports"]
 
 _COPY_FROM_ROWS = 16
 """From this many new rows on, COPY is faster than one INSERT a row."""
+
+_SLICE_ROWS = 100
+"""Rows that are made and encoded at a stretch: half a millisecond."""
 
 _HISTORY_COLUMNS = (
     *("scope_id", "id", "version", "event", "at", "superseded_at", "actor", "text", "kind", "tags", "entities"),
@@ -92,11 +96,11 @@ def plan_intake(imports: Sequence[Import], existing: Mapping[UUID, Row], *, vers
                 id=each.id,
                 status="updated" if updated else "created",
                 version=version,
+                scope_version=version,
                 memory=row.memory,
                 past_taken=before is None,
             )
         )
-    outcomes = [msgspec.structs.replace(outcome, scope_version=version) for outcome in outcomes]
     return Intake(
         outcomes=outcomes, new=new, replaced=replaced, past=past, merged=merged, version=version, count_delta=delta
     )
@@ -178,9 +182,8 @@ class _Rows:
     def __init__(self, generation: int, now: datetime) -> None:
         self._generation = generation
         self._now = now
-        self._memories: list[tuple[Any, ...]] = []
-        self._vectors: list[tuple[Any, ...]] = []
-        self._history: list[tuple[Any, ...]] = []
+        self._memories: list[tuple[Scope, StoredMemory]] = []
+        self._history: list[tuple[Scope, Past]] = []
         self._arguments: dict[str, list[tuple[Any, ...]]] = {}
 
     def add(self, scope: Scope, intake: Intake, *, moved: bool) -> None:
@@ -191,12 +194,11 @@ class _Rows:
                     TRANSFER.add_tombstone, scope.id, row.id, row.version, row.created_at, row.updated_at, row.actor
                 )
             else:
-                self._memories.append(_values(scope, row))
-                self._vectors.append(self._vector(scope, row))
+                self._memories.append((scope, row))
         for row in intake.replaced:
             self._later(WRITE.replace_memory, *_values(scope, row), True, self._now)
             self._later(WRITE.put_vector, *self._vector(scope, row))
-        self._history += [self._past(scope, past) for past in intake.past]
+        self._history += [(scope, past) for past in intake.past]
         for past in intake.merged:
             self._later(TRANSFER.add_history, *self._past(scope, past))
         if moved:
@@ -205,26 +207,26 @@ class _Rows:
     async def send(self, connection: Any) -> None:
         """Send everything; no row is touched twice."""
         if len(self._memories) >= _COPY_FROM_ROWS:
-            await connection.copy_records_to_table("memories", records=self._memories, columns=MEMORY_COLUMNS)
-            await connection.copy_records_to_table("memory_vectors", records=self._vectors, columns=VECTOR_COLUMNS)
+            memories = (_values(scope, row) for scope, row in self._memories)
+            await connection.copy_records_to_table("memories", records=_sliced(memories), columns=MEMORY_COLUMNS)
+            vectors = (self._vector(scope, row) for scope, row in self._memories)
+            await connection.copy_records_to_table("memory_vectors", records=_sliced(vectors), columns=VECTOR_COLUMNS)
         elif self._memories:
-            rows = [
-                (*memory, self._generation, vector[-1])
-                for memory, vector in zip(self._memories, self._vectors, strict=True)
-            ]
+            rows = [(*_values(scope, row), self._generation, row.vector) for scope, row in self._memories]
             await connection.executemany(WRITE.insert_memory, rows)
+        history = (self._past(scope, past) for scope, past in self._history)
         if len(self._history) >= _COPY_FROM_ROWS and not await self._remembered(connection):
-            await connection.copy_records_to_table("history", records=self._history, columns=_HISTORY_COLUMNS)
+            await connection.copy_records_to_table("history", records=_sliced(history), columns=_HISTORY_COLUMNS)
         elif self._history:
-            await connection.executemany(TRANSFER.add_history, self._history)
+            await connection.executemany(TRANSFER.add_history, history)
         for statement, arguments in self._arguments.items():
             await connection.executemany(statement, arguments)
 
     async def _remembered(self, connection: Any) -> bool:
         """Whether history speaks of an id that has no row: its rows would make a COPY fail."""
         ids: dict[UUID, set[UUID]] = {}
-        for row in self._history:
-            ids.setdefault(row[0], set()).add(row[1])
+        for scope, past in self._history:
+            ids.setdefault(scope.id, set()).add(past.id)
         arguments = [(scope_id, list(own)) for scope_id, own in ids.items()]
         return bool(await connection.fetchmany(TRANSFER.remembered, arguments))
 
@@ -258,6 +260,15 @@ class _Rows:
             generation,
             past.vector,
         )
+
+
+async def _sliced(rows: Iterable[tuple[Any, ...]]) -> AsyncIterator[tuple[Any, ...]]:
+    """The rows, with pauses for others: COPY by itself encodes all of them at a stretch."""
+    turns = Turns()
+    for number, row in enumerate(rows, 1):
+        yield row
+        if number % _SLICE_ROWS == 0:
+            await turns.give()
 
 
 _NOTHING_SAID = (None,) * 9
