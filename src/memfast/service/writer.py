@@ -173,10 +173,13 @@ class Writer:
 
 
 def _batch_result(changes: Sequence[AnyChange], results: Sequence[Outcome | Exception]) -> list[Outcome] | Exception:
-    """The outcomes of a batch's changes; one error where the store was away for all of them."""
-    first = results[0]
-    if isinstance(first, Unavailable) and all(isinstance(result, Unavailable) for result in results):
-        return first
+    """The outcomes of a batch's changes; one error where the store was away for all of them.
+
+    Where the fate of one is not known, that of the batch is not.
+    """
+    away = [result for result in results if isinstance(result, Unavailable)]
+    if len(away) == len(results):
+        return next((error for error in away if isinstance(error, OutcomeUnknown)), away[0])
     return [
         result if isinstance(result, Outcome) else Outcome(id=target_of(change), refused=_told_as(result))
         for change, result in zip(changes, results, strict=True)
