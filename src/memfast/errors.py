@@ -23,6 +23,7 @@ MemfastError
 │   ├── Stopping               503  the service ends; nothing was begun
 │   ├── StoreUnavailable       503  PostgreSQL cannot be reached
 │   ├── StoreFull              507  PostgreSQL has no room left
+│   ├── StillReading           503  the user's memories are being read
 │   ├── EmbedderUnavailable    503  the embedding endpoint failed
 │   ├── DeadlineExceeded       504  the request's time is up; nothing was written
 │   └── OutcomeUnknown         504  the connection broke at COMMIT: written or not, ask again

@@ -201,6 +201,7 @@ def best(
     min_score: float = 0.0,
     words: NDArray[np.float64] | None = None,
     guaranteed: int = 0,
+    zeros: bool = False,
 ) -> NDArray[np.intp]:
     """Choose the hits.
 
@@ -213,11 +214,12 @@ def best(
         min_score: the lowest score that is kept; 0 keeps what has any.
         words: (n,) scaled scores of the lexical leg, where `guaranteed` is more than 0.
         guaranteed: how many of the best by words, as far as they have any word and reach `min_score`.
+        zeros: whether a score of 0 is a hit, as it is where vectors are compared: every memory has one.
 
     Returns:
-        Rows by (score descending, row ascending). Rows of score 0 are not found.
+        Rows by (score descending, row ascending). Rows of a negative score are not found.
     """
-    eligible = (scores > 0) & (scores >= min_score)
+    eligible = (scores >= min_score) & ((scores >= 0) if zeros else (scores > 0))
     chosen = _first(scores, eligible, limit)
     if words is None or len(chosen) < limit:
         return chosen

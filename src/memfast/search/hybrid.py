@@ -125,8 +125,8 @@ class _Pool(Struct, frozen=True):
     """the proposed and those beside them; the others are only there to be looked at by their neighbours. None: all"""
 
     def found(self, scores: Scores) -> Scores:
-        """The scores of those that may be hits, 0 for the others."""
-        return scores if self.eligible is None else scores * self.eligible
+        """The scores of those that may be hits, -1 for the others."""
+        return scores if self.eligible is None else np.where(self.eligible, scores, -1.0)
 
 
 class _Leg(Struct, frozen=True):
@@ -305,7 +305,8 @@ class _Search:
         words = pool.found(legs["lexical"].scaled) if "lexical" in legs else None
         guaranteed = self._fusion.guaranteed if self._hybrid else 0
         limit = asked.limit if fold_at is None else len(scores)
-        chosen = best(scores, limit, min_score=asked.min_score, words=words, guaranteed=guaranteed)
+        zeros = self.query is not None and self._legs != ["lexical"]
+        chosen = best(scores, limit, min_score=asked.min_score, words=words, guaranteed=guaranteed, zeros=zeros)
         if fold_at is None:
             return chosen
         return chosen[_distinct(self._shard.vectors_of(pool.rows[chosen]), fold_at, asked.limit)]
