@@ -13,7 +13,7 @@ Masks: TypeAlias = tuple[Mask | None, Mask | None]
 Inverted: TypeAlias = tuple[Keys, Int32s, Int32s, npt.NDArray[np.uint8], Int32s]
 Forward: TypeAlias = tuple[Keys, Rows]
 
-class _Scored:
+class Scored:
     def scores_of(self, rows: Rows) -> Float64s: ...
     def frequencies(self) -> Rows: ...
 
@@ -28,7 +28,7 @@ def rank_terms(
     live: Masks = (None, None),
     passing: Masks = (None, None),
     total: tuple[int, int],
-) -> tuple[Rows, Float64s, _Scored]: ...
+) -> tuple[Rows, Float64s, Scored]: ...
 def search_terms(
     base: Inverted,
     tail: Forward,

@@ -23,7 +23,7 @@ from memfast._native._lexical_reference import (
 
 cnp.import_array()
 
-__all__ = ["count_terms", "rank_terms", "score_terms", "search_terms"]
+__all__ = ["Scored", "count_terms", "rank_terms", "score_terms", "search_terms"]
 
 cdef extern from "numpy/arrayobject.h":
     bint PyArray_ISCARRAY_RO(cnp.ndarray array)
@@ -108,7 +108,7 @@ cdef class Work:
             raise MemoryError
 
     def scores_of(self, rows):
-        """Return the scores of chosen rows; see `_lexical_reference._Scored.scores_of`."""
+        """Return the scores of chosen rows; see `_lexical_reference.Scored.scores_of`."""
         cdef const int64_t *chosen = <const int64_t *> items(rows, cnp.NPY_INT64, ROWS_WANTED)
         cdef cnp.npy_intp shape = cnp.PyArray_DIM(rows, 0)
         cdef Py_ssize_t i
@@ -120,7 +120,7 @@ cdef class Work:
         return scores
 
     def frequencies(self):
-        """Return how many live rows have each term; see `_lexical_reference._Scored.frequencies`."""
+        """Return how many live rows have each term; see `_lexical_reference.Scored.frequencies`."""
         cdef cnp.npy_intp shape = self.terms
         cdef Py_ssize_t term
         counts = cnp.PyArray_EMPTY(1, &shape, cnp.NPY_INT64, 0)
@@ -486,3 +486,6 @@ def count_terms(base, tail, wanted, *, live=(None, None)):
     if count_rows(work, &inverted, &forward) < 0:
         raise MemoryError
     return work.frequencies()
+
+
+Scored = Work

@@ -24,7 +24,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BM25_B", "BM25_K1", "COUNT_MAX", "count_terms", "rank_terms", "score_terms", "search_terms"]
+__all__ = ["BM25_B", "BM25_K1", "COUNT_MAX", "Scored", "count_terms", "rank_terms", "score_terms", "search_terms"]
 
 BM25_K1 = 0.9
 """How slowly a term's further occurrences stop counting."""
@@ -60,7 +60,7 @@ Inverted = tuple[Keys, Int32s, Int32s, npt.NDArray[np.uint8], Int32s]
 Forward = tuple[Keys, Rows]
 
 
-class _Scored:
+class Scored:
     """What a ranking knows of all rows."""
 
     def __init__(self, scores: Float64s, counts: Rows) -> None:
@@ -89,11 +89,11 @@ def rank_terms(
     live: Masks = (None, None),
     passing: Masks = (None, None),
     total: tuple[int, int],
-) -> tuple[Rows, Float64s, _Scored]:
+) -> tuple[Rows, Float64s, Scored]:
     """Rank as `search_terms` does, and keep what else was found on the way: `(rows, scores, scored)`."""
     rows, scores = search_terms(base, tail, wanted, weights, k, ids=ids, live=live, passing=passing, total=total)
     every = all_scores(base, tail, wanted, weights, live, total)
-    return rows, scores, _Scored(every, count_terms(base, tail, wanted, live=live))
+    return rows, scores, Scored(every, count_terms(base, tail, wanted, live=live))
 
 
 def search_terms(
