@@ -28,8 +28,10 @@ KNOWN_MISSES = (
     "warm search",
     "search after a write by another worker",
     "recall warm ÷ cold, 1 client",
+    "import: memories/s ÷ COPY",
+    "search p99 during an import",
 )
-"""Gates that are not reached yet, or not every time (the last): printed as missed, and no reason to fail. README.md says
+"""Gates that are not reached yet, or not every time (the last three): printed as missed, and no reason to fail. README.md says
 what limits them.
 """
 

@@ -85,7 +85,7 @@ async def _until_warm(connection: Connection, rng: np.random.Generator) -> None:
 def _add(report: Report, turns: list[tuple[Turn, Turn]]) -> None:
     sides = {mode: [pair[place] for pair in turns] for place, mode in enumerate(MODES)}
     ratio = median_ratio(*([turn.cpu_us for turn in sides[mode]] for mode in MODES))
-    report.figures.append(Figure(f"warm search of {ROWS:,}: hybrid ÷ vector, CPU", ratio, at_most=CPU_GATE))
+    report.figures.append(Figure(f"hybrid ÷ vector, warm searches of {ROWS:,}, CPU", ratio, at_most=CPU_GATE))
     table = [
         (
             mode,
