@@ -27,6 +27,7 @@ Address = Path | tuple[str, int]
 Break = Literal["before", "after", "silent", "withheld"]
 
 _PIECE_BYTES = 65536
+_END_S = 10.0
 _RESET = struct.pack("ii", 1, 0)
 _COMMIT = b"COMMIT;\0"
 """How a COMMIT ends in PostgreSQL's protocol, as asyncpg sends it: in one piece."""
@@ -106,15 +107,17 @@ class Proxy:
         return self
 
     async def __aexit__(self, *_details: object) -> None:
-        """Listen no more and break every connection."""
+        """Listen no more and break every connection; what runs while one breaks may end."""
         assert self._server is not None
         self._server.close()
         if isinstance(self._listen, Path):
             self._listen.unlink(missing_ok=True)
         self.cut()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=_END_S)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
     @property
     def address(self) -> Address:
