@@ -464,3 +464,11 @@ async def test_a_shard_for_one_answer_that_fails_reaches_who_waits(warming, rows
         await warm.transient(ADA)
     rows.away = False
     assert ids(await warm.transient(ADA)) == [1, 2, 3]
+
+
+async def test_a_filter_that_reads_json_makes_a_search_long(warm, pool, monkeypatch):
+    """A short search is long when it reads the JSON of more rows than the event loop can wait for."""
+    monkeypatch.setattr(module, "INLINE_DECODED_ROWS", 2)
+    shard = pool.get(ADA.id)
+    assert warm.is_short(shard)
+    assert not warm.is_short(shard, decodes=True)
