@@ -52,7 +52,7 @@ def measure(*, quick: bool = False, planted: bool = False) -> Report:
     report = Report([])
     with scratch_dir() as scratch:
         run(_searches(scratch, report, pairs, rows, PLANTED if planted else None))
-    report.figures += [run(_embeddings(pairs)), run(_embedding_batch(pairs))]
+    report.figures.extend([run(_embeddings(pairs)), run(_embedding_batch(pairs))])
     return report
 
 
