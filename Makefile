@@ -62,7 +62,7 @@ format: $(VENV)/.dev ## put code into its form
 bench: $(VENV)/.dev ## print every figure; DATA=folder adds those that need data sets, QUICK=1 takes fewer rounds
 	$(BIN)/python -m pytest bench/regression --benchmark-only --benchmark-columns=min,median,ops --quiet \
 		--benchmark-max-time=0.5 --benchmark-min-rounds=3
-	$(BIN)/python -m bench $(if $(QUICK),--quick --attempts 3 --tolerance 20) $(if $(DATA),--data $(DATA))
+	$(BIN)/python -m bench $(if $(QUICK),--quick --attempts 3) $(if $(DATA),--data $(DATA))
 
 clean: ## remove what was built here
 	rm -rf $(VENV) build dist src/*.egg-info src/memfast/_native/*.so src/memfast/_native/*.c src/memfast/_native/*.cpp

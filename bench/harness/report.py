@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,17 +15,13 @@ __all__ = ["Figure", "Report", "finish", "options", "print_table"]
 
 @dataclass(frozen=True)
 class Figure:
-    """One number. A gate is a bound on it, or there is none and it is for reading only.
-
-    An `exact` figure is counted, not timed: no machine disturbs it.
-    """
+    """One number. A gate is a bound on it, or there is none and it is for reading only."""
 
     name: str
     value: float
     unit: str = ""
     at_least: float | None = None
     at_most: float | None = None
-    exact: bool = False
 
     @property
     def passed(self) -> bool | None:
@@ -36,13 +31,6 @@ class Figure:
         return (self.at_least is None or self.value >= self.at_least) and (
             self.at_most is None or self.value <= self.at_most
         )
-
-    def near(self, tolerance: float) -> bool:
-        """Whether the gate holds, or is missed by no more than this share of its bound."""
-        share = 0.0 if self.exact else tolerance
-        low = -math.inf if self.at_least is None else self.at_least * (1 - share)
-        high = math.inf if self.at_most is None else self.at_most * (1 + share)
-        return low <= self.value <= high
 
     def row(self, *, known: bool = False) -> tuple[str, str, str, str]:
         """Name, measured, gate, pass; a miss that is known is marked as one."""
@@ -91,13 +79,8 @@ def options(
     return parser.parse_args()
 
 
-def finish(
-    report: Report, json_file: Path | None, known_misses: Collection[str] = (), *, tolerance: float = 0.0
-) -> int:
-    """Print the figures; return 1 when a gate is missed by more than the tolerance, a share of its bound.
-
-    Figures whose name begins with one of `known_misses` are printed only.
-    """
+def finish(report: Report, json_file: Path | None, known_misses: Collection[str] = ()) -> int:
+    """Print the figures; return 1 when a gate is missed whose name does not begin with one of `known_misses`."""
     known = {figure.name for figure in report.figures if figure.name.startswith(tuple(known_misses))}
     rows = [figure.row(known=figure.name in known) for figure in report.figures]
     print_table(("figure", "measured", "gate", "pass"), rows)
@@ -114,4 +97,4 @@ def finish(
             for figure in report.figures
         ]
         json_file.write_bytes(msgspec.json.encode({"figures": figures, "details": report.details}))
-    return int(any(not figure.near(tolerance) and figure.name not in known for figure in report.figures))
+    return int(any(figure.passed is False and figure.name not in known for figure in report.figures))

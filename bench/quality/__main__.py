@@ -183,12 +183,12 @@ def _figures(asked: Asked) -> list[Figure]:
         means = _means(scores)
         for measure_name in ("R@10", "nDCG@10"):
             low, high = GATES.get((name, measure_name), (None, None))
-            figures.append(Figure(f"LoCoMo {name}: {measure_name}", means[measure_name], "%", low, high, exact=True))
+            figures.append(Figure(f"LoCoMo {name}: {measure_name}", means[measure_name], "%", low, high))
     whole = _means(asked[DEFAULT])["R@10"]
     for leg in LEGS:
         gain = _means(asked[f"hybrid without {leg}"])["R@10"] - whole
         name = f"LoCoMo: R@10 gained by leaving out {leg}"
-        figures.append(Figure(name, gain, "points", at_most=REMOVAL_GAIN_MAX, exact=True))
+        figures.append(Figure(name, gain, "points", at_most=REMOVAL_GAIN_MAX))
     return figures
 
 

@@ -77,6 +77,7 @@ class WordLlamaEmbedder:
         self._batch_size = batch_size
         self._loaded: _Model | None = None
         self._lock = asyncio.Lock()
+        self._waiting = 0
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="memfast-wordllama")
         self._closed = False
 
@@ -126,10 +127,15 @@ class WordLlamaEmbedder:
 
     async def _model(self) -> _Model:
         self._require_open()
-        if self._loaded is None:
-            async with self._lock:
-                self._require_open()
-                await asyncio.get_running_loop().run_in_executor(self._executor, self._load)
+        if self._loaded is None or self._waiting:  # who comes while others wait for the load goes after them
+            self._waiting += 1
+            try:
+                async with self._lock:
+                    self._require_open()
+                    if self._loaded is None:
+                        await asyncio.get_running_loop().run_in_executor(self._executor, self._load)
+            finally:
+                self._waiting -= 1
         assert self._loaded is not None
         return self._loaded
 

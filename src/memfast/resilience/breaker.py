@@ -1,12 +1,14 @@
 """A circuit breaker: after a few failures of a dependency nobody waits for it any more, until it has shown life.
 
 ```
-            failures within window_s                   hold_s over
+       failures within window_s, a fifth at least      hold_s over
    closed ───────────────────────────► open ────────────────────────────► half_open
      ▲ ▲                                │ ▲         a probe fails            │  │
      │ └────────── ping answered ───────┘ └──────────────────────────────────┘  │
      └────────────────── every probe succeeded, or ping answered ───────────────┘
 ```
+Failures open it only where they are at least one in `SUCCESSES_EACH + 1` of what was settled since the first of them:
+what works for most callers, slowly or not every time, is not away, and to refuse all of them would be the outage.
 A caller asks for a ticket, does its work, and settles the ticket with how it went. In `half_open` exactly `probes`
 tickets are given; one whose work came to nothing (cancelled, refused for its content) or that is not settled within
 `window_s` gives its place to another. What settles after the state has changed says nothing about the new state and is
@@ -31,6 +33,10 @@ _log = logging.getLogger("memfast.breaker")
 State = Literal["closed", "open", "half_open", "isolated"]
 Outcome = Literal["success", "failure", "neutral"]
 """How work went: `neutral` says nothing about the dependency (a cancellation, an error of the request's own)."""
+
+
+SUCCESSES_EACH = 4
+"""Successes for each failure, since the first of them, up to which failures open the breaker."""
 
 
 class Transition(NamedTuple):
@@ -59,7 +65,7 @@ class Breaker:
     Args:
         name: of the dependency, for people.
         clock: monotonic seconds.
-        failures: so many within `window_s` open it.
+        failures: so many within `window_s` open it, if not most of what was done meanwhile succeeded.
         hold_s: how long it stays open without a ping that is answered, in seconds.
         probes: tickets in `half_open`.
         window_s: the rolling window, and how long a probe may take before it is given up, in seconds.
@@ -75,7 +81,8 @@ class Breaker:
         self._places = probes
         self._state: State = "closed"
         self._era = 0
-        self._failed_at: deque[float] = deque(maxlen=failures)
+        self._failed: deque[tuple[float, int]] = deque(maxlen=failures)
+        self._succeeded = 0
         self._opened_at = 0.0
         self._probes: dict[int, float] = {}
         self._probe_number = 0
@@ -128,14 +135,16 @@ class Breaker:
             if self._probes.pop(ticket, None) is not None:
                 self._probed(outcome, reason)
         elif ticket == self._era and outcome == "failure":
-            self._failed(reason)
+            self._fail(reason)
+        elif ticket == self._era and outcome == "success":
+            self._succeeded += 1
 
     def pinged(self, *, answered: bool, reason: str = "") -> None:
         """A cheap question from the background was answered, or not. It is asked whatever the state is."""
         if answered and self._state in {"open", "half_open"}:
             self._change("closed", "a ping was answered")
         elif not answered and self._state == "closed":
-            self._failed(reason)
+            self._fail(reason)
 
     def isolate(self, reason: str) -> None:
         """Give no tickets, whatever happens, until `restore`."""
@@ -153,7 +162,7 @@ class Breaker:
         return BreakerSnapshot(
             name=self.name,
             state=state,
-            failures=sum(at >= horizon for at in self._failed_at),
+            failures=sum(at >= horizon for at, _ in self._failed),
             opened=self._opened,
             refused=self._refused,
             reason=self._reason,
@@ -163,11 +172,13 @@ class Breaker:
         if self._state == "open" and self._clock.monotonic() >= self._opened_at + self._hold_s:
             self._change("half_open", self._reason or "")
 
-    def _failed(self, reason: str) -> None:
+    def _fail(self, reason: str) -> None:
         now = self._clock.monotonic()
-        failed_at = self._failed_at
-        failed_at.append(now)
-        if len(failed_at) == failed_at.maxlen and failed_at[0] >= now - self._window_s:
+        failed = self._failed
+        failed.append((now, self._succeeded))
+        at, succeeded = failed[0]
+        few = self._succeeded - succeeded <= SUCCESSES_EACH * len(failed)
+        if len(failed) == failed.maxlen and at >= now - self._window_s and few:
             self._change("open", reason)
 
     def _probed(self, outcome: Outcome, reason: str) -> None:
@@ -183,7 +194,8 @@ class Breaker:
         self._era += 1
         self._probes.clear()
         self._successes = 0
-        self._failed_at.clear()
+        self._failed.clear()
+        self._succeeded = 0
         self._reason = None if after == "closed" else reason
         if after == "open":
             self._opened_at = self._clock.monotonic()

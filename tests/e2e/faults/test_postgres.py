@@ -10,7 +10,7 @@ import asyncpg
 import psutil
 import pytest
 from bench.harness.load import connections, encode
-from bench.harness.proxy import BlackHole
+from bench.harness.proxy import BlackHole, Delay
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -85,6 +85,23 @@ async def test_postgresql_goes_away_and_comes_back(world, hurt, heal, record_pro
     assert all(int(age) >= 1 for _, age in during)
     assert await world.lost() == set()
     assert world.service.workers() == world.workers, "no process was replaced"
+
+
+async def test_postgresql_is_half_a_second_away(world):
+    """Everything goes on, slower; copies that cannot be confirmed in time say so."""
+    world.forget()
+    world.proxy.faults.append(Delay(0.25))
+    slow_at = time.monotonic()
+    await world.until(lambda: "cache_only" in world.modes_since(slow_at))
+    began = time.monotonic()
+    await world.until(lambda: world.written_since(began))
+    await world.until(lambda: sum(at > began and status == 200 for at, status in world.cold) >= 6)
+    world.proxy.faults.clear()
+    back_at = time.monotonic()
+    await world.until(lambda: None in world.modes_since(back_at))
+    assert world.wrong == []
+    assert [each for each in world.refused if "not asked now" in each[2]] == []
+    assert await world.lost() == set()
 
 
 async def running(connection):

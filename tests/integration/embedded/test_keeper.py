@@ -30,12 +30,13 @@ def test_a_killed_server_comes_back(kept, fetch, pid_of, poll):
     cluster, folder = kept
     lines = []
     with Keeper(cluster, lines.append):
-        for _ in range(2):
+        for count in (1, 2):
             before = pid_of(folder)
             os.kill(before, signal.SIGKILL)
             endpoint = poll(lambda before=before: cluster._pid != before and cluster.running())
             assert fetch(endpoint, "SELECT x FROM kept") == [(7,)]
-        assert lines
+            poll(lambda count=count: len(lines) == 2 * count)
+        assert lines == ["PostgreSQL ended by itself and is started again", "PostgreSQL runs again"] * 2
     assert no_server(folder)
 
 

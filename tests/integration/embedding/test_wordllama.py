@@ -231,6 +231,29 @@ async def test_a_cancelled_first_caller_leaves_the_load_to_the_next(embedder, mo
     assert len(loads) == 1
 
 
+async def test_nobody_overtakes_who_waits_for_the_model(embedder, monkeypatch):
+    """Callers of short texts are answered in the order in which they came, those that come after the load too."""
+    gate = threading.Event()
+    counting_loads(monkeypatch, gate=gate)
+    answered = []
+
+    async def ask(number):
+        await embedder.embed([f"text {number}"])
+        answered.append(number)
+
+    async with asyncio.timeout(30), asyncio.TaskGroup() as asked:
+        for number in range(20):
+            asked.create_task(ask(number))
+        await asyncio.sleep(0)
+        gate.set()
+        number = 20
+        while len(answered) < 20:
+            asked.create_task(ask(number))
+            number += 1
+            await asyncio.sleep(0)
+    assert answered == list(range(number))
+
+
 async def test_a_missing_package_says_what_to_do(embedder, monkeypatch):
     """And the failure is not remembered."""
     with monkeypatch.context() as patch:

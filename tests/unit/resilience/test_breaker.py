@@ -29,7 +29,7 @@ class Era:
     def __init__(self, state, since):
         self.state = state
         self.since = since
-        self.failures = []
+        self.outcomes = []
         self.tickets = []
 
 
@@ -75,6 +75,8 @@ class Reference:
         era = ticket["era"]
         if era.state == "closed" and how == "failure":
             self.fail()
+        elif era.state == "closed":
+            era.outcomes.append((how, self.clock.seconds))
         elif era.state == "half_open":
             if how == "failure":
                 self.enter("open")
@@ -83,9 +85,16 @@ class Reference:
 
     def fail(self):
         era, now = self.eras[-1], self.clock.seconds
-        era.failures.append(now)
-        if sum(at >= now - self.window_s for at in era.failures) >= self.limit:
-            self.enter("open")
+        era.outcomes.append(("failure", now))
+        counted = 0
+        for position in reversed(range(len(era.outcomes))):
+            how, at = era.outcomes[position]
+            counted += how == "failure"
+            if counted == self.limit:
+                successes = sum(how == "success" for how, _ in era.outcomes[position:])
+                if at >= now - self.window_s and successes <= 4 * self.limit:
+                    self.enter("open")
+                return
 
     def pinged(self, answered):
         state = self.eras[-1].state
@@ -112,6 +121,7 @@ def compare(events, seed):
         "probes": chance.choice([1, 2, 7]),
         "window_s": 10.0,
     }
+    outcomes = ["success"] * chance.choice([1, 1, 3, 4, 5, 9]) + ["failure", "failure", "neutral"]
     breaker, reference = Breaker("it", clock, **rules), Reference(clock, **rules)
     tickets = []
     heard = []
@@ -125,7 +135,7 @@ def compare(events, seed):
                 tickets.append((given, wanted))
         elif what < 0.7 and tickets:
             given, wanted = tickets.pop(chance.randrange(len(tickets)))
-            how = chance.choice(["success", "failure", "failure", "neutral"])
+            how = chance.choice(outcomes)
             breaker.settle(given, how, "for the test")
             reference.settle(wanted, how)
         elif what < 0.96:
@@ -191,6 +201,30 @@ def test_failures_that_are_far_apart_do_not_open_it(breaker, clock):
         clock.seconds += 2.6
     assert breaker.state == "closed"
     assert breaker.snapshot().failures == 3
+
+
+def test_what_works_for_most_stays_closed(breaker):
+    """A few failures among many successes, within one window; when the successes end, the next ones open it."""
+    for _ in range(50):
+        fail(breaker, 1)
+        for _ in range(6):
+            breaker.settle(breaker.admit(), "success")
+    assert (breaker.state, breaker.snapshot().failures) == ("closed", 5)
+    fail(breaker, 1)
+    assert breaker.state == "closed"
+    fail(breaker, 1)
+    assert breaker.state == "open"
+
+
+def test_four_successes_for_each_failure_are_not_enough(breaker):
+    """As many as that it has while a fifth of the callers wait in vain: it opens at the fifth failure."""
+    for _ in range(4):
+        fail(breaker, 1)
+        for _ in range(5):
+            breaker.settle(breaker.admit(), "success")
+    assert breaker.state == "closed"
+    fail(breaker, 1)
+    assert breaker.state == "open"
 
 
 def test_cancellations_and_the_requests_own_errors_do_not_count(breaker):

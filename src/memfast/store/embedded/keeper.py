@@ -69,5 +69,6 @@ class Keeper:
             except Exception:  # noqa: BLE001 - a thread's edge: whatever it meets, the server must come back
                 _log.exception("PostgreSQL could not be started again, the next attempt follows")
             else:
+                self._report("PostgreSQL runs again")
                 return
             self._stopping.wait(_RETRY_S)
