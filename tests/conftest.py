@@ -1,6 +1,7 @@
 """What every test may ask for: PostgreSQL servers, one per major version for the whole session."""
 
 import asyncio
+import faulthandler
 import importlib.util
 import os
 import shutil
@@ -46,6 +47,57 @@ EXPECTED_SKIPS = {
     "the package wordnet-base is not installed",
 }
 """Why a test may be left out on some machines; any other reason fails the run."""
+
+
+STUCK_S = 240
+"""How long a step of a test may take before its process is ended: more than the timeout of the test, which a step that
+hangs in the system, or after that timeout, does not heed."""
+
+
+def pytest_configure(config):
+    """Keep the standard error that a process has before pytest captures it."""
+    config.stash[_STDERR] = os.dup(sys.__stderr__.fileno())
+
+
+def pytest_unconfigure(config):
+    """Give it back."""
+    faulthandler.cancel_dump_traceback_later()
+    os.close(config.stash[_STDERR])
+
+
+_STDERR = pytest.StashKey()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Each step has its own bound."""
+    _bound(item)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item):
+    """Each step has its own bound."""
+    _bound(item)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item):
+    """Each step has its own bound."""
+    _bound(item)
+
+
+def _bound(item):
+    """Print where all threads are and end the process after `STUCK_S`; the controller names the test then."""
+    long = item.config.getvalue("timeout") or 0  # as `make soak` asks for
+    faulthandler.dump_traceback_later(max(STUCK_S, 1.5 * long), exit=True, file=item.config.stash[_STDERR])
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_logreport(report):
+    """Say at once what failed: a run that is ended from outside prints no summary."""
+    if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        sys.__stdout__.write(f"\nfailed in {report.when}: {report.nodeid}\n{report.longreprtext[-2000:]}\n")
+        sys.__stdout__.flush()
 
 
 def pytest_sessionfinish(session):
