@@ -18,7 +18,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
-from memfast.bootstrap.database import open_pools
+from memfast.bootstrap.database import Pools, open_pools
 from memfast.bootstrap.embedder import build_embedder
 from memfast.bootstrap.ground import Ground, life_note
 from memfast.bootstrap.ranking import build_ranking, open_thesaurus
@@ -136,139 +136,174 @@ async def open_services(site: Ground) -> AsyncIterator[Services]:
     Raises:
         DatabaseRefused: the database cannot be reached.
     """
-    config, prepared, clock = site.config, site.prepared, SystemClock()
     async with AsyncExitStack() as stack:
-        pools = await stack.enter_async_context(open_pools(site, clock))
-        pool, control = pools.work, pools.control
-        shared = await stack.enter_async_context(open_shared(site, clock))
-        embedder = _cached_embedder(config, clock, shared, stack)
-        store = build_store(config, pool, prepared)
-        ledger = PostgresLedger(control)
-        facts, _ = await ledger.versions([])
-        access = Access(PostgresKeys(pool), prepared.secret, facts)
-        slots, cluster = SlotTable.open(site.slots), config.coherence.mode == "cluster"
-        coherence = Coherence(slots, ledger, facts, clock, access.learned, cluster=cluster)
-        freshness = Freshness(coherence)
-        modes = Modes(pools.breaker, (), coherence, clock, config.resilience.mode)
-        log = PostgresAccessLog(pool)
-        heat = Heat(log, clock)
-        answers = _answers(config, coherence, heat, clock, shared, pool)
-        limits = Limits(config.limits, prepared.dimensions)
-        cursors = Cursors(prepared.secret, lambda: coherence.facts.lineage)
-        shards = build_shards(config, prepared, lambda: coherence.facts.lineage)
-        warm = Warm(shards, store, coherence, *_executors(stack), prepared.dimensions, config.index.flat_limit, clock)
-        pressure = _pressure(config, answers, shards)
-        recall = Recall(store, answers, warm, heat, coherence, limits, cursors, clock)
-        search = _search(site, stack, store, embedder, answers, warm, heat, coherence, limits, clock)
-        warmup = Warmup(log, warm, search)
-        writer = _writer(config, Commits(store, coherence, warm, prepared.dimensions, clock), clock, pool, stack)
-        retention, streams = timedelta(days=config.history.retention_days), Streams(config.server.streams_max)
-        background, sweeps = _background(config, pool, writer, clock, retention, stack)
+        base = await _open_base(site, stack)
+        services = _services(base, _copies(base))
         _run(
             stack,
-            coherence.watch(config.postgres.watch_interval_s),
-            modes.watch(),
-            pressure.watch(config.memory.watch_interval_s),
-            _keep_life(site, coherence),
-            heat.watch(),
-            warmup.start(config.index.start_users, config.index.start_queries),
-            _load(embedder),
-            guard(shared, site, coherence, ledger),
+            services.coherence.watch(site.config.postgres.watch_interval_s),
+            services.modes.watch(),
+            services.pressure.watch(site.config.memory.watch_interval_s),
+            _keep_life(site, services.coherence),
+            services.heat.watch(),
+            services.warmup.start(site.config.index.start_users, site.config.index.start_queries),
+            _load(services.embedder),
+            guard(base.shared, site, services.coherence, base.ledger),
         )
-        yield Services(
-            access=access,
-            answers=answers,
-            coherence=coherence,
-            embedder=embedder,
-            heat=heat,
-            warm=warm,
-            shards=shards,
-            warmup=warmup,
-            pressure=pressure,
-            remember=Remember(writer, embedder, limits, Identifiers(clock, secrets.randbits), clock),
-            recall=recall,
-            search=search,
-            searches=Searches(search, freshness, embedder),
-            forget=Forget(writer),
-            history=History(store, writer, embedder, limits, cursors, clock, retention),
-            exports=_exports(store, embedder, prepared, coherence, streams, clock, retention),
-            imports=Imports(writer, embedder, limits, streams, clock, step_timeout_s=config.server.write_timeout_s),
-            background=background,
-            sweeps=sweeps,
-            freshness=freshness,
-            directory=Directory(store, limits, cursors),
-            health=Health(build_store(config, control, prepared), embedder, clock),
-            modes=modes,
-            pool=pool,
-            breakers=(pools.breaker, *([] if shared is None else [shared.breaker])),
-            shared=None if shared is None else shared.cache,
-            writer=writer,
-            limits=limits,
-            clock=clock,
-        )
+        yield services
 
 
-def _search(
-    site: Ground,
-    stack: AsyncExitStack,
-    store: PostgresStore,
-    embedder: CachedEmbedder,
-    answers: Answers,
-    warm: Warm,
-    heat: Heat,
-    coherence: Coherence,
-    limits: Limits,
-    clock: Clock,
-) -> Search:
-    config = site.config
+class _Base(Struct, frozen=True, kw_only=True):
+    """What the services stand on."""
+
+    site: Ground
+    stack: AsyncExitStack
+    clock: Clock
+    pools: Pools
+    shared: SharedLayer | None
+    embedder: CachedEmbedder
+    store: PostgresStore
+    ledger: PostgresLedger
+    access: Access
+    coherence: Coherence
+    limits: Limits
+    log: PostgresAccessLog
+
+    @property
+    def config(self) -> Config:
+        return self.site.config
+
+    def lineage(self) -> UUID:
+        """The life of the database that the worker knows of now."""
+        return self.coherence.facts.lineage
+
+
+async def _open_base(site: Ground, stack: AsyncExitStack) -> _Base:
+    config, prepared, clock = site.config, site.prepared, SystemClock()
+    pools = await stack.enter_async_context(open_pools(site, clock))
+    shared = await stack.enter_async_context(open_shared(site, clock))
+    embedder = _cached_embedder(config, clock, shared, stack)
+    ledger = PostgresLedger(pools.control)
+    facts, _ = await ledger.versions([])
+    access = Access(PostgresKeys(pools.work), prepared.secret, facts)
+    slots, cluster = SlotTable.open(site.slots), config.coherence.mode == "cluster"
+    coherence = Coherence(slots, ledger, facts, clock, access.learned, cluster=cluster)
+    return _Base(
+        site=site,
+        stack=stack,
+        clock=clock,
+        pools=pools,
+        shared=shared,
+        embedder=embedder,
+        store=build_store(config, pools.work, prepared),
+        ledger=ledger,
+        access=access,
+        coherence=coherence,
+        limits=Limits(config.limits, prepared.dimensions),
+        log=PostgresAccessLog(pools.work),
+    )
+
+
+class _Copies(Struct, frozen=True):
+    """What a worker keeps so as to answer without the store, and what chooses it."""
+
+    heat: Heat
+    answers: Answers
+    shards: ShardPool
+    warm: Warm
+
+
+def _copies(base: _Base) -> _Copies:
+    config, prepared, clock = base.config, base.site.prepared, base.clock
+    heat = Heat(base.log, clock)
+    shards = build_shards(config, prepared, base.lineage)
+    executors, flat_limit = _executors(base.stack), config.index.flat_limit
+    warm = Warm(shards, base.store, base.coherence, *executors, prepared.dimensions, flat_limit, clock)
+    return _Copies(heat, _answers(base, heat), shards, warm)
+
+
+def _services(base: _Base, copies: _Copies) -> Services:
+    config, prepared, clock, store = base.config, base.site.prepared, base.clock, base.store
+    coherence, embedder, limits = base.coherence, base.embedder, base.limits
+    answers, warm, heat = copies.answers, copies.warm, copies.heat
+    cursors = Cursors(prepared.secret, base.lineage)
+    freshness, search = Freshness(coherence), _search(base, copies)
+    writer = _writer(base, warm)
+    background, sweeps = _background(base, writer)
+    retention, streams = _retention(config), Streams(config.server.streams_max)
+    return Services(
+        access=base.access,
+        answers=answers,
+        coherence=coherence,
+        embedder=embedder,
+        heat=heat,
+        warm=warm,
+        shards=copies.shards,
+        warmup=Warmup(base.log, warm, search),
+        pressure=_pressure(config, answers, copies.shards),
+        remember=Remember(writer, embedder, limits, Identifiers(clock, secrets.randbits), clock),
+        recall=Recall(store, answers, warm, heat, coherence, limits, cursors, clock),
+        search=search,
+        searches=Searches(search, freshness, embedder),
+        forget=Forget(writer),
+        history=History(store, writer, embedder, limits, cursors, clock, retention),
+        exports=Exports(store, embedder, prepared.generation, base.lineage, streams, clock, retention),
+        imports=Imports(writer, embedder, limits, streams, clock, step_timeout_s=config.server.write_timeout_s),
+        background=background,
+        sweeps=sweeps,
+        freshness=freshness,
+        directory=Directory(store, limits, cursors),
+        health=Health(build_store(config, base.pools.control, prepared), embedder, clock),
+        modes=Modes(base.pools.breaker, (), coherence, clock, config.resilience.mode),
+        pool=base.pools.work,
+        breakers=(base.pools.breaker, *([] if base.shared is None else [base.shared.breaker])),
+        shared=None if base.shared is None else base.shared.cache,
+        writer=writer,
+        limits=limits,
+        clock=clock,
+    )
+
+
+def _search(base: _Base, copies: _Copies) -> Search:
+    config = base.config
     words = words_of(config.search.language)
-    thesaurus = open_thesaurus(config, words, stack)
+    thesaurus = open_thesaurus(config, words, base.stack)
     questions = Questions(
         build_ranking(config),
         config.search.duplicate_similarity,
         words,
-        limits,
+        base.limits,
         embeds=config.embedding.provider != "none",
         expands=thesaurus is not None,
     )
     return Search(
-        store,
-        embedder,
-        answers,
-        warm,
-        heat,
-        coherence,
+        base.store,
+        base.embedder,
+        copies.answers,
+        copies.warm,
+        copies.heat,
+        base.coherence,
         questions,
         thesaurus,
-        clock,
+        base.clock,
         config.search.leg_timeout_ms / 1000,
     )
 
 
-def _exports(
-    store: PostgresStore,
-    embedder: Embedder,
-    prepared: Prepared,
-    coherence: Coherence,
-    streams: Streams,
-    clock: Clock,
-    retention: timedelta,
-) -> Exports:
-    generation, lineage = prepared.generation, lambda: coherence.facts.lineage
-    return Exports(store, embedder, generation, lineage, streams, clock, retention)
+def _retention(config: Config) -> timedelta:
+    return timedelta(days=config.history.retention_days)
 
 
-def _background(
-    config: Config, pool: Pool, writer: Writer, clock: Clock, retention: timedelta, stack: AsyncExitStack
-) -> tuple[Background, Sweeps]:
+def _background(base: _Base, writer: Writer) -> tuple[Background, Sweeps]:
     """The queue of work that no request waits for, and what puts work into it. The queue is drained at the end."""
+    config, clock, stack = base.config, base.clock, base.stack
     background = Background(
         Retry(Budget(), clock, asyncio.sleep, random.random),
         clock,
         queue_limit=config.background.queue_limit,
         parallel=config.background.parallel,
     )
-    sweeps = Sweeps(PostgresSweeper(pool), writer, background, clock, retention)
+    sweeps = Sweeps(PostgresSweeper(base.pools.work), writer, background, clock, _retention(config))
     _run(stack, background.run())
     stack.push_async_callback(background.drain, DRAIN_S)
     _run(stack, sweeps.watch(config.history.expiry_interval_s, config.history.erase_interval_s))
@@ -298,27 +333,26 @@ def _cached_embedder(config: Config, clock: Clock, shared: SharedLayer | None, s
     return cached
 
 
-def _writer(config: Config, commits: Commits, clock: Clock, pool: Pool, stack: AsyncExitStack) -> Writer:
+def _writer(base: _Base, warm: Warm) -> Writer:
     """The way of writes, which leaves at least one of a worker's connections to reads where there are several."""
-    writes = config.writes
+    writes = base.config.writes
     limits = GroupLimits(
         flush_items=writes.flush_items,
         wait_s=writes.flush_wait_ms / 1000,
-        flushes=min(writes.flushes, max(1, pool.limit - 1)),
+        flushes=min(writes.flushes, max(1, base.pools.work.limit - 1)),
         queue_items=writes.queue_items,
         background_items=writes.queue_batch_items,
         age_s=writes.batch_age_ms / 1000,
     )
-    writer = Writer(commits, clock, limits, singly_timeout_s=writes.flush_timeout_s)
-    stack.push_async_callback(writer.drain, config.server.stop_timeout_s)
+    commits = Commits(base.store, base.coherence, warm, base.site.prepared.dimensions, base.clock)
+    writer = Writer(commits, base.clock, limits, singly_timeout_s=writes.flush_timeout_s)
+    base.stack.push_async_callback(writer.drain, base.config.server.stop_timeout_s)
     return writer
 
 
-def _answers(
-    config: Config, coherence: Coherence, heat: Heat, clock: Clock, shared: SharedLayer | None, pool: Pool
-) -> Answers:
-    cache = config.cache
-    capacity = cache.memory_mb * 1024 * 1024 // config.server.workers
+def _answers(base: _Base, heat: Heat) -> Answers:
+    cache = base.config.cache
+    capacity = cache.memory_mb * 1024 * 1024 // base.config.server.workers
 
     def share(part: float) -> ByteCache:
         return ByteCache(
@@ -329,8 +363,9 @@ def _answers(
         )
 
     kinds: dict[Kind, ByteCache] = {kind: share(part) for kind, part in _CACHE_SHARES.items()}
-    beyond = None if shared is None else shared.answers(coherence)
-    return Answers(kinds, share(_REQUESTS_SHARE), coherence, heat, clock, beyond, pool.require_room)
+    beyond = None if base.shared is None else base.shared.answers(base.coherence)
+    room = base.pools.work.require_room
+    return Answers(kinds, share(_REQUESTS_SHARE), base.coherence, heat, base.clock, beyond, room)
 
 
 def build_shards(config: Config, prepared: Prepared, life: Callable[[], UUID]) -> ShardPool:
