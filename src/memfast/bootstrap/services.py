@@ -173,6 +173,11 @@ class _Base(Struct, frozen=True, kw_only=True):
     def config(self) -> Config:
         return self.site.config
 
+    @property
+    def optional(self) -> list[Breaker]:
+        """The breakers of what the service can do without."""
+        return [] if self.shared is None else [self.shared.breaker]
+
     def lineage(self) -> UUID:
         """The life of the database that the worker knows of now."""
         return self.coherence.facts.lineage
@@ -254,9 +259,9 @@ def _services(base: _Base, copies: _Copies) -> Services:
         freshness=freshness,
         directory=Directory(store, limits, cursors),
         health=Health(build_store(config, base.pools.control, prepared), embedder, clock),
-        modes=Modes(base.pools.breaker, (), coherence, clock, config.resilience.mode),
+        modes=Modes(base.pools.breaker, base.optional, coherence, clock, config.resilience.mode),
         pool=base.pools.work,
-        breakers=(base.pools.breaker, *([] if base.shared is None else [base.shared.breaker])),
+        breakers=(base.pools.breaker, *base.optional),
         shared=None if base.shared is None else base.shared.cache,
         writer=writer,
         limits=limits,

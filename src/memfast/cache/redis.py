@@ -223,7 +223,7 @@ class RedisCache:
         try:
             results: list[Any] = await pipeline.execute(raise_on_error=False)
             broken = [each for each in results if isinstance(each, RedisConnectionError)]  # it loads, or is read-only
-            outcome, reason = ("failure", str(broken[0])) if broken else ("success", "")
+            outcome, reason = ("failure", type(broken[0]).__name__) if broken else ("success", "")
         except _FAILURES as error:
             outcome, reason = "failure", type(error).__name__
             return None

@@ -95,6 +95,7 @@ async def health(exchange: Exchange, services: Services) -> Reply:
     """Every dependency."""
     report = await services.health.report()
     standing = services.modes.standing()
+    breakers = [breaker.snapshot() for breaker in services.breakers]
     answer = HealthAnswer(
         status=report.status,
         version=__version__,
@@ -102,10 +103,11 @@ async def health(exchange: Exchange, services: Services) -> Reply:
         native=kernels.IMPL,
         mode=standing.mode,
         mode_reason=standing.reason,
+        degraded=[breaker.name for breaker in breakers if breaker.state != "closed"],
         lineage=services.access.facts.lineage,
         store=report.store,
         pool=services.pool.snapshot(),
-        breakers=[breaker.snapshot() for breaker in services.breakers],
+        breakers=breakers,
         embedder=EmbedderHealth(report.embedder, report.dimensions),
         detail=report.problem,
     )

@@ -369,7 +369,10 @@ class EmbedderHealth(Struct):
 
 
 class HealthAnswer(Struct, kw_only=True):
-    """Every dependency, as the worker that answers sees it. `native` says which kernels run: c or py."""
+    """Every dependency, as the worker that answers sees it. `native` says which kernels run: c or py.
+
+    `degraded` names the dependencies that are not asked now, or only to see whether they work again.
+    """
 
     status: Literal["ready", "not-ready"]
     version: str
@@ -377,6 +380,7 @@ class HealthAnswer(Struct, kw_only=True):
     native: str
     mode: Literal["full", "reduced", "cache_only", "essential"]
     mode_reason: str
+    degraded: list[str]
     lineage: UUID
     store: StoreHealth | None
     pool: PoolSnapshot

@@ -1,11 +1,14 @@
 """What each mode serves and refuses, cell by cell of the document's table, and what an answer says of it."""
 
+import asyncio
 import base64
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from memfast.service.modes import HOLD_S
 
 DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "resilience.md"
 CELLS = {
@@ -116,6 +119,41 @@ async def test_a_refused_write_leaves_the_copies_as_they_are(api):
     finally:
         order(api, "auto")
     assert tiers == ["hot", "warm"]
+
+
+async def test_redis_away_is_said_and_changes_no_answer(server, make_site, open_api, redis, monkeypatch):
+    """Mode `reduced`, named in the header and in health, answers as before to the byte; both end by themselves."""
+    monkeypatch.setitem(HOLD_S, "reduced", 0.2)
+    settings = {"embedding__provider": "none", "embedding__dimensions": 16, "redis__min_cost_ms": 0.0}
+    site = make_site(server.new_database(), redis__url=redis.url, index__memory_mb=0, **settings)
+
+    async def stands(api, mode):
+        async with asyncio.timeout(20):
+            while api.services.modes.standing().mode != mode:
+                await api.services.shared.get([b"k"])
+                await asyncio.sleep(0.01)
+        return (await api.client.get("/v1/health")).json()
+
+    async with open_api(site) as api:
+        users = Users(api)
+        await users.prepare()
+        question = {"embedding": vector()}
+        assert (await stands(api, "full"))["degraded"] == []
+        before = [await api.search(users.known, **question), await users.do("get"), await users.do("list")]
+        redis.kill()
+        health = await stands(api, "reduced")
+        assert (health["degraded"], health["status"]) == (["redis"], "ready")
+        assert health["mode_reason"].startswith("redis: ")
+        api.services.answers.clear()
+        after = [await api.search(users.known, **question), await users.do("get"), await users.do("list")]
+        assert [each.content for each in after] == [each.content for each in before]
+        assert {each.headers["memfast-mode"] for each in after} == {"reduced"}
+        assert after[0].headers["memfast-tier"] == "cold"
+        assert (await users.do("write")).status_code == 201
+        redis.start()
+        health = await stands(api, "full")
+        assert (health["degraded"], health["mode_reason"]) == ([], "")
+        assert "memfast-mode" not in (await api.search(users.known, **question)).headers
 
 
 async def test_a_mode_is_ordered_by_configuration(server, make_site, open_api):
