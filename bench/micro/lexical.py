@@ -110,6 +110,12 @@ def analysis(memories: list[Memory], queries: list[str]) -> dict[str, float]:
     }
 
 
+def by_words(shard: Shard, query: tuple) -> np.ndarray:
+    """Rank by a query's words, and score the rows that vectors found."""
+    _, scores_of, _ = shard.ranked(query[0], len(query[0]), 100, now_us=NOW_US)
+    return scores_of(query[2])
+
+
 def ways(shard: Shard, tailed: Shard, vectors: np.ndarray, options: argparse.Namespace) -> dict:
     """Name what is timed, each with its arguments of one query: the scan first."""
     nearest = [np.array(shard.search(vector, 100, now_us=NOW_US).rows) for vector in vectors]
@@ -120,10 +126,8 @@ def ways(shard: Shard, tailed: Shard, vectors: np.ndarray, options: argparse.Nam
             lambda query: kernels.search_rows(base.vectors, query[1], 100, quantised=base.quantised),
             asked,
         ),
-        "lexical, top 100": (lambda query: shard.lexical(query[0], 100, now_us=NOW_US), asked),
-        f"lexical, {TAIL_ROWS} rows in the tail": (lambda query: tailed.lexical(query[0], 100, now_us=NOW_US), asked),
-        "lexical_scores of 100 rows": (lambda query: shard.lexical_scores(query[0], query[2]), asked),
-        "lexical_ceiling": (lambda query: shard.lexical_ceiling(query[0]), asked),
+        "lexical, top 100": (lambda query: by_words(shard, query), asked),
+        f"lexical, {TAIL_ROWS} rows in the tail": (lambda query: by_words(tailed, query), asked),
         "vector_scores of 100 rows": (lambda query: shard.vector_scores(query[1], query[2]), asked),
         "neighbours of 100 rows": (lambda query: shard.neighbours(query[2], now_us=NOW_US), asked),
         f"neighbours, {TAIL_ROWS} rows in the tail": (lambda query: tailed.neighbours(query[2], now_us=NOW_US), asked),

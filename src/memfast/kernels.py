@@ -28,9 +28,7 @@ __all__ = [
     "row_dots",
     "scan",
     "scan_int8",
-    "score_terms",
     "search_rows",
-    "search_terms",
     "simd",
     "top_k",
     "unit_sums",
@@ -50,7 +48,7 @@ if not TYPE_CHECKING and WANTED != "py":
     try:
         from memfast._native._cache import ByteCache
         from memfast._native._checksum import crc32
-        from memfast._native._lexical import count_terms, rank_terms, score_terms, search_terms
+        from memfast._native._lexical import count_terms, rank_terms
         from memfast._native._runs import neighbours
         from memfast._native._slots import SlotTable
         from memfast._native._vectors import quantise, scan, scan_int8, search_rows, simd, top_k
@@ -68,7 +66,7 @@ if not TYPE_CHECKING and WANTED != "py":
 if TYPE_CHECKING or WANTED == "py" or FALLBACK_REASON:
     from memfast._native._cache_reference import ByteCache
     from memfast._native._checksum_reference import crc32
-    from memfast._native._lexical_reference import count_terms, rank_terms, score_terms, search_terms
+    from memfast._native._lexical_reference import count_terms, rank_terms
     from memfast._native._runs_reference import neighbours
     from memfast._native._slots_reference import SlotTable
     from memfast._native._vectors_reference import quantise, scan, scan_int8, search_rows, simd, top_k

@@ -64,16 +64,20 @@ class Case:
         )
         return (self.base(), self.tail(), wanted, weights), {"live": self.parts(self.live), "total": total}
 
-    def search(self, kernels):
+    def rank(self, kernels):
         """The kernel's ranking."""
         given_args, named = self.arguments()
         ids = (self.ids[: self.size].copy(), self.ids[self.size :].copy())
-        return kernels.search_terms(*given_args, self.k, ids=ids, passing=self.parts(self.passing), **named)
+        return kernels.rank_terms(*given_args, self.k, ids=ids, passing=self.parts(self.passing), **named)
+
+    def search(self, kernels):
+        """The best rows and their scores."""
+        rows, scored = self.rank(kernels)
+        return rows, scored.scores_of(rows)
 
     def score(self, kernels, rows):
         """The kernel's scores of chosen rows."""
-        given_args, named = self.arguments()
-        return kernels.score_terms(*given_args, np.array(rows, np.int64), **named)
+        return self.rank(kernels)[1].scores_of(np.array(rows, np.int64))
 
     def plain(self):
         """The scores of all rows by the formula, term by term."""
@@ -130,28 +134,11 @@ def test_scores_are_those_of_the_formula(lexical, case):
     exact = case.score(lexical, range(len(expected)))
     base, tail, wanted, _ = case.arguments()[0]
     live = [terms for terms, alive in zip(case.rows, case.live, strict=True) if alive]
-    counts = lexical.count_terms(base, tail, wanted, live=case.parts(case.live))
-    assert counts.tolist() == [sum(term in terms for terms in live) for term, _ in case.query]
+    counts = [sum(term in terms for terms in live) for term, _ in case.query]
+    assert lexical.count_terms(base, tail, wanted, live=case.parts(case.live)).tolist() == counts
+    assert case.rank(lexical)[1].frequencies().tolist() == counts
     hits = [row for row in range(len(expected)) if case.passing[row] and expected[row] > 0]
     assert rows.tolist() == sorted(hits, key=lambda row: (-exact[row], case.ids[row].ljust(16, b"\0")))[: case.k]
-
-
-@given(case=cases)
-@settings(max_examples=150, deadline=None)
-def test_one_pass_tells_all(lexical, case):
-    """A ranking that keeps what it found gives the hits, scores and counts of the functions for each alone."""
-    given_args, named = case.arguments()
-    ids = (case.ids[: case.size].copy(), case.ids[case.size :].copy())
-    rows, scores, scored = lexical.rank_terms(*given_args, case.k, ids=ids, passing=case.parts(case.passing), **named)
-    alone = case.search(lexical)
-    assert [rows.tobytes(), scores.tobytes()] == [each.tobytes() for each in alone]
-    everything = np.arange(len(case.rows))
-    assert scored.scores_of(everything).tobytes() == case.score(lexical, everything).tobytes()
-    counts = lexical.count_terms(*given_args[:3], live=named["live"])
-    assert scored.frequencies().tolist() == counts.tolist()
-    for outside in (-1, len(case.rows)):
-        with pytest.raises(ValueError, match="rows must be"):
-            scored.scores_of(np.array([outside]))
 
 
 @given(case=cases, moved=st.integers(0, 25))
@@ -215,7 +202,7 @@ def test_what_cannot_be_searched_is_refused(lexical, spoil, message):
     for name, change in spoil.items():
         arguments[name] = change(arguments[name]) if callable(change) else change
     with pytest.raises(ValueError, match=message):
-        lexical.search_terms(**arguments)
+        lexical.rank_terms(**arguments)
 
 
 def test_too_much_is_refused(lexical):

@@ -28,27 +28,5 @@ def rank_terms(
     live: Masks = (None, None),
     passing: Masks = (None, None),
     total: tuple[int, int],
-) -> tuple[Rows, Float64s, Scored]: ...
-def search_terms(
-    base: Inverted,
-    tail: Forward,
-    wanted: Keys,
-    weights: Float64s,
-    k: int,
-    *,
-    ids: tuple[Ids, Ids],
-    live: Masks = (None, None),
-    passing: Masks = (None, None),
-    total: tuple[int, int],
-) -> tuple[Rows, Float64s]: ...
-def score_terms(
-    base: Inverted,
-    tail: Forward,
-    wanted: Keys,
-    weights: Float64s,
-    rows: Rows,
-    *,
-    live: Masks = (None, None),
-    total: tuple[int, int],
-) -> Float64s: ...
+) -> tuple[Rows, Scored]: ...
 def count_terms(base: Inverted, tail: Forward, wanted: Keys, *, live: Masks = (None, None)) -> Rows: ...

@@ -23,7 +23,7 @@ from memfast._native._lexical_reference import (
 
 cnp.import_array()
 
-__all__ = ["Scored", "count_terms", "rank_terms", "score_terms", "search_terms"]
+__all__ = ["Scored", "count_terms", "rank_terms"]
 
 cdef extern from "numpy/arrayobject.h":
     bint PyArray_ISCARRAY_RO(cnp.ndarray array)
@@ -455,26 +455,9 @@ def rank_terms(base, tail, wanted, weights, Py_ssize_t k, *, ids, live=(None, No
     cdef Py_ssize_t i, size = keep_best(work, min(k, work.rows), &first, &later)
     cdef cnp.npy_intp shape = size
     rows = cnp.PyArray_EMPTY(1, &shape, cnp.NPY_INT64, 0)
-    scores = cnp.PyArray_EMPTY(1, &shape, cnp.NPY_FLOAT64, 0)
     for i in range(size):
         (<int64_t *> cnp.PyArray_DATA(rows))[i] = work.best[i].row
-        (<double *> cnp.PyArray_DATA(scores))[i] = work.best[i].score
-    return rows, scores, work
-
-
-def search_terms(base, tail, wanted, weights, Py_ssize_t k, *, ids, live=(None, None), passing=(None, None), total):
-    """Answer as `rank_terms` does, without the rest; see `_lexical_reference.search_terms`."""
-    return rank_terms(base, tail, wanted, weights, k, ids=ids, live=live, passing=passing, total=total)[:2]
-
-
-def score_terms(base, tail, wanted, weights, rows, *, live=(None, None), total):
-    """Score chosen rows; see `_lexical_reference.score_terms`."""
-    cdef Base inverted
-    cdef Tail forward
-    cdef Work work = begin(&inverted, &forward, base, tail, wanted, weights, live, 0)
-    items(rows, cnp.NPY_INT64, ROWS_WANTED)
-    score_parts(work, &inverted, &forward, total)
-    return work.scores_of(rows)
+    return rows, work
 
 
 def count_terms(base, tail, wanted, *, live=(None, None)):

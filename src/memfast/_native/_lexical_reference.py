@@ -24,7 +24,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BM25_B", "BM25_K1", "COUNT_MAX", "Scored", "count_terms", "rank_terms", "score_terms", "search_terms"]
+__all__ = ["BM25_B", "BM25_K1", "COUNT_MAX", "Scored", "count_terms", "rank_terms"]
 
 BM25_K1 = 0.9
 """How slowly a term's further occurrences stop counting."""
@@ -68,13 +68,20 @@ class Scored:
         self._counts = counts
 
     def scores_of(self, rows: Rows) -> Float64s:
-        """Return the scores of chosen rows, as `score_terms` does."""
+        """Return the scores of chosen rows, float64 (r,), 0 where a row has none of the terms or is not live.
+
+        Args:
+            rows: int64 (r,), in any order.
+
+        Raises:
+            ValueError: another dtype, rank or layout, or a row is out of range.
+        """
         if not is_array(rows, np.int64, 1) or ((rows < 0) | (rows >= len(self._scores))).any():
             raise ValueError(ROWS_WANTED)
         return self._scores[rows]
 
     def frequencies(self) -> Rows:
-        """Return how many live rows have each wanted term, as `count_terms` does."""
+        """Return how many live rows have each wanted term, int64 (t,), as `count_terms` does."""
         return self._counts
 
 
@@ -89,25 +96,7 @@ def rank_terms(
     live: Masks = (None, None),
     passing: Masks = (None, None),
     total: tuple[int, int],
-) -> tuple[Rows, Float64s, Scored]:
-    """Rank as `search_terms` does, and keep what else was found on the way: `(rows, scores, scored)`."""
-    rows, scores = search_terms(base, tail, wanted, weights, k, ids=ids, live=live, passing=passing, total=total)
-    every = all_scores(base, tail, wanted, weights, live, total)
-    return rows, scores, Scored(every, count_terms(base, tail, wanted, live=live))
-
-
-def search_terms(
-    base: Inverted,
-    tail: Forward,
-    wanted: Keys,
-    weights: Float64s,
-    k: int,
-    *,
-    ids: tuple[Ids, Ids],
-    live: Masks = (None, None),
-    passing: Masks = (None, None),
-    total: tuple[int, int],
-) -> tuple[Rows, Float64s]:
+) -> tuple[Rows, Scored]:
     """Rank the rows that have at least one of the wanted terms.
 
     Args:
@@ -122,8 +111,8 @@ def search_terms(
         total: how many rows are live, and how many terms they have together.
 
     Returns:
-        `(rows, scores)`, int64 and float64, at most k, in the order (score falling, id rising). Rows of the tail are
-        numbered from n.
+        `(rows, scored)`: int64, at most k, in the order (score falling, id rising), rows of the tail numbered from n;
+        and what else was found on the way.
 
     Raises:
         ValueError: an array has another dtype, shape or layout, a term is wanted twice, there are too many of
@@ -139,47 +128,14 @@ def search_terms(
     order = np.argsort(np.concatenate(ids)[hits], kind="stable")
     hits = hits[order]
     hits = hits[np.argsort(-scores[hits], kind="stable")][:k]
-    return hits.astype(np.int64), scores[hits]
-
-
-def score_terms(
-    base: Inverted,
-    tail: Forward,
-    wanted: Keys,
-    weights: Float64s,
-    rows: Rows,
-    *,
-    live: Masks = (None, None),
-    total: tuple[int, int],
-) -> Float64s:
-    """Score rows that something else has chosen, as `search_terms` does.
-
-    Args:
-        base: as in `search_terms`.
-        tail: likewise.
-        wanted: likewise.
-        weights: likewise.
-        rows: int64 (r,), numbers of rows, in any order.
-        live: as in `search_terms`.
-        total: likewise.
-
-    Returns:
-        float64 (r,), 0 where a row has none of the terms or is not live.
-
-    Raises:
-        ValueError: as `search_terms`, or a row is out of range.
-    """
-    scores = all_scores(base, tail, wanted, weights, live, total)
-    if not is_array(rows, np.int64, 1) or ((rows < 0) | (rows >= len(scores))).any():
-        raise ValueError(ROWS_WANTED)
-    return scores[rows]
+    return hits.astype(np.int64), Scored(scores, count_terms(base, tail, wanted, live=live))
 
 
 def count_terms(base: Inverted, tail: Forward, wanted: Keys, *, live: Masks = (None, None)) -> Rows:
     """Count the live rows that have each term.
 
     Args:
-        base: as in `search_terms`.
+        base: as in `rank_terms`.
         tail: likewise.
         wanted: likewise.
         live: likewise.
@@ -188,7 +144,7 @@ def count_terms(base: Inverted, tail: Forward, wanted: Keys, *, live: Masks = (N
         int64 (t,).
 
     Raises:
-        ValueError: as `search_terms`.
+        ValueError: as `rank_terms`.
     """
     there = live_rows(base, tail, live)
     check_terms(wanted, np.ones(len(wanted)))

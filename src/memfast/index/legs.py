@@ -1,6 +1,6 @@
 """What a search by more than vectors asks of a shard: rows by their terms, and scores of what other legs have found.
 
-Scores by terms are BM25 (see `kernels.search_terms`) over all rows that are not deleted. Expired ones count towards how
+Scores by terms are BM25 (see `kernels.rank_terms`) over all rows that are not deleted. Expired ones count towards how
 frequent a term is until the store removes them, so that a score changes with the scope's version and never with the
 time of day, and is the same in every copy; they are not found.
 """
@@ -19,10 +19,9 @@ from memfast.index.block import Rows
 from memfast.index.postings import Postings, weighed
 from memfast.index.rows import RowReader
 
-__all__ = ["Legs", "Scores", "WeightedTerms"]
+__all__ = ["Legs", "Scores"]
 
 Scores = NDArray[np.float64]
-WeightedTerms = Iterable[tuple[str, float]]
 
 
 class Legs(RowReader):
@@ -33,25 +32,29 @@ class Legs(RowReader):
     postings: Postings
 
     def ranked(
-        self, terms: Sequence[tuple[str, float]], asked: int, k: int, *, now_us: int, where: Filter | None = None
+        self, terms: Iterable[tuple[str, float]], asked: int, k: int, *, now_us: int, where: Filter | None = None
     ) -> tuple[Rows, Callable[[Rows], Scores], float]:
-        """What `lexical`, `lexical_scores` and `lexical_ceiling` say of different terms, in one pass over the postings.
+        """The live memories that have at least one of these terms, best first, and what is known of the others.
 
         Args:
-            terms: as for `lexical`, no term twice.
+            terms: as `search.words.Words.of_query` gives them, or others of the same kind, no term twice, with weights
+                from 1e-9 to 1e9.
             asked: the first so many make the ceiling.
-            k: as for `lexical`.
-            now_us: likewise.
-            where: likewise.
+            k: hits at most.
+            now_us: wall time, microseconds since 1970; what expires then or before is not found.
+            where: only memories that pass.
 
         Returns:
-            The best rows, a function that gives the scores of rows, and the ceiling.
+            `(rows, scores_of, ceiling)`. The rows, int64, come by (score falling, id rising), all with scores above 0.
+            The function gives the scores of any rows (int64), float64; 0 for one that has none of the terms. The
+            ceiling is the score that no memory reaches, were it to consist of the terms; 0 without terms. A term that
+            no memory has counts most: a query half of which is unknown is half answered at best.
 
         Raises:
-            ValueError: as `lexical`.
+            ValueError: `k` is negative, a weight is out of bounds, or there are more than 65,536 terms.
         """
         wanted, weights = weighed(terms)
-        found, _, scored = kernels.rank_terms(
+        found, scored = kernels.rank_terms(
             self.postings.base,
             self.postings.tail,
             wanted,
@@ -64,62 +67,6 @@ class Legs(RowReader):
         )
         ceiling = _ceiling(weights[:asked].tolist(), scored.frequencies()[:asked].tolist(), len(self))
         return found, scored.scores_of, ceiling
-
-    def lexical(self, terms: WeightedTerms, k: int, *, now_us: int, where: Filter | None = None) -> tuple[Rows, Scores]:
-        """The live memories that have at least one of these terms, best first.
-
-        Args:
-            terms: as `search.words.Words.of_query` gives them, or others of the same kind, with weights from 1e-9 to
-                1e9. One that is named twice counts once, with the sum of its weights.
-            k: hits at most.
-            now_us: wall time, microseconds since 1970; what expires then or before is not found.
-            where: only memories that pass.
-
-        Returns:
-            `(rows, scores)`, int64 and float64, by (score falling, id rising); scores are above 0.
-
-        Raises:
-            ValueError: `k` is negative, a weight is out of bounds, or there are more than 65,536 terms.
-        """
-        wanted, weights = weighed(terms)
-        return kernels.search_terms(
-            self.postings.base,
-            self.postings.tail,
-            wanted,
-            weights,
-            k,
-            ids=(self.base.ids, self.tail.ids),
-            live=(self.base_live, self.tail_live),
-            passing=self.masks(now_us, where),
-            total=(len(self), self.postings.length),
-        )
-
-    def lexical_scores(self, terms: WeightedTerms, rows: Sequence[int] | Rows) -> Scores:
-        """What `lexical` gives these rows for these terms, float64 (r,); 0 for a row that has none of them.
-
-        Raises:
-            ValueError: as `lexical`, or a row is out of range.
-        """
-        wanted, weights = weighed(terms)
-        return kernels.score_terms(
-            self.postings.base,
-            self.postings.tail,
-            wanted,
-            weights,
-            np.asarray(rows, np.int64),
-            live=(self.base_live, self.tail_live),
-            total=(len(self), self.postings.length),
-        )
-
-    def lexical_ceiling(self, terms: WeightedTerms) -> float:
-        """The score by these terms that no memory reaches, were it to consist of them; 0 without terms.
-
-        A term that no memory has counts most: a query half of which is unknown is half answered at best.
-        """
-        weights = dict[str, float]()
-        for term, weight in terms:
-            weights[term] = weights.get(term, 0.0) + weight
-        return _ceiling(list(weights.values()), self.term_frequencies(list(weights)).tolist(), len(self))
 
     def term_frequencies(self, terms: Sequence[str]) -> Rows:
         """How many live memories have each of these different terms, int64 (t,)."""

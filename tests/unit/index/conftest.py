@@ -17,7 +17,7 @@ _spec.loader.exec_module(_module)
 
 BOUND = {
     "_vectors": ("quantise", "search_rows", "top_k"),
-    "_lexical": ("count_terms", "score_terms", "search_terms"),
+    "_lexical": ("count_terms", "rank_terms"),
     "_runs": ("neighbours",),
 }
 

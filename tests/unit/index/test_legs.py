@@ -40,6 +40,7 @@ queries = st.lists(
         st.sampled_from([1.0, 1.0, 0.15, 2.5]),
     ),
     max_size=8,
+    unique_by=lambda pair: pair[0],
 ) | sentences.map(WORDS.of_query)
 changes = st.lists(st.tuples(memories, vectors) | st.sampled_from(IDS), max_size=4)
 moments = st.integers(-1, 10).map(at_us)
@@ -88,13 +89,13 @@ class LegsMachine(RuleBasedStateMachine):
         for shard, rows in [*self.past, (self.shard, self.world.rows)]:
             expected = scored(rows, terms)
             everyone = ids_of_rows(shard, all_rows(shard))
-            exact = dict(zip(everyone, shard.lexical_scores(terms, all_rows(shard)).tolist(), strict=True))
+            found, scores_of, ceiling = shard.ranked(terms, len(terms), k, now_us=now_us, where=read(where))
+            exact = dict(zip(everyone, scores_of(np.array(all_rows(shard), np.int64)).tolist(), strict=True))
             assert exact.keys() == rows.keys()
             assert np.allclose([exact[key] for key in rows], [expected[key] for key in rows], rtol=1e-9, atol=0)
             hits = [memory.id for memory in visible(rows, now_us, where) if expected[memory.id] > 0]
-            found, scores = shard.lexical(terms, k, now_us=now_us, where=read(where))
             assert ids_of_rows(shard, found) == sorted(hits, key=lambda key: (-exact[key], key.bytes))[:k]
-            assert scores.tolist() == [exact[key] for key in ids_of_rows(shard, found)]
+            assert ceiling >= max(exact.values(), default=0.0)
 
     @invariant()
     def is_as_a_new_one(self):
@@ -107,13 +108,8 @@ class LegsMachine(RuleBasedStateMachine):
     def compare_with_a_new_one(self, terms):
         """Every score is that of a shard built anew from the live rows, to the last bit."""
         anew = self.world.build()
-        answers = [each.lexical(terms, 99, now_us=at_us(-1)) for each in (self.shard, anew)]
-        (rows, scores), (new_rows, new_scores) = answers
-        assert scores.tobytes() == new_scores.tobytes()
-        assert ids_of_rows(self.shard, rows) == ids_of_rows(anew, new_rows)
-        assert self.shard.lexical_ceiling(terms) == anew.lexical_ceiling(terms)
+        assert by_words(self.shard, terms) == by_words(anew, terms)
         assert self.shard.vector_total.tobytes() == anew.vector_total.tobytes()
-        assert self.shard.lexical_ceiling(terms) >= scores.max(initial=0.0)
 
     @rule(vector=vectors, data=st.data())
     def candidates(self, vector, data):
@@ -157,6 +153,12 @@ def all_rows(shard):
     return [*base.tolist(), *(np.flatnonzero(shard.tail_live) + len(shard.base)).tolist()]
 
 
+def by_words(shard, terms):
+    """The ids of all hits by these terms, their scores, and the ceiling."""
+    rows, scores_of, ceiling = shard.ranked(terms, len(terms), 99, now_us=at_us(-1))
+    return ids_of_rows(shard, rows), scores_of(rows).tolist(), ceiling
+
+
 def test_every_version_of_a_shard_knows_its_words(twin, small_limits):
     """Random writes, rebuilds, snapshots and questions against a dictionary, old versions included."""
     run_state_machine_as_test(
@@ -178,9 +180,9 @@ def test_rows_of_equal_score_come_by_id_from_base_and_tail(twin):
     shard = world.build()
     for row in reversed(rows[:50]):
         shard = shard.apply(world.write([row]))
-    found, scores = shard.lexical([("t", 1.0)], 30, now_us=0)
+    found, scores_of, _ = shard.ranked([("t", 1.0)], 1, 30, now_us=0)
     assert [each.int for each in ids_of_rows(shard, found)] == list(range(1, 31))
-    assert len(set(scores.tolist())) == 1
+    assert len(set(scores_of(found).tolist())) == 1
 
 
 def test_a_query_in_words_finds_what_is_called_so():
@@ -202,18 +204,17 @@ def test_a_query_in_words_finds_what_is_called_so():
     shard = world.build()
     asked = ["foo_bar.baz", "err-4711?", "bob.smith@example.com", "nginx.conf", "京都", "be"]
     for number, query in enumerate(asked):
-        rows, _ = shard.lexical(WORDS.of_query(query), 1, now_us=0)
+        rows, *_ = shard.ranked(WORDS.of_query(query), 0, 1, now_us=0)
         assert rows.tolist() == [number], query
-    assert len(shard.lexical(WORDS.of_query("May 1st 2026"), 99, now_us=0)[0]) == len(texts)
-    assert len(shard.lexical(WORDS.of_query("unheard of?!"), 99, now_us=0)[0]) == 0
-    assert len(shard.lexical([], 99, now_us=0)[0]) == 0
-    assert shard.lexical_ceiling([]) == 0.0
+    assert len(by_words(shard, WORDS.of_query("May 1st 2026"))[0]) == len(texts)
+    assert by_words(shard, WORDS.of_query("unheard of?!"))[:2] == ([], [])
+    assert by_words(shard, []) == ([], [], 0.0)
 
 
 def test_an_empty_shard_knows_no_words():
     """Nothing is found where nothing is, and nothing breaks."""
     shard = World().build()
-    assert [len(each) for each in shard.lexical([("t", 1.0)], 5, now_us=0)] == [0, 0]
+    assert by_words(shard, [("t", 1.0)])[:2] == ([], [])
     assert shard.term_frequencies(["t"]).tolist() == [0]
     assert shard.neighbours([], now_us=0).shape == (4, 0)
     assert shard.vector_scores(VECTORS[0], []).tolist() == []
@@ -227,7 +228,7 @@ def test_the_terms_of_a_shard_are_of_its_language():
     shard = world.build(language="german")
     shard = shard.apply(world.write([(msgspec.structs.replace(house, id=UUID(int=9)), VECTORS[1])]))
     for each in (shard, shard.packed()):
-        assert len(each.lexical([("haus", 1.0)], 9, now_us=0)[0]) == 2
+        assert len(by_words(each, [("haus", 1.0)])[0]) == 2
     with pytest.raises(ValueError, match="klingon"):
         world.build(language="klingon")
 

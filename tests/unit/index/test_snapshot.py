@@ -28,10 +28,11 @@ def answers(each):
     """Everything that a shard can say."""
     hits = [each.search(vector, 50, now_us=at_us(-1)) for vector in VECTORS[:6]]
     terms = [("dog", 1.0), ("cat", 0.3), ("2026", 1.0)]
-    rows, scores = each.lexical(terms, 50, now_us=at_us(-1))
+    rows, scores_of, ceiling = each.ranked(terms, 2, 50, now_us=at_us(-1))
     by_words = (
         [each.id_bytes(row) for row in rows.tolist()],
-        scores.tolist(),
+        scores_of(rows).tolist(),
+        ceiling,
         each.term_frequencies(["dog", "猫"]).tolist(),
     )
     beside = [
