@@ -78,9 +78,10 @@ class CachedEmbedder:
         missing = [position for position, value in enumerate(found) if value is None]
         vectors = dict(enumerate(found))
         if missing:
-            made = await self._embedder.embed([texts[position] for position in missing])
-            for position, vector in zip(missing, made, strict=True):
-                vectors[position] = value = vector.tobytes()
+            made = (await self._embedder.embed([texts[position] for position in missing])).tobytes()
+            width = len(made) // len(missing)
+            for start, position in zip(range(0, len(made), width), missing, strict=True):
+                vectors[position] = value = made[start : start + width]
                 if shared is not None:
                     shared.put(keys[position], value)
         now_ns = self._now_ns()

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from memfast.embedding import tokens as tokens_module
 from memfast.embedding import wordllama as adapter
 from memfast.embedding.wordllama import WordLlamaEmbedder
 from memfast.errors import EmbedderUnavailable, InvalidRequest
@@ -71,7 +72,7 @@ async def embedder():
 
 def token_ids(embedder, texts):
     """The tokens of each text, from the tokeniser of a loaded embedder."""
-    return [embedder._loaded.tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
+    return [embedder._loaded.tokens.tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
 
 
 def counting_loads(monkeypatch, *, gate=None):
@@ -136,7 +137,65 @@ async def test_both_ways_of_tokenising_give_the_same_bytes(embedder):
     """The inline path and the thread's path agree on texts of every size."""
     await embedder.check()
     model = embedder._loaded
-    assert model.embed_inline(TEXTS).tobytes() == model.embed_chunk(TEXTS).tobytes()
+    inline = model.embed_inline(model.tokens.parts(TEXTS)).tobytes()
+    fresh = adapter._Model(adapter.Tokens(model.tokens.tokenizer), model.matrix)
+    assert inline == fresh.embed_chunk(TEXTS).tobytes() == model.embed_chunk(TEXTS).tobytes()
+
+
+async def test_the_tokens_of_words_are_those_of_the_text(embedder):
+    """Cut into words and put together again, a text has the tokens that the tokeniser finds in all of it."""
+    await embedder.check()
+    tokens = embedder._loaded.tokens
+    rng = np.random.default_rng(3)
+    pieces = [
+        "a",
+        "de",
+        "The",
+        " ",
+        " ",
+        "  ",
+        "0",
+        "19",
+        "-",
+        "'s",
+        "/",
+        "é",
+        "日本",
+        "😀",
+        "e\u0301",
+        "\n",
+        "\t",
+        "\u00a0",
+    ]
+    pieces += ["\u2003", "▁", "<s>", "</s>", "<unk>", "<", ">", "x" * 40]
+    texts = ["".join(rng.choice(pieces, size)) for size in rng.integers(0, 16, 4000)] + TEXTS
+    expected = token_ids(embedder, texts)
+    for _ in range(2):  # the second time, the words are known
+        assert tokens.inline(tokens.parts(texts)) == expected
+        assert tokens.chunk(tokens.parts(texts)) == expected
+
+
+async def test_no_token_crosses_the_border_of_a_word(embedder):
+    """Which makes that so: no token has a space behind something else, and none of more than a digit has one."""
+    await embedder.check()
+    vocabulary = embedder._loaded.tokens.tokenizer.get_vocab()
+    bytes_alone = {f"<0x{byte:02X}>" for byte in range(256)}
+    assert bytes_alone < vocabulary.keys()
+    for token in vocabulary.keys() - bytes_alone:
+        assert "▁" not in token.lstrip("▁")
+        assert len(token) == 1 or not any(character in "0123456789" for character in token)
+
+
+async def test_remembered_words_are_few(embedder, monkeypatch):
+    """A full memory is emptied, long words never enter it, and the tokens stay right."""
+    await embedder.check()
+    monkeypatch.setattr(tokens_module, "REMEMBERED_MAX", 10)
+    tokens = adapter.Tokens(embedder._loaded.tokens.tokenizer)
+    texts = [f"word{chr(97 + n % 26)}{chr(97 + n // 26)} {'long' * 9} 1 2" for n in range(100)]
+    for text in texts:
+        assert tokens.inline(tokens.parts([text])) == token_ids(embedder, [text])
+        assert len(tokens._known) <= 10
+        assert max(map(len, tokens._known)) <= 32
 
 
 async def test_the_model_keeps_its_meaning(embedder):
@@ -177,30 +236,40 @@ async def test_64_kib_are_embedded_whole_in_bounded_memory(embedder, text):
 
 
 async def test_small_calls_stay_on_the_loop_and_large_ones_leave_it(embedder, monkeypatch):
-    """The prediction goes by bytes: one long text leaves as well as many short ones."""
+    """The prediction goes by bytes, those of words that are new above all: known ones are cheap."""
     calls = []
 
     def noting(name):
         method = getattr(adapter._Model, name)
 
-        def noted(model, texts):
+        def noted(model, given):
+            texts = given if isinstance(given, list) else given.words
             calls.append((name, threading.current_thread() is threading.main_thread(), len(texts)))
-            return method(model, texts)
+            return method(model, given)
 
         monkeypatch.setattr(adapter._Model, name, noted)
 
     noting("embed_inline")
     noting("embed_chunk")
+    fresh = [" ".join(f"{chr(97 + n)}{chr(97 + m)}w" for m in range(8)) for n in range(20)]
     await embedder.embed(["short"])
     await embedder.embed(["long " * 400])
     await embedder.embed(["🎉" * 300])
+    await embedder.embed(fresh)
+    await embedder.embed(fresh)
+    await embedder.embed(["long " * 4000])
     await embedder.embed([f"text {i}" for i in range(150)])
+    await embedder.embed([f"text {i}" for i in range(1000)])
     await embedder.embed(["again"] * 1000)
     assert calls == [
         ("embed_inline", True, 1),
+        ("embed_inline", True, 1),
         ("embed_chunk", False, 1),
+        ("embed_chunk", False, 20),
+        ("embed_inline", True, 20),
         ("embed_chunk", False, 1),
-        *(("embed_chunk", False, n) for n in (64, 64, 22)),
+        ("embed_inline", True, 150),
+        *(("embed_chunk", False, n) for n in (64,) * 15 + (40,)),
         ("embed_inline", True, 1),
     ]
 
