@@ -132,6 +132,15 @@ class MemoryStore(Protocol):
         """One page in the order of (created_at, id)."""
         ...
 
+    async def matching(
+        self, scope: Scope, where: Filter, *, first: UUID, upto: int | None, limit: int, now: datetime
+    ) -> tuple[Sequence[tuple[UUID, int]], int]:
+        """Ids and versions of at most `limit` live memories that pass, from the id `first` on; and the scope's version.
+
+        None of them was changed after the version `upto`.
+        """
+        ...
+
     async def nearest(
         self,
         scope: Scope,

@@ -250,7 +250,7 @@ def _services(base: _Base, copies: _Copies) -> Services:
         recall=Recall(store, answers, warm, heat, coherence, limits, cursors, clock),
         search=search,
         searches=Searches(search, freshness, embedder),
-        forget=Forget(writer),
+        forget=Forget(store, writer, limits, clock),
         history=History(store, writer, embedder, limits, cursors, clock, retention),
         exports=Exports(store, embedder, prepared.generation, base.lineage, streams, clock, retention),
         imports=Imports(writer, embedder, limits, streams, clock, step_timeout_s=config.server.write_timeout_s),

@@ -45,6 +45,7 @@ _BOUNDED = (
     "BatchItem",
     "CreateRequest",
     "DeleteBatchRequest",
+    "DeleteMatchingRequest",
     "GetManyRequest",
     "PatchItem",
     "PatchRequest",
@@ -231,6 +232,7 @@ def _tighten(components: dict[str, Any], limits: LimitsConfig) -> None:
     components["SearchBatchRequest"]["properties"]["searches"].update(items=_schema(SearchItem))
     alternatives = [_schema(SearchAnswer), _schema(SearchFailed)]
     components["SearchBatchAnswer"]["properties"]["results"]["items"] = {"anyOf": alternatives}
+    components["DeleteMatchingRequest"]["properties"]["filter"] = {"$ref": _REFERENCE.format(name="Filter")}
     for search in (components["SearchRequest"], components["SearchItem"]):
         search["properties"]["limit"]["maximum"] = limits.page_items
         search["properties"]["filter"]["anyOf"] = [{"$ref": _REFERENCE.format(name="Filter")}, {"type": "null"}]

@@ -20,7 +20,6 @@ from memfast.http.wire import (
     Live,
     PressureCounters,
     Ready,
-    Receipt,
     UsersAnswer,
     UsersParameters,
     WarmAnswer,
@@ -28,6 +27,7 @@ from memfast.http.wire import (
     WarmProgress,
     WarmRequest,
 )
+from memfast.http.wire_forget import Receipt
 from memfast.kernels import CacheStats
 from memfast.model import User
 

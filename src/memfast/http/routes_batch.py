@@ -1,4 +1,4 @@
-"""Routes that store, change and delete many memories in one transaction."""
+"""Routes that store, change and delete many memories."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from memfast.http.wire import (
     BatchRequest,
     BatchResult,
     BatchResults,
-    DeleteBatchRequest,
     PatchBatchRequest,
     PatchItem,
 )
+from memfast.http.wire_forget import DeleteBatchRequest, DeleteMatchingRequest, RemovalAnswer
 from memfast.model import Outcome, Scope
 from memfast.service.remember import Draft, Edit
 
@@ -35,6 +35,7 @@ _create_item = BodyDecoder(BatchItem)
 _update_body = BodyDecoder(PatchBatchRequest)
 _update_item = BodyDecoder(PatchItem)
 _delete_body = BodyDecoder(DeleteBatchRequest)
+_matching_body = BodyDecoder(DeleteMatchingRequest)
 
 _I = TypeVar("_I", BatchItem, PatchItem)
 _R = TypeVar("_R")
@@ -74,6 +75,30 @@ async def delete_batch(exchange: Exchange, services: Services) -> Reply:
         scope, request.ids, purge=request.purge, actor=exchange.principal.key_id
     )
     return _answer(exchange, {scope.id}, outcomes)
+
+
+async def delete_matching(exchange: Exchange, services: Services) -> Reply:
+    """Delete the memories of a user that pass a filter."""
+    request = exchange.read(_matching_body)
+    scope = exchange.scope(services.limits.user_id(request.user_id, "$.user_id"))
+    done = await services.forget.delete_matching(
+        scope,
+        request.filter,
+        limit=request.limit,
+        dry_run=request.dry_run,
+        purge=request.purge,
+        actor=exchange.principal.key_id,
+    )
+    answer = RemovalAnswer(
+        matched=done.matched,
+        deleted=done.deleted,
+        changed=done.changed,
+        has_more=done.has_more,
+        dry_run=request.dry_run,
+        version=done.version,
+        ids=done.ids,
+    )
+    return exchange.written(answer, version=done.version) if done.deleted else exchange.reply(answer)
 
 
 def _read(
@@ -150,5 +175,14 @@ ROUTES = (
         group="memories",
         body=DeleteBatchRequest,
         answers=_RESULTS,
+    ),
+    Route(
+        method="POST",
+        path="/v1/memories/delete",
+        endpoint=delete_matching,
+        summary="Delete a user's memories that pass a filter",
+        group="memories",
+        body=DeleteMatchingRequest,
+        answers={200: Success(RemovalAnswer, "how many and which", written=True)},
     ),
 )

@@ -14,7 +14,6 @@ from memfast.http.exchange import Exchange, Reply
 from memfast.http.routing import Route, Success
 from memfast.http.wire import (
     CreateRequest,
-    DeleteParameters,
     GetManyRequest,
     ListParameters,
     MemoriesFound,
@@ -24,6 +23,7 @@ from memfast.http.wire import (
     ReadParameters,
     UserParameters,
 )
+from memfast.http.wire_forget import DeleteParameters
 from memfast.model import Memory, Outcome, Scope
 from memfast.service.answers import Answer, Target, derive_key
 from memfast.service.coherence import Epochs

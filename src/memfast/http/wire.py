@@ -23,8 +23,6 @@ __all__ = [
     "CacheLayer",
     "Cleared",
     "CreateRequest",
-    "DeleteBatchRequest",
-    "DeleteParameters",
     "ExportParameters",
     "GetManyRequest",
     "HealthAnswer",
@@ -45,7 +43,6 @@ __all__ = [
     "Problem",
     "ReadParameters",
     "Ready",
-    "Receipt",
     "UserParameters",
     "UsersAnswer",
     "UsersParameters",
@@ -162,24 +159,10 @@ class PatchBatchRequest(Incoming, kw_only=True):
     user_id: UserId | None = None
 
 
-class DeleteBatchRequest(Incoming, kw_only=True):
-    """Delete many memories of a user in one transaction; `purge` erases them from history too."""
-
-    user_id: UserId
-    ids: Annotated[list[UUID], Meta(min_length=1)]
-    purge: bool = False
-
-
 class UserParameters(Struct, kw_only=True, forbid_unknown_fields=True):
     """Parameters of a route about one memory."""
 
     user_id: UserId
-
-
-class DeleteParameters(UserParameters, kw_only=True):
-    """Parameters of a delete."""
-
-    purge: Annotated[bool, Meta(description="erase what it said at once, in history too")] = False
 
 
 class HistoryParameters(UserParameters, kw_only=True):
@@ -327,16 +310,6 @@ class UsersAnswer(Struct):
     users: list[User]
     next_cursor: str | None
     has_more: bool
-
-
-class Receipt(Struct, kw_only=True):
-    """What forgetting a user did, and what it did not."""
-
-    user_id: str
-    memories: int
-    version: int
-    forgotten_at: datetime
-    remains: list[str]
 
 
 class Live(Struct):

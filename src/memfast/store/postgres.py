@@ -52,6 +52,7 @@ _LOAD_ROWS = 1000
 """Rows of a load that are decoded at once: the event loop runs between."""
 
 _FIRST = (datetime(1, 1, 1, tzinfo=UTC), UUID(int=0))
+_ANY_VERSION = 2**63 - 1
 _LAST = (datetime.max.replace(tzinfo=UTC), UUID(int=2**128 - 1))
 
 
@@ -130,6 +131,14 @@ class PostgresStore:
         memories = [read_memory(scope.user_id, record, 1) for record in records if record[1] is not None]
         expires_at = min((each.expires_at for each in memories if each.expires_at is not None), default=None)
         return MemoryPage(memories[: listing.limit], len(memories) > listing.limit, records[0][0] or 0, expires_at)
+
+    async def matching(
+        self, scope: Scope, where: Filter, *, first: UUID, upto: int | None, limit: int, now: datetime
+    ) -> tuple[Sequence[tuple[UUID, int]], int]:
+        """See `ports.MemoryStore.matching`."""
+        own = (scope.id, now, first, limit, _ANY_VERSION if upto is None else upto)
+        records = await self._pool.fetch(*narrowed(READ.matching, where, *own), purpose=_purpose(where))
+        return [(row[1], row[2]) for row in records if row[1] is not None], records[0][0] or 0
 
     async def nearest(
         self,

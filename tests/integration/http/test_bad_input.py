@@ -216,7 +216,7 @@ BROKEN = [
     b'{"user_id":"u","memories":[' + b"[" * 10_000 + b"]" * 10_000 + b"x]}",
 ]
 POSTS = [("POST", "/v1/memories"), ("POST", "/v1/memories/batch"), ("POST", "/v1/memories/get"), ("POST", "/v1/search")]
-BATCHES = [("PATCH", "/v1/memories/batch"), ("DELETE", "/v1/memories/batch")]
+BATCHES = [("PATCH", "/v1/memories/batch"), ("DELETE", "/v1/memories/batch"), ("POST", "/v1/memories/delete")]
 PATCH = ("PATCH", "/v1/memories/5b83d9c9-d3a4-4c1e-9a53-5f2b8c6d7e01?user_id=u")
 
 

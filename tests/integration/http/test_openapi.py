@@ -44,6 +44,7 @@ BEYOND_SCHEMA = (
     "bytes of UTF-8",
     "levels deep",
     "conditions, each",
+    "names no condition",
     "bytes as JSON",
     "If-Match",
     "Number out of range",

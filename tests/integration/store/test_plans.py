@@ -61,6 +61,10 @@ STATEMENTS = {
     "list_ascending": (*narrowed_by(None, READ.list_ascending, PAGE), {"memories_by_time", "scopes_pkey"}),
     "list_by_kind": (*narrowed_by({"kind": "x"}, READ.list_descending, PAGE), {"memories_by_time", "scopes_pkey"}),
     "list_filtered": (*narrowed_by(FILTER, READ.list_descending, PAGE), {"memories_by_time", "scopes_pkey"}),
+    "matching": (
+        *narrowed_by({"kind": "x"}, READ.matching, f"{SCOPE}, now(), md5('7/3')::uuid, 101, 9999"),
+        {"memories_pkey", "scopes_pkey"},
+    ),
     "users": (READ.users, "'default', 'user 20', 21", {"scopes_names"}),
     "user": (READ.user, SCOPE, {"scopes_pkey"}),
     "scope_state": (READ.scope_state, SCOPE, {"scopes_pkey"}),

@@ -69,6 +69,19 @@ LEFT JOIN LATERAL (
     ORDER BY created_at, id LIMIT $5
 ) m ON true;
 
+-- name: matching
+-- Ids and versions of live memories from $3 on that pass a filter, none of them changed after version $5.
+-- Plan: memories by primary key.
+SELECT s.version AS scope_version, m.id, m.version
+FROM (SELECT (SELECT version FROM scopes WHERE scope_id = $1) AS version) s
+LEFT JOIN LATERAL (
+    SELECT id, version FROM memories m
+    WHERE scope_id = $1 AND deleted_at IS NULL AND (expires_at IS NULL OR expires_at > $2)
+          AND id >= $3 AND version <= $5 AND {where}
+    ORDER BY id LIMIT $4
+) m ON true
+ORDER BY m.id;
+
 -- name: memory_history
 -- What happened to a memory from version $3 on, oldest first: rows of history that history still keeps (superseded
 -- after $4), then the present row. One statement, one snapshot: a row that moves from one to the other is seen once.
