@@ -168,31 +168,16 @@ def test_the_number_of_entries_is_bounded(caches):
     assert cache.stats().evictions == 43
 
 
-def test_invalidate_and_clear(caches):
-    """One or all entries can be dropped; both are counted, and the cache goes on working."""
+def test_clear(caches):
+    """All entries can be dropped; they are counted, and the cache goes on working."""
     cache = new_cache(caches)
     for number in range(6):
         put(cache, number)
-    assert cache.invalidate(key_of(3))
-    assert not cache.invalidate(key_of(3))
-    assert held(cache, range(6)) == [0, 1, 2, 4, 5]
     cache.clear()
     assert cache.stats()[:2] == (0, 0)
     assert cache.stats().invalidations == 6
     put(cache, 1)
     assert held(cache, range(6)) == [1]
-
-
-def test_resize_evicts_what_no_longer_fits(caches):
-    """A smaller capacity holds at once."""
-    cache = new_cache(caches, charges=20)
-    for number in range(20):
-        put(cache, number)
-    cache.resize(cache.capacity_bytes // 2)
-    assert len(cache) == 10
-    assert held(cache, range(20)) == list(range(10, 20))
-    with pytest.raises(ValueError, match="capacity_bytes is 0"):
-        cache.resize(0)
 
 
 def test_shrinking_takes_the_expired_first_then_the_coldest(caches):
@@ -330,11 +315,6 @@ class BothCaches(RuleBasedStateMachine):
     def wait(self, ahead_ns):
         self.now_ns += ahead_ns
 
-    @rule(number=st.integers(0, 14))
-    def invalidate(self, number):
-        assert not (self.both("invalidate", key_of(number)) and number not in self.model)
-        self.model.pop(number, None)
-
     @rule(steps=st.integers(0, 12))
     def sweep(self, steps):
         self.both("sweep", self.now_ns, steps)
@@ -342,10 +322,6 @@ class BothCaches(RuleBasedStateMachine):
     @rule(share=st.floats(0, 1), steps=st.integers(0, 12))
     def shrink(self, share, steps):
         self.both("shrink_to", int(self.twins[0].stats().bytes * share), self.now_ns, steps)
-
-    @rule(charges=st.integers(8, 14))
-    def resize(self, charges):
-        self.both("resize", charges * (ENTRY_BYTES + 116))
 
     @rule()
     def clear(self):
@@ -380,11 +356,9 @@ def test_references_are_given_back(caches):
     """A value is let go when its entry leaves, whichever way it leaves."""
     for leave in (
         lambda cache: cache.clear(),
-        lambda cache: cache.invalidate(key_of(1)),
         lambda cache: put(cache, 1),
         lambda cache: cache.get(key_of(1), 2, 1, 0),
         lambda cache: cache.sweep(TTL_NS, 5),
-        lambda cache: cache.resize(1),
     ):
         value = os.urandom(90)
         references = sys.getrefcount(value)
@@ -408,7 +382,6 @@ def live(operations):
             cache.put(key, b"v" * random.randrange(2000), 1, now // 9000, 1, 1, now + 40_000, now)
         if now % 100 == 0:
             cache.sweep(now, 10)
-            cache.invalidate(keys[now % 4000])
         if now % 50_000 == 0:
             cache.shrink_to(500_000, now, 300)
     return cache.stats()

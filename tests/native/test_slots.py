@@ -196,25 +196,10 @@ def test_a_scope_id_has_16_bytes(table):
             table.index_of(scope_id)
 
 
-def test_the_lineage_is_shared_and_whole(table, slots, tmp_path):
-    """Every opener reads the lineage that was set last."""
-    other = slots.SlotTable.open(tmp_path / "slots")
-    assert table.lineage() == bytes(16)
-    for number in range(1, 5):
-        table.set_lineage(bytes([number]) * 16)
-        assert other.lineage() == table.lineage() == bytes([number]) * 16
-    other.set_lineage(bytes(16))
-    assert table.lineage() == bytes(16)
-    assert (table.epoch(0), table.salt) == (0, SALT)
-    with pytest.raises(ValueError, match="lineage has 3 bytes"):
-        table.set_lineage(b"abc")
-    other.close()
-
-
 def test_a_closed_table_is_not_touched(table):
     """After close every use is a ValueError, and a second close does nothing."""
     table.close()
     table.close()
-    for use in (lambda: table.epoch(0), lambda: table.bump(0), table.lineage, lambda: table.set_lineage(bytes(16))):
+    for use in (lambda: table.epoch(0), lambda: table.bump(0)):
         with pytest.raises(ValueError, match="closed"):
             use()

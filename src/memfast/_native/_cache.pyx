@@ -173,16 +173,6 @@ cdef class ByteCache:
             self.used_once += charge
         return True
 
-    def invalidate(self, bytes key not None):
-        """Drop one entry; say whether there was one."""
-        check_key_length(key)
-        cdef uint32_t place = self.find(key, <uint64_t> PyObject_Hash(key))
-        if not place:
-            return False
-        self.drop(place)
-        self.invalidations += 1
-        return True
-
     def clear(self):
         """Drop everything; see `_cache_reference.ByteCache.clear`."""
         self.invalidations += self.count()
@@ -191,14 +181,6 @@ cdef class ByteCache:
         pool_empty(&self.ghosts)
         self.used = self.used_once = self.target = 0
         self.cursor = 0
-
-    def resize(self, capacity_bytes):
-        """Set the capacity and evict what no longer fits; see `_cache_reference.ByteCache.resize`."""
-        check_limits(capacity_bytes, self.entry_limit, self.ttl_ns, self.idle_ns)
-        self.capacity = capacity_bytes
-        self.target = min(self.target, self.capacity)
-        while self.used > self.capacity:
-            self.evict()
 
     def shrink_to(self, int64_t bytes_wanted, int64_t now_ns, Py_ssize_t max_steps):
         """Free memory in bounded steps; see `_cache_reference.ByteCache.shrink_to`."""

@@ -176,32 +176,10 @@ class ByteCache:
         self._insert(entry)
         return True
 
-    def invalidate(self, key: bytes) -> bool:
-        """Drop one entry; say whether there was one."""
-        check_key(key)
-        entry = self._entries.get(key)
-        if entry is None:
-            return False
-        self._drop(entry)
-        self._counts["invalidations"] += 1
-        return True
-
     def clear(self) -> None:
         """Drop everything, ghosts too; counts as one invalidation for each entry."""
         self._counts["invalidations"] += len(self._entries)
         self._forget()
-
-    def resize(self, capacity_bytes: int) -> None:
-        """Set the capacity, and evict at once what no longer fits: ~0.1 µs an entry, see `shrink_to`.
-
-        Raises:
-            ValueError: the capacity is below 1.
-        """
-        check_limits(capacity_bytes, self._entry_limit, self._ttl_ns, self._idle_ns)
-        self._capacity = capacity_bytes
-        self._target = min(self._target, capacity_bytes)
-        while self._bytes > capacity_bytes:
-            self._evict()
 
     def shrink_to(self, bytes_wanted: int, now_ns: int, max_steps: int) -> int:
         """Free memory in bounded steps: half of them look for expired entries, the others evict.

@@ -1,20 +1,14 @@
 """Epochs that the workers of one host share, counted atomically; contracts stand in `_slots_reference.py`."""
 
-import fcntl
-
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 from posix.unistd cimport close as close_file
 
 from memfast._native._slots_reference import (
-    CELLS_AT,
-    CHANGES_AT,
     CLOSED,
     HEADER_BYTES,
     ID_BYTES,
-    LINEAGE_TRIES,
-    check_lineage,
     create_table,
     no_such_slot,
     open_table,
@@ -24,18 +18,13 @@ __all__ = ["SlotTable"]
 
 cdef extern from "slots.h" nogil:
     uint64_t mf_load(const uint64_t *counter)
-    void mf_store(uint64_t *counter, uint64_t value)
     uint64_t mf_bump(uint64_t *counter)
-    void mf_fence()
     uint64_t mf_siphash16(const unsigned char *key, const unsigned char *message)
 
 cdef enum:
     ID = 16
 
-cdef Py_ssize_t c_cells_at = CELLS_AT
-cdef Py_ssize_t c_changes_at = CHANGES_AT
 cdef Py_ssize_t c_header_bytes = HEADER_BYTES
-cdef int c_lineage_tries = LINEAGE_TRIES
 assert ID == ID_BYTES
 
 
@@ -101,37 +90,6 @@ cdef class SlotTable:
             raise ValueError(f"scope_id has {len(scope_id)} bytes; {ID} are wanted")
         cdef uint64_t hashed = mf_siphash16(self.key, <const unsigned char *> PyBytes_AS_STRING(scope_id))
         return 1 + ((hashed >> 32) * (self.slots - 1) >> 32)
-
-    def lineage(self):
-        """Return the lineage, 16 bytes, all zero until one was set."""
-        cdef unsigned char[ID] found
-        cdef uint64_t *changes
-        cdef uint64_t before
-        cdef int _
-        self.check(0)
-        changes = <uint64_t *> (self.start + c_changes_at)
-        for _ in range(c_lineage_tries):
-            before = mf_load(changes)
-            memcpy(found, self.start + c_cells_at + ID * (before & 1), ID)
-            mf_fence()
-            if mf_load(changes) == before:
-                break
-        return PyBytes_FromStringAndSize(<char *> found, ID)
-
-    def set_lineage(self, lineage):
-        """Set the lineage for every worker; see `_slots_reference.SlotTable.set_lineage`."""
-        cdef bytes wanted = bytes(lineage)
-        cdef uint64_t *changes
-        check_lineage(wanted)
-        self.check(0)
-        # Held for two stores only; the lock of a dead process is released by the kernel.
-        fcntl.lockf(self.file, fcntl.LOCK_EX)
-        try:
-            changes = <uint64_t *> (self.start + c_changes_at)
-            memcpy(self.start + c_cells_at + ID * ((changes[0] + 1) & 1), PyBytes_AS_STRING(wanted), ID)
-            mf_store(changes, changes[0] + 1)
-        finally:
-            fcntl.lockf(self.file, fcntl.LOCK_UN)
 
     def close(self):
         """Unmap the file; a second time does nothing."""

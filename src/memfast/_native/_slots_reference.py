@@ -9,7 +9,6 @@ Both read and write the same file.
 
 from __future__ import annotations
 
-import fcntl
 import mmap
 import os
 import struct
@@ -24,13 +23,9 @@ FORMAT = 1
 HEADER_BYTES = 4096
 COUNT_MAX = 2**24
 ID_BYTES = 16
-"""Length of a scope id, of the salt and of the lineage."""
+"""Length of a scope id and of the salt."""
 HEADER = struct.Struct("=8sIIQ16s")
 """Magic, format, size of the header, number of counters, salt."""
-CHANGES_AT = 40
-"""Where the number of changes of the lineage stands; its parity says which of two cells is valid."""
-CELLS_AT = 48
-LINEAGE_TRIES = 8
 CLOSED = "the slot table is closed"
 
 MASK = 2**64 - 1
@@ -110,31 +105,6 @@ class SlotTable:
             raise ValueError(f"scope_id has {len(scope_id)} bytes; {ID_BYTES} are wanted")
         return 1 + ((siphash24(self._salt, scope_id) >> 32) * (self._count - 1) >> 32)
 
-    def lineage(self) -> bytes:
-        """Return the lineage, 16 bytes, all zero until one was set."""
-        if self._mapping.closed:
-            raise ValueError(CLOSED)
-        cell = CELLS_AT + ID_BYTES * (self._words[CHANGES_AT // 8] & 1)
-        return bytes(self._bytes[cell : cell + ID_BYTES])
-
-    def set_lineage(self, lineage: bytes) -> None:
-        """Set the lineage for every worker; a reader sees the old one or the new one, never a mixture.
-
-        Raises:
-            ValueError: it has not 16 bytes, or the table is closed.
-        """
-        check_lineage(lineage)
-        if self._mapping.closed:
-            raise ValueError(CLOSED)
-        fcntl.lockf(self._file, fcntl.LOCK_EX)
-        try:
-            changes = self._words[CHANGES_AT // 8] + 1
-            cell = CELLS_AT + ID_BYTES * (changes & 1)
-            self._bytes[cell : cell + ID_BYTES] = lineage
-            self._words[CHANGES_AT // 8] = changes
-        finally:
-            fcntl.lockf(self._file, fcntl.LOCK_UN)
-
     def close(self) -> None:
         """Unmap the file; a second time does nothing."""
         if not self._mapping.closed:
@@ -198,12 +168,6 @@ def read_header(path: str | os.PathLike[str], file: int) -> tuple[int, bytes]:
 def refusal(path: str | os.PathLike[str], reason: str) -> str:
     """Say why a file is not taken, and what to do."""
     return f"{os.fspath(path)} is not a slot table: {reason}; remove it while no service runs"
-
-
-def check_lineage(lineage: bytes) -> None:
-    """Raise ValueError unless a lineage has its length."""
-    if len(lineage) != ID_BYTES:
-        raise ValueError(f"lineage has {len(lineage)} bytes; {ID_BYTES} are wanted")
 
 
 def no_such_slot(index: int, count: int) -> str:

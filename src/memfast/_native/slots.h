@@ -7,11 +7,7 @@
 
 static inline uint64_t mf_load(const uint64_t *counter) { return __atomic_load_n(counter, __ATOMIC_ACQUIRE); }
 
-static inline void mf_store(uint64_t *counter, uint64_t value) { __atomic_store_n(counter, value, __ATOMIC_RELEASE); }
-
 static inline uint64_t mf_bump(uint64_t *counter) { return __atomic_add_fetch(counter, 1, __ATOMIC_SEQ_CST); }
-
-static inline void mf_fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 
 static inline uint64_t mf_word(const unsigned char *bytes) {
     uint64_t word;

@@ -86,11 +86,6 @@ class Fused(Struct, frozen=True):
     bonus: NDArray[np.float64]
     """(n,), what convergence added"""
 
-    def explain(self, row: int) -> dict[str, float]:
-        """Where one candidate's score comes from: each leg's scaled score by its name, and the bonus."""
-        parts = {name: float(scores[row]) for name, scores in self.scaled.items()} | {"bonus": float(self.bonus[row])}
-        return {name: round(value, _DECIMALS) for name, value in parts.items()}
-
 
 def centre(total: NDArray[np.float64], count: int, prior: float) -> NDArray[np.float64]:
     """What a user's memories have in common, to be subtracted from the query's vector.

@@ -39,7 +39,8 @@ def test_the_convex_sum_by_hand():
     """0.7 of the words and 0.3 of the vector, and both stand in the explanation."""
     fused = fuse({"lexical": np.array([0.5, 0.0]), "vector": np.array([0.2, 1.0])}, FusionSettings())
     assert fused.scores.tolist() == [0.41, 0.3]
-    assert fused.explain(0) == {"lexical": 0.5, "vector": 0.2, "bonus": 0.0}
+    assert {name: scores.tolist() for name, scores in fused.scaled.items()} == {"lexical": [0.5, 0], "vector": [0.2, 1]}
+    assert fused.bonus.tolist() == [0, 0]
 
 
 def test_only_the_proportions_of_weights_count():
@@ -94,7 +95,8 @@ def test_a_leg_without_weight_is_only_explained():
     """A leg that the weights do not name counts nothing, and says what it found."""
     fused = fuse({"lexical": np.array([0.5]), "graph": np.array([1.0])}, FusionSettings())
     assert fused.scores.tolist() == [0.35]
-    assert fused.explain(0) == {"lexical": 0.5, "graph": 1.0, "bonus": 0.0}
+    assert {name: scores.tolist() for name, scores in fused.scaled.items()} == {"lexical": [0.5], "graph": [1.0]}
+    assert fused.bonus.tolist() == [0]
 
 
 def test_convergence_rewards_agreement_alone():
