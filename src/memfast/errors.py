@@ -186,6 +186,12 @@ class StillReading(Unavailable):
 
 
 class EmbedderUnavailable(Unavailable):
+    """`failure` says what the endpoint did wrong; None where this one request was refused, or nobody was asked."""
+
+    def __init__(self, detail: str, *, retry_after_s: int = 1, begun: bool = True, failure: str | None = None) -> None:
+        super().__init__(detail, retry_after_s=retry_after_s, begun=begun)
+        self.failure = failure
+
     slug, status, title = "embedder-unavailable", 503, "The embedder failed"
 
 

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
-from memfast.config import EmbeddingConfig
+from memfast.config import Config, EmbeddingConfig
+from memfast.embedding.guarded import GuardedEmbedder
 from memfast.errors import CommandFailed
-from memfast.ports import Embedder
+from memfast.ports import Clock, Embedder
+from memfast.resilience.breaker import Breaker, log_transition
 
-__all__ = ["build_embedder"]
+__all__ = ["build_embedder", "guard_embedder"]
+
+_REMOTE = frozenset({"openai"})
+"""Embedders that may be away, and whose vectors take longer to make than to fetch."""
+
+
+def guard_embedder(config: Config, clock: Clock) -> GuardedEmbedder | None:
+    """The configured embedder behind a breaker, where it is a remote one."""
+    embedding = config.embedding
+    if embedding.provider not in _REMOTE:
+        return None
+    breaker = Breaker("embedder", clock, failures=embedding.failures, hold_s=embedding.hold_s)
+    breaker.listen(log_transition)
+    slow_s = config.search.leg_timeout_ms / 1000 / 2  # less than searches wait, who gave up a little before counts too
+    return GuardedEmbedder(build_embedder(embedding), breaker, clock, slow_s=slow_s, hold_s=embedding.hold_s)
 
 
 def build_embedder(config: EmbeddingConfig) -> Embedder:

@@ -19,11 +19,12 @@ import msgspec
 from msgspec import Struct
 
 from memfast.bootstrap.database import Pools, open_pools
-from memfast.bootstrap.embedder import build_embedder
+from memfast.bootstrap.embedder import build_embedder, guard_embedder
 from memfast.bootstrap.ground import Ground, life_note
 from memfast.bootstrap.ranking import build_ranking, open_thesaurus
 from memfast.bootstrap.shared import SharedLayer, guard, open_shared
 from memfast.config import Config
+from memfast.embedding.guarded import GuardedEmbedder
 from memfast.errors import MemfastError
 from memfast.index.hnsw import MISSING_REASON
 from memfast.index.pool import ShardPool
@@ -161,6 +162,7 @@ class _Base(Struct, frozen=True, kw_only=True):
     clock: Clock
     pools: Pools
     shared: SharedLayer | None
+    remote: GuardedEmbedder | None
     embedder: CachedEmbedder
     store: PostgresStore
     ledger: PostgresLedger
@@ -176,7 +178,7 @@ class _Base(Struct, frozen=True, kw_only=True):
     @property
     def optional(self) -> list[Breaker]:
         """The breakers of what the service can do without."""
-        return [] if self.shared is None else [self.shared.breaker]
+        return [each.breaker for each in (self.shared, self.remote) if each is not None]
 
     def lineage(self) -> UUID:
         """The life of the database that the worker knows of now."""
@@ -186,8 +188,11 @@ class _Base(Struct, frozen=True, kw_only=True):
 async def _open_base(site: Ground, stack: AsyncExitStack) -> _Base:
     config, prepared, clock = site.config, site.prepared, SystemClock()
     pools = await stack.enter_async_context(open_pools(site, clock))
-    shared = await stack.enter_async_context(open_shared(site, clock))
-    embedder = _cached_embedder(config, clock, shared, stack)
+    remote = guard_embedder(config, clock)
+    shared = await stack.enter_async_context(open_shared(site, clock, vectors=remote is not None))
+    embedder = _cached_embedder(config, remote or build_embedder(config.embedding), clock, shared, stack)
+    if remote is not None:
+        _run(stack, remote.watch())
     ledger = PostgresLedger(pools.control)
     facts, _ = await ledger.versions([])
     access = Access(PostgresKeys(pools.work), prepared.secret, facts)
@@ -199,6 +204,7 @@ async def _open_base(site: Ground, stack: AsyncExitStack) -> _Base:
         clock=clock,
         pools=pools,
         shared=shared,
+        remote=remote,
         embedder=embedder,
         store=build_store(config, pools.work, prepared),
         ledger=ledger,
@@ -249,7 +255,7 @@ def _services(base: _Base, copies: _Copies) -> Services:
         remember=Remember(writer, embedder, limits, Identifiers(clock, secrets.randbits), clock),
         recall=Recall(store, answers, warm, heat, coherence, limits, cursors, clock),
         search=search,
-        searches=Searches(search, freshness, embedder),
+        searches=Searches(search, freshness),
         forget=Forget(store, writer, limits, clock),
         history=History(store, writer, embedder, limits, cursors, clock, retention),
         exports=Exports(store, embedder, prepared.generation, base.lineage, streams, clock, retention),
@@ -292,6 +298,7 @@ def _search(base: _Base, copies: _Copies) -> Search:
         thesaurus,
         base.clock,
         config.search.leg_timeout_ms / 1000,
+        embeds_far=base.remote is not None,
     )
 
 
@@ -324,8 +331,9 @@ def _executors(stack: AsyncExitStack) -> tuple[Executor, Executor]:
     return executor, stack.enter_context(rebuilder)
 
 
-def _cached_embedder(config: Config, clock: Clock, shared: SharedLayer | None, stack: AsyncExitStack) -> CachedEmbedder:
-    embedder = build_embedder(config.embedding)
+def _cached_embedder(
+    config: Config, embedder: Embedder, clock: Clock, shared: SharedLayer | None, stack: AsyncExitStack
+) -> CachedEmbedder:
     cache = config.cache
     kept = ByteCache(
         max(64, cache.embedding_entries) * (4 * embedder.dimensions + 512),

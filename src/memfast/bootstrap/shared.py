@@ -34,9 +34,6 @@ START_INTERVAL_S = 0.2
 NOTE_TTL_S = 86_400.0
 """Life of such a note, in seconds: longer than that of any value."""
 
-_REMOTE = frozenset({"openai"})
-"""Embedders whose vectors take longer to make than to fetch."""
-
 
 class SharedLayer(Struct):
     """What a shared cache is used for. `vectors` is None where making one is as fast as fetching it."""
@@ -71,8 +68,8 @@ class _Noted(Struct, frozen=True, array_like=True):
 
 
 @asynccontextmanager
-async def open_shared(site: Ground, clock: Clock) -> AsyncIterator[SharedLayer | None]:
-    """Open the configured cache; None without one. That it cannot be reached is no error.
+async def open_shared(site: Ground, clock: Clock, *, vectors: bool) -> AsyncIterator[SharedLayer | None]:
+    """Open the configured cache, also for `vectors`; None without one. That it cannot be reached is no error.
 
     Raises:
         ConfigError: the driver is not installed, or the address is not valid.
@@ -86,9 +83,8 @@ async def open_shared(site: Ground, clock: Clock) -> AsyncIterator[SharedLayer |
     cache = _open(config, breaker, site.config.server.workers)
     try:
         seal = Seal(site.prepared.secret, _inputs(site))
-        remote = site.config.embedding.provider in _REMOTE
-        vectors = SharedVectors(cache, seal, clock, ttl_s=config.ttl_s) if remote else None
-        yield SharedLayer(cache, breaker, seal, vectors, config, clock)
+        shared = SharedVectors(cache, seal, clock, ttl_s=config.ttl_s) if vectors else None
+        yield SharedLayer(cache, breaker, seal, shared, config, clock)
     finally:
         await cache.close()
 

@@ -171,6 +171,12 @@ class EmbeddingConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     pool_keepalive: Annotated[int, _doc("idle connections kept", "connections", ge=0)] = 20
     pool_keepalive_s: Annotated[float, _doc("how long an idle connection is kept", "s", gt=0)] = 30.0
     pool_timeout_s: Annotated[float, _doc("wait for a free connection to the endpoint", "s", gt=0)] = 5.0
+    failures: Annotated[
+        int, _doc("failures within 10 s after which the endpoint is not asked any more", "failures", ge=1, le=1000)
+    ] = 5
+    hold_s: Annotated[
+        float, _doc("time until it is asked again by a request; a look that succeeds comes first", "s", gt=0, le=3600)
+    ] = 10.0
 
 
 class CacheConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -235,7 +241,12 @@ class SearchConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ] = 1
     leg_timeout_ms: Annotated[
         int,
-        _doc("time to read a cold user's memories; then a hybrid search goes on by vectors", "ms", ge=10, le=60_000),
+        _doc(
+            "time to read a cold user's memories, or for an endpoint to embed a query; then the search goes on without",
+            "ms",
+            ge=10,
+            le=60_000,
+        ),
     ] = 1000
     neighbors: Annotated[bool, _doc("memories of one run lend score to those beside them")] = False
     synonym_weight: Annotated[

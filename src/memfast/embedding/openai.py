@@ -34,6 +34,12 @@ _SETTINGS_RETRY_AFTER_S = 30
 """After a refusal that only an operator can change."""
 
 
+_OF_THE_REQUEST = frozenset(
+    {httpx.codes.BAD_REQUEST, httpx.codes.REQUEST_ENTITY_TOO_LARGE, httpx.codes.UNPROCESSABLE_ENTITY}
+)
+"""Statuses that speak of one request, not of the endpoint."""
+
+
 class _Request(Struct, frozen=True):
     model: str
     input: list[str]
@@ -282,9 +288,10 @@ class OpenAIEmbedder:
             what = "failed"
         else:
             what = "did not embed: check embedding.base_url"
+        alone = status in _OF_THE_REQUEST
         transient = status == httpx.codes.TOO_MANY_REQUESTS or status >= httpx.codes.INTERNAL_SERVER_ERROR
         default_s = 1 if transient else _SETTINGS_RETRY_AFTER_S
-        return self._failure(f"{what} (HTTP {status})", retry_after_s=_retry_after_s(response, default_s))
+        return self._failure(f"{what} (HTTP {status})", retry_after_s=_retry_after_s(response, default_s), alone=alone)
 
     def _bad_request(self, body: bytes) -> str:
         if self._dimensions_field is not UNSET and b"dimensions" in body:
@@ -296,8 +303,10 @@ class OpenAIEmbedder:
             "or embedding.batch_size more than it takes"
         )
 
-    def _failure(self, what: str, *, retry_after_s: int = 1) -> EmbedderUnavailable:
-        return EmbedderUnavailable(f"the embedding endpoint {self._place} {what}", retry_after_s=retry_after_s)
+    def _failure(self, what: str, *, retry_after_s: int = 1, alone: bool = False) -> EmbedderUnavailable:
+        """The error; `alone` where the next request may do better."""
+        detail = f"the embedding endpoint {self._place} {what}"
+        return EmbedderUnavailable(detail, retry_after_s=retry_after_s, failure=None if alone else what)
 
 
 def _embeddings_url(base_url: str) -> httpx.URL:

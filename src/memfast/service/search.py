@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
-from memfast.errors import StillReading, Unavailable
+from memfast.errors import EmbedderUnavailable, StillReading, Unavailable
 from memfast.filters import reads_json
 from memfast.model import Scope
 from memfast.ports import Clock, MemoryStore, Shard
@@ -54,6 +57,7 @@ class Search:
         thesaurus: related words, where there is a dictionary.
         clock: wall time.
         leg_timeout_s: how long a cold search by words may take to read the user's memories.
+        embeds_far: whether the vector of a query has the same bound: a model in the process is only slow at its start.
     """
 
     def __init__(
@@ -68,6 +72,8 @@ class Search:
         thesaurus: Thesaurus | None,
         clock: Clock,
         leg_timeout_s: float,
+        *,
+        embeds_far: bool,
     ) -> None:
         self._store = store
         self._embedder = embedder
@@ -79,9 +85,14 @@ class Search:
         self._thesaurus = thesaurus
         self._clock = clock
         self._leg_timeout_s = leg_timeout_s
+        self._vector_timeout_s = leg_timeout_s if embeds_far else None
 
-    async def find(self, scope: Scope, query: Query, form: Form) -> tuple[Answer, Target]:
+    async def find(
+        self, scope: Scope, query: Query, form: Form, away: Unavailable | None = None
+    ) -> tuple[Answer, Target]:
         """The finished answer of a search, and what it was kept under.
+
+        With `away` the embedder is not asked: it has failed with this already.
 
         Raises:
             InvalidRequest: a part of the query is not valid.
@@ -102,40 +113,53 @@ class Search:
             if shard is None:
                 shard = await self._warm.shard(scope, epochs)
             if shard is not None:
-                answer = await self._search_shard(shard, asked, form, "warm")
+                answer = await self._search_shard(shard, asked, form, "warm", away)
                 self._answers.keep("search", key, scope.id, epochs, answer)
         if answer is None:
             self._warm.missed(scope)
 
             async def compute(_epochs: Epochs) -> Answer:
-                return await self._search_cold(scope, asked, form)
+                return await self._search_cold(scope, asked, form, away)
 
             answer = await self._answers.answer("search", key, scope.id, compute)
         return answer, target
 
-    async def _search_cold(self, scope: Scope, asked: Question, form: Form) -> Answer:
+    async def embed(self, texts: Sequence[str]) -> None:
+        """Have the vectors of queries made and kept.
+
+        Raises:
+            Unavailable: the embedder is away, or takes too long.
+        """
+        async with self._in_time():
+            await self._embedder.embed(texts)
+
+    async def _search_cold(self, scope: Scope, asked: Question, form: Form, away: Unavailable | None) -> Answer:
         if asked.is_plain:
-            return await self._search_store(scope, asked, form)
+            return await self._search_store(scope, (await self._embedded(asked, away))[0], form)
         try:
             async with asyncio.timeout(self._leg_timeout_s):
                 shard = await self._warm.transient(scope)
         except TimeoutError:
             self._warm.load(scope)
-            return await self._search_without_words(scope, asked, form)
-        return await self._search_shard(shard, asked, form, "cold")
+            return await self._search_without_words(scope, asked, form, away)
+        return await self._search_shard(shard, asked, form, "cold", away)
 
-    async def _search_without_words(self, scope: Scope, asked: Question, form: Form) -> Answer:
+    async def _search_without_words(
+        self, scope: Scope, asked: Question, form: Form, away: Unavailable | None
+    ) -> Answer:
         """The nearest vectors of a user with so many memories that reading them takes long; the answer is not kept."""
-        vector = (await self._embedded(asked))[0].vector
-        if vector is None:
+        asked = (await self._embedded(asked, away))[0]
+        if asked.vector is None:
             raise StillReading(
                 "the user has so many memories that a search by words waits until they are in memory: try again"
             )
-        answer = await self._search_store(scope, asked.with_vector(vector), form, degraded=("lexical",))
+        answer = await self._search_store(scope, asked, form, degraded=("lexical",))
         return answer._replace(expires_at=self._clock.now())
 
-    async def _search_shard(self, shard: Shard, asked: Question, form: Form, tier: Tier) -> Answer:
-        asked, degraded = await self._embedded(asked)
+    async def _search_shard(
+        self, shard: Shard, asked: Question, form: Form, tier: Tier, away: Unavailable | None
+    ) -> Answer:
+        asked, degraded = await self._embedded(asked, away)
         now = self._clock.now()
         now_us = int(now.timestamp() * 1e6)
 
@@ -158,7 +182,8 @@ class Search:
         return Answer(recode(body, form), shard.version, tier, now if degraded else expires_at)
 
     async def _search_store(self, scope: Scope, asked: Question, form: Form, degraded: Sequence[str] = ()) -> Answer:
-        vector = asked.vector if asked.vector is not None else await self._embedder.vector(asked.text or "")
+        vector = asked.vector
+        assert vector is not None
         wanted = asked.limit + SLACK
         candidates = await self._store.nearest(scope, vector, wanted, now=self._clock.now(), where=asked.where)
         hits = rank(candidates, vector, asked.limit, asked.min_score)
@@ -170,7 +195,7 @@ class Search:
         )
         return Answer(recode(body, form), candidates.version, "cold", earliest([hit.memory.expires_at for hit in hits]))
 
-    async def _embedded(self, asked: Question) -> tuple[Question, Sequence[str]]:
+    async def _embedded(self, asked: Question, away: Unavailable | None) -> tuple[Question, Sequence[str]]:
         """The question with its vector where it needs one, and the legs that had to be left out.
 
         An embedder that is away costs a hybrid search its vectors, and a search by vectors alone everything.
@@ -178,12 +203,33 @@ class Search:
         if asked.vector is not None or not asked.needs_vector:
             return asked, ()
         try:
-            vector = await self._embedder.vector(asked.text or "")
+            vector = await self._vector(asked.text or "", away)
         except Unavailable:
             if asked.mode != "hybrid":
                 raise
             return asked, ("vector",)
         return asked.with_vector(vector), ()
+
+    async def _vector(self, text: str, away: Unavailable | None) -> NDArray[np.float32]:
+        held = None if away is None else self._embedder.held(text)
+        if held is not None:
+            return held
+        if away is not None:
+            raise away
+        if self._vector_timeout_s is None:
+            return await self._embedder.vector(text)
+        async with self._in_time():
+            return await self._embedder.vector(text)
+
+    @asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[None]:
+        """The bound on making a vector, as the embedder's error."""
+        try:
+            async with asyncio.timeout(self._vector_timeout_s):
+                yield
+        except TimeoutError:
+            reason = f"the embedder made no vector of the query within {self._vector_timeout_s:g} s"
+            raise EmbedderUnavailable(reason) from None
 
 
 def _encoded(shard: Shard, asked: Question, found: Found, degraded: Sequence[str]) -> bytes:

@@ -8,11 +8,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from memfast.errors import MemfastError, Rejected
+from memfast.errors import MemfastError, Rejected, Unavailable
 from memfast.model import Scope
 from memfast.search.encode import Form
 from memfast.service.answers import Answer
-from memfast.service.embeddings import CachedEmbedder
 from memfast.service.freshness import Demand, Freshness
 from memfast.service.question import Query
 from memfast.service.search import Search
@@ -35,15 +34,13 @@ class Searches:
     """Runs several searches: their texts are embedded in one batch, and equal searches are made once.
 
     Args:
-        search: makes each of them.
+        search: makes each of them, and their vectors beforehand.
         freshness: sees that each is new enough.
-        embedder: embeds their texts beforehand.
     """
 
-    def __init__(self, search: Search, freshness: Freshness, embedder: CachedEmbedder) -> None:
+    def __init__(self, search: Search, freshness: Freshness) -> None:
         self._search = search
         self._freshness = freshness
-        self._embedder = embedder
 
     async def run(self, searches: Sequence[BatchedSearch | Rejected], form: Form) -> list[Answer | MemfastError]:
         """An answer for each search, or why there is none; one that fails leaves the others alone.
@@ -61,16 +58,16 @@ class Searches:
             key = item.scope.id.bytes + msgspec.msgpack.encode((item.query, item.demand))
             distinct[key] = item
             keys.append(key)
-        failed = await self._embed([item.query for item in distinct.values()])
+        away = await self._embed([item.query for item in distinct.values()])
         turns = asyncio.Semaphore(AT_ONCE)
 
         async def search(item: BatchedSearch) -> Answer | MemfastError:
             scope, query, demand = item
-            if failed is not None and query.text is not None:
-                return failed
             async with turns:
                 try:
-                    found = await self._freshness.read(scope.id, demand, lambda: self._search.find(scope, query, form))
+                    found = await self._freshness.read(
+                        scope.id, demand, lambda: self._search.find(scope, query, form, away)
+                    )
                     return found[0]
                 except MemfastError as error:
                     return error
@@ -79,15 +76,15 @@ class Searches:
         found = dict(zip(distinct, answers, strict=True))
         return [key if isinstance(key, Rejected) else found[key] for key in keys]
 
-    async def _embed(self, queries: Sequence[Query]) -> MemfastError | None:
+    async def _embed(self, queries: Sequence[Query]) -> Unavailable | None:
         """Have every text's vector made and kept, so that each search finds its own; the error when that fails."""
-        texts = [query.text for query in queries if query.text]
+        texts = [query.text for query in queries if query.text and query.embedding is None and query.mode != "lexical"]
         if len(texts) < 2:  # a single text needs no batch
             return None
         try:
-            await self._embedder.embed(texts)
+            await self._search.embed(texts)
         except Rejected:  # of one text: its own search will say so
             return None
-        except MemfastError as error:
+        except Unavailable as error:
             return error
         return None

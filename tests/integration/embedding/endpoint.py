@@ -68,6 +68,7 @@ class Endpoint:
         self.most_waiting = 0
         self.arrived = asyncio.Condition()
         self.base_url = ""
+        self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def wait_for_waiting(self, count: int) -> None:
@@ -90,12 +91,23 @@ class Endpoint:
             self._tasks.discard(task)
             writer.close()
 
-    async def stop(self) -> None:
-        """Drop all connections."""
+    async def listen(self) -> None:
+        """Take connections, after a death at the same address."""
+        port = int(self.base_url.rpartition(":")[2].partition("/")[0] or 0)
+        self._server = await asyncio.start_server(self.serve, "127.0.0.1", port)
+        self.base_url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/v1"
+
+    async def die(self) -> None:
+        """Drop all connections and take no more."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.close()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if server is not None:
+            await server.wait_closed()
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         line = (await reader.readline()).decode()
@@ -138,11 +150,8 @@ class Endpoint:
 async def serving() -> AsyncIterator[Endpoint]:
     """An endpoint on a free loopback port."""
     endpoint = Endpoint()
-    server = await asyncio.start_server(endpoint.serve, "127.0.0.1", 0)
-    endpoint.base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    await endpoint.listen()
     try:
         yield endpoint
     finally:
-        server.close()
-        await endpoint.stop()
-        await server.wait_closed()
+        await endpoint.die()

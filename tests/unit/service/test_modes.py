@@ -32,7 +32,8 @@ class Worker:
         self.clock = self.world.clock
         self.postgres = Breaker("postgresql", self.clock, failures=5, hold_s=30.0)
         self.redis = Breaker("redis", self.clock, failures=3, hold_s=5.0)
-        self.modes = Modes(self.postgres, [self.redis], self.world.coherence, self.clock, order)
+        self.embedder = Breaker("embedder", self.clock, failures=5, hold_s=10.0)
+        self.modes = Modes(self.postgres, [self.redis, self.embedder], self.world.coherence, self.clock, order)
 
     @property
     def mode(self):
@@ -48,14 +49,20 @@ class Worker:
         await self.world.coherence.check()
 
 
-async def redis_breaker(worker, cell):
-    """As many failures as the document says, and as is the default."""
-    failures = int(re.match(r"(\d+) failures within 10 s", cell)[1])
-    assert failures == Config().redis.failures
-    worker.fail(worker.redis, failures - 1)
-    before = worker.mode
-    worker.fail(worker.redis, 1)
-    return before, worker.mode, lambda: worker.redis.pinged(answered=True)
+def optional_breaker(name):
+    """Of a dependency that the service can do without."""
+
+    async def trigger(worker, cell):
+        """As many failures as the document says, and as is the default."""
+        breaker = getattr(worker, name)
+        failures = int(re.match(r"(\d+) failures within 10 s", cell)[1])
+        assert failures == {"redis": Config().redis, "embedder": Config().embedding}[name].failures
+        worker.fail(breaker, failures - 1)
+        before = worker.mode
+        worker.fail(breaker, 1)
+        return before, worker.mode, lambda: breaker.pinged(answered=True)
+
+    return trigger
 
 
 async def postgres_breaker(worker, cell):
@@ -89,7 +96,8 @@ async def late_loop(worker, cell):
 
 
 TRIGGERS = {
-    "Redis' breaker is not closed": redis_breaker,
+    "Redis' breaker is not closed": optional_breaker("redis"),
+    "the embedding endpoint's breaker is not closed": optional_breaker("embedder"),
     "PostgreSQL's breaker is not closed": postgres_breaker,
     "copies are not confirmed": unconfirmed,
     "the event loop is late": late_loop,
