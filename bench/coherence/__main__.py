@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from typing import Any
 
 from bench.coherence.driver import PATIENCE_S, Asked, Checker, Tally, drive
@@ -72,16 +73,14 @@ async def _measure(service: Service, reads: int, owners: int, seed: int, kills: 
 
 
 def _report(tally: Tally, judged: int, reads: int, kills: int) -> Report:
-    total, searches = tally.checked, tally.searches.total()
+    total = tally.checked
     late = max(tally.late_s, default=0.0)
     figures = [
         Figure("reads compared with the model", total, at_least=reads),
         Figure("stale or wrong answers", 0, at_most=0),
         *(Figure(f"reads answered {tier}", tally.reads[tier], at_least=TIER_SHARE * total) for tier in _TIERS),
-        *(
-            Figure(f"searches answered {tier}", tally.searches[tier], at_least=_LEAST[tier] * searches)
-            for tier in _TIERS
-        ),
+        *_by_tier("searches", tally.searches),
+        *_by_tier("searches by words", tally.by_words),
         Figure("writes acknowledged", tally.writes.total()),
         Figure("reads of one user under 6 writers", judged, at_least=1000),
         Figure("workers killed", tally.kills, at_least=min(1, kills)),
@@ -91,6 +90,11 @@ def _report(tally: Tally, judged: int, reads: int, kills: int) -> Report:
     ]
     details: dict[str, Any] = {"writes": dict(tally.writes), "reads": dict(tally.reads), "sql_s": tally.late_s}
     return Report(figures, details)
+
+
+def _by_tier(name: str, counts: Counter[str]) -> list[Figure]:
+    total = counts.total()
+    return [Figure(f"{name} answered {tier}", counts[tier], at_least=_LEAST[tier] * total) for tier in _TIERS]
 
 
 _TIERS = ("hot", "warm", "cold")

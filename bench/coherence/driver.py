@@ -13,8 +13,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from bench.coherence.fleet import Answer
-from bench.coherence.model import Ask, Operation, State
+from bench.coherence.model import Ask, Operation, Search, State
 from bench.coherence.plan import Plan
+from bench.coherence.words import Words
 
 __all__ = ["Asked", "Checker", "Stale", "Tally", "Truth", "drive", "shown", "timed", "together"]
 
@@ -53,11 +54,15 @@ class Truth(Protocol):
 
 @dataclass
 class Tally:
-    """What was done and seen. `late_s` are the times until plain SQL was seen everywhere."""
+    """What was done and seen, reads and searches by the tier that answered.
+
+    `late_s` are the times until plain SQL was seen everywhere.
+    """
 
     reads: Counter[str] = field(default_factory=Counter)
     writes: Counter[str] = field(default_factory=Counter)
     searches: Counter[str] = field(default_factory=Counter)
+    by_words: Counter[str] = field(default_factory=Counter)
     kills: int = 0
     lost: int = 0
     late_s: list[float] = field(default_factory=list)
@@ -101,8 +106,10 @@ class Checker:
     def count(self, ask: Ask, answer: Answer) -> None:
         """Count a read that is compared."""
         self.tally.reads[answer.tier or "none"] += 1
-        if type(ask).__name__ == "Search":
+        if isinstance(ask, Search):
             self.tally.searches[answer.tier] += 1
+        elif isinstance(ask, Words):
+            self.tally.by_words[answer.tier] += 1
 
     async def becomes(self, old: State, new: State, asks: Sequence[Ask]) -> float:
         """Ask until every worker shows the new state in everything; returns the seconds that took.

@@ -11,7 +11,8 @@ from uuid import UUID
 from bench.coherence.driver import Asked, Checker, Stale, together
 from bench.coherence.fleet import Answer
 from bench.coherence.model import Ask, Delete, Item, List, Operation, Patch, Put, Search, State
-from bench.coherence.plan import TAGS, VECTORS
+from bench.coherence.plan import TAGS, VECTORS, VOCABULARY
+from bench.coherence.words import Words
 
 __all__ = ["History"]
 
@@ -45,6 +46,8 @@ class History:
         self._acknowledged = 0
         self._asks: tuple[Ask, ...] = (
             *(Search(self._user_id, tuple(VECTORS[row].astype(float)), 10) for row in (0, 9, 18)),
+            Words(self._user_id, " ".join(VOCABULARY[:2])),
+            Words(self._user_id, VOCABULARY[2], tuple(VECTORS[9].astype(float))),
             List(self._user_id),
             List(self._user_id, limit=4, tag=TAGS[0]),
         )
@@ -88,16 +91,17 @@ class History:
     def _next(self, own: list[str]) -> Operation:
         vector = self._chance.choice(VECTORS)
         draw = self._chance.random()
+        text = f"text {draw} {self._chance.choice(VOCABULARY)}"
         if not own or (draw < 0.4 and len(own) < 6):
             own.append(str(UUID(int=self._chance.getrandbits(128))))
             tags = tuple(tag for tag in TAGS if self._chance.random() < 0.5)
             created_at = datetime.now(UTC) - timedelta(seconds=self._chance.randint(1, 60))
-            return Put(self._user_id, Item(own[-1], f"text {draw}", vector, created_at, tags))
+            return Put(self._user_id, Item(own[-1], text, vector, created_at, tags))
         target = self._chance.choice(own)
         if draw < 0.6:
             own.remove(target)
             return Delete(self._user_id, target)
-        return Patch(self._user_id, target, (("text", f"text {draw}"), ("vector", vector)))
+        return Patch(self._user_id, target, (("text", text), ("vector", vector)))
 
     async def _read(self, worker: Asked, done: asyncio.Event, chance: random.Random) -> None:
         while not done.is_set():

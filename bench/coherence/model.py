@@ -105,6 +105,10 @@ class State:
         after = replace(self.items[target], text=text, version=self.version + 1)
         return self.changed(after.version, items={**self.items, target: after})
 
+    def known(self, target: str) -> Item | None:
+        """A memory that is there, or was and can be brought back."""
+        return self.items.get(target, self.buried.get(target))
+
     def live(self, now: datetime) -> list[Item]:
         """What readers see, by id."""
         return sorted((item for item in self.items.values() if item.live(now)), key=lambda item: item.id)
@@ -386,8 +390,7 @@ class Delete(Operation):
         version = state.version + 1
         if self.id not in state.items and self.id not in state.buried:
             return state.changed(version), 404
-        before = state.items.get(self.id, state.buried.get(self.id))
-        buried = {**state.buried, self.id: None if self.purge else before}
+        buried = {**state.buried, self.id: None if self.purge else state.known(self.id)}
         return state.changed(version, items=_without(state.items, self.id), buried=buried), 204
 
 

@@ -28,8 +28,9 @@ from bench.coherence.model import (
     Undelete,
     unit,
 )
+from bench.coherence.words import Words
 
-__all__ = ["DIMENSIONS", "VECTORS", "Plan"]
+__all__ = ["DIMENSIONS", "VECTORS", "VOCABULARY", "Plan"]
 
 DIMENSIONS = 8
 MEMORIES_MAX = 30
@@ -44,6 +45,8 @@ BATCHES = 0.04
 """Shares of the kinds of writes."""
 
 TAGS = ("work", "home", "ümlaut")
+VOCABULARY = ("kestrel", "harbour", "violin", "glacier")
+"""Few, so that most memories that come or go change how much a word counts."""
 _noise = np.random.default_rng(3).standard_normal((12, DIMENSIONS))
 VECTORS: list[NDArray[np.float32]] = [unit(row) for row in (*np.eye(DIMENSIONS), *-np.eye(DIMENSIONS), *_noise)]
 """Few, so that memories tie; opposite ones, so that many score zero."""
@@ -65,11 +68,13 @@ class Plan:
         self._lifetime = lifetime
         self._short_lived = short_lived
         self._users = self._age = self._written = 0
+        self._words_first = False
 
     def begin(self) -> State:
         """The state of a user that nobody has heard of."""
         self._users += 1
         self._age = 0
+        self._words_first = self._chance.random() < 0.5  # only the first searches of a user are cold
         return State(f"{self._name}-{self._users}")
 
     @property
@@ -118,7 +123,13 @@ class Plan:
         lists = [List(user_id), List(user_id, limit=3, ascending=True), List(user_id, tag=TAGS[0])]
         single = [Get(user_id, target) for target in (*ids[:2], *ids[-1:], *buried)]
         many = [GetMany(user_id, (*ids[:6], *buried))] if ids or buried else []
-        return [*searches, *lists, *single, *many]
+        words: list[Ask] = [
+            Words(user_id, " ".join(VOCABULARY[:2])),
+            Words(user_id, VOCABULARY[2], tuple(VECTORS[17].astype(float))),
+            *(Words(user_id, item.text) for item in map(state.known, (*ids[:1], *buried)) if item is not None),
+        ]
+        both = [*words, *searches] if self._words_first else [*searches, *words]
+        return [*both, *lists, *single, *many]
 
     def _batch(self, state: State, now: datetime) -> Batch:
         size = self._chance.randint(2, 10)
@@ -131,7 +142,7 @@ class Plan:
         self._written += 1
         return Item(
             id=str(UUID(int=self._chance.getrandbits(128))),
-            text=f"{self._name} {self._written}",
+            text=self._text(),
             vector=self._vector(),
             created_at=now - timedelta(seconds=self._chance.randint(1, 50)),
             tags=self._tags(),
@@ -142,12 +153,16 @@ class Plan:
         self._written += 1
         kind = self._chance.randrange(4)
         if kind == 0:  # a new text needs a new vector: nothing here can embed
-            return ("text", f"{self._name} {self._written}"), ("vector", self._vector())
+            return ("text", self._text()), ("vector", self._vector())
         if kind == 1:
             return (("tags", self._tags()),)
         if kind == 2:
             return (("expires_at", self._end(now)),)
         return (("vector", self._vector()),)
+
+    def _text(self) -> str:
+        words = self._chance.choices(VOCABULARY, k=self._chance.randrange(4))
+        return " ".join((self._name, str(self._written), *words))
 
     def _vector(self) -> NDArray[np.float32]:
         return self._chance.choice(VECTORS)

@@ -11,7 +11,8 @@ import msgspec
 import pytest
 from bench.coherence.driver import Stale
 from bench.coherence.model import Batch, Delete, Forget, List, Patch, Put, Undelete
-from pair import PausingStore, Unwatched, install, reached
+from bench.coherence.words import Words
+from pair import Pair, PausingStore, Unwatched, install, reached
 
 from memfast.service import commits
 from memfast.service.answers import Answers
@@ -274,7 +275,7 @@ async def restored_and_written(pair):
     await restored(pair, also_written=True)
 
 
-FILLS = {"search": "nearest", "list": "list", "get": "get", "getmany": "get"}
+FILLS = {"search": "nearest", "words": "load", "list": "list", "get": "get", "getmany": "get"}
 
 
 @pytest.mark.parametrize("write", WRITES)
@@ -481,6 +482,20 @@ FAULTS = [
 async def test_a_fault_is_caught(pair, monkeypatch, parts, play):
     """A play that passes says something: with the fault it was made for it does not."""
     install(monkeypatch, **parts)
+    with pytest.raises(Stale):
+        await play(pair)
+
+
+NOT_OF_WORDS = {f"late epoch: {kind}" for kind in FILLS if kind != "words"}
+NOT_OF_WORDS.add("newest version compared, during a fill")
+"""Faults of copies that other reads have filled."""
+
+
+@pytest.mark.parametrize(("parts", "play"), [fault for fault in FAULTS if fault.id not in NOT_OF_WORDS])
+async def test_a_fault_is_caught_by_words(pair, monkeypatch, parts, play):
+    """The same where both workers are asked for words alone."""
+    install(monkeypatch, **parts)
+    monkeypatch.setattr(Pair, "judged", Words)
     with pytest.raises(Stale):
         await play(pair)
 

@@ -18,10 +18,11 @@ from bench.coherence.model import Batch, Delete, Get, GetMany, Item, List, Put, 
 from bench.coherence.plan import DIMENSIONS, VECTORS
 from bench.coherence.planted import OfYesterday
 from bench.coherence.truth import open_database
+from bench.coherence.words import Words
 
 from memfast.store.embedded import Cluster
 
-READS = int(os.environ.get("COHERENCE_READS", "8000"))
+READS = int(os.environ.get("COHERENCE_READS", "10000"))
 """Reads that are compared with the model. `python -m bench.coherence` does the same, longer and with figures."""
 
 SEED = int(os.environ.get("COHERENCE_SEED", "7"))
@@ -79,6 +80,7 @@ async def test_every_worker_shows_every_acknowledged_write(start):
     assert tally.late_s
     assert all(tally.reads[tier] > READS // 50 for tier in ("hot", "warm", "cold")), tally.reads
     assert all(tally.searches[tier] > 10 for tier in ("hot", "warm", "cold")), tally.searches
+    assert all(tally.by_words[tier] > 5 for tier in ("hot", "warm", "cold")), tally.by_words
 
 
 async def test_one_user_under_many_hands(start):
@@ -88,10 +90,11 @@ async def test_one_user_under_many_hands(start):
     assert judged > 200
 
 
-async def test_the_checkers_notice_a_worker_that_repeats_itself(start):
+@pytest.mark.parametrize("field", ["embedding", "query"])
+async def test_the_checkers_notice_a_worker_that_repeats_itself(start, field):
     """Both checkers, each with one worker of two that answers a question as it did the first time."""
     async with beside(start()) as (fleet, database):
-        checker = Checker((fleet.workers[0], OfYesterday(fleet.workers[1])), Tally())
+        checker = Checker((fleet.workers[0], OfYesterday(fleet.workers[1], field)), Tally())
         with pytest.raises(Stale):
             await drive(checker, database, seed=SEED, owners=2, reads=2000)
         with pytest.raises(Stale):
@@ -109,7 +112,8 @@ class User:
         self.empty = State(name)
         self.state, _ = self.creation.applied(self.empty, created_at)
         vectors = [tuple(VECTORS[row].astype(float)) for row in (0, 18)]
-        self.asks = [*(Search(name, vector) for vector in vectors), List(name), GetMany(name, tuple(self.ids))]
+        words = [Words(name, "text 2"), Words(name, "text 3", vectors[1])]
+        self.asks = [*(Search(name, vector) for vector in vectors), *words, List(name), GetMany(name, tuple(self.ids))]
         self.asks += [Get(name, target) for target in self.ids]
 
     async def keep(self, checker):
@@ -120,7 +124,7 @@ class User:
             await until(lambda worker=worker: self._hot(worker))
 
     async def _hot(self, worker):
-        return all([(await timed(worker, ask))[1].tier == "hot" for ask in self.asks[:4]])
+        return all([(await timed(worker, ask))[1].tier == "hot" for ask in self.asks[:6]])
 
 
 async def test_a_commit_that_comes_after_its_worker_died_is_seen(start):
