@@ -170,6 +170,42 @@ class Service:
         self.process.wait(STOP_S)
 
 
+class Running:
+    """A command that is under way: `python -m memfast` with some words. It ends with the block at the latest."""
+
+    def __init__(self, words):
+        self._words = [sys.executable, "-m", "memfast", *words]
+
+    def __enter__(self):
+        environment = _environment({}) | {"PYTHONFAULTHANDLER": "1"}
+        self.process = subprocess.Popen(self._words, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        return self
+
+    def __exit__(self, *_details):
+        self.process.kill()
+        self.process.communicate(timeout=STOP_S)
+
+    def interrupt(self):
+        """What Ctrl-C does."""
+        self.process.send_signal(signal.SIGINT)
+
+    def told(self, timeout_s=3 * STOP_S):
+        """What it has told by its end, and its exit code; where it hangs, that is where."""
+        try:
+            _, told = self.process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGABRT)
+            _, told = self.process.communicate(timeout=STOP_S)
+            pytest.fail(f"still ran after {timeout_s:g} s:\n{told.decode()}")
+        return told, self.process.returncode
+
+
+@pytest.fixture
+def running():
+    """Class: a command that is under way."""
+    return Running
+
+
 @pytest.fixture
 def base():
     """A directory that every user may pass through."""

@@ -11,6 +11,8 @@ import sys
 import httpx
 import pytest
 
+BOUND_S = 20.0
+"""How long something may take here; what is larger has a multiple of it."""
 LINES = {"content-type": "application/x-ndjson"}
 MEM0 = {
     "results": [
@@ -143,7 +145,7 @@ def test_a_document_of_mem0(shared, command, base):
     assert "1 created" in told
 
 
-def test_a_killed_worker_and_a_killed_command(serve, data_dir, base, poll):
+def test_a_killed_worker_and_a_killed_command(serve, data_dir, base, poll, running):
     """Kill -9 in the middle of an import, of the worker and of the command: resumed, nothing is lost or doubled."""
     old = serve(data_dir("old"))
     new = serve(data_dir("new"))
@@ -153,16 +155,16 @@ def test_a_killed_worker_and_a_killed_command(serve, data_dir, base, poll):
     file.write_text(old.client.get("/v1/export").text)
     old.stop()
     new.wait_until_ready()
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("MEMFAST_")}
-    words = [sys.executable, "-m", "memfast", "import", file, "--url", new.url]
-    with subprocess.Popen(words, env=environment, stderr=subprocess.PIPE) as running:
-        poll(lambda: taken_in(new) > 500)
+    words = ["import", file, "--url", new.url]
+    with running(words) as command:
+        poll(lambda: taken_in(new) > 500, 3 * BOUND_S)
         os.kill(new.workers()[0], signal.SIGKILL)  # the command tries again when the next worker is there
-        poll(lambda: taken_in(new) > 6500)
-        running.kill()
-    resumed = subprocess.run([*words, "--resume"], env=environment, capture_output=True, timeout=120)
-    assert resumed.returncode == 0, resumed.stderr
-    assert b"errors" not in resumed.stderr
+        poll(lambda: taken_in(new) > 6500, 3 * BOUND_S)
+        assert command.process.poll() is None, "the import ended before it was killed"
+    with running([*words, "--resume"]) as command:
+        told, code = command.told(6 * BOUND_S)
+    assert code == 0, told
+    assert b"errors" not in told
     assert lines(new) == before
     assert not list(base.glob("big.ndjson.import-state*"))
 
@@ -175,22 +177,20 @@ def taken_in(service):
         return 0
 
 
-def test_ctrl_c_says_how_to_go_on(serve, data_dir, base, poll):
+def test_ctrl_c_says_how_to_go_on(serve, data_dir, base, poll, running):
     """The command ends with 130, what it has sent stays, and the rest follows with --resume."""
     service = serve(data_dir()).wait_until_ready()
     file = base / "big.ndjson"
     file.write_text("\n".join(json.dumps({"type": "memory", "user_id": "ada", "text": f"{n}"}) for n in range(20_000)))
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("MEMFAST_")}
-    words = [sys.executable, "-m", "memfast", "import", file, "--url", service.url]
-    with subprocess.Popen(words, env=environment, stderr=subprocess.PIPE) as running:
-        poll((base / "big.ndjson.import-state").exists)
-        running.send_signal(signal.SIGINT)
-        told = running.stderr.read()
-        assert running.wait(20) == 130
-    assert b"go on with --resume" in told
-    words += ["--resume", "--on-conflict", "ignore"]
-    resumed = subprocess.run(words, env=environment, capture_output=True, timeout=120)
-    assert resumed.returncode == 0, resumed.stderr
+    words = ["import", file, "--url", service.url]
+    with running(words) as command:
+        poll((base / "big.ndjson.import-state").exists, 3 * BOUND_S)
+        command.interrupt()
+        told, code = command.told()
+    assert (code, b"go on with --resume" in told) == (130, True), told
+    with running([*words, "--resume", "--on-conflict", "ignore"]) as command:
+        told, code = command.told(6 * BOUND_S)
+    assert code == 0, told
     assert taken_in(service) == 20_000
 
 
