@@ -400,13 +400,14 @@ class DatabaseFacts(Struct, frozen=True, kw_only=True):
     """What the database says of itself.
 
     `keys_generation` is 0 until the first key and rises with each change. `wal` is the position in the server's log, in
-    bytes: it only grows while the database lives one life.
+    bytes: it only grows while the database lives one life. `era` rises whenever somebody has every copy dropped.
     """
 
     lineage: UUID
     schema: int
     keys_generation: int
     wal: int
+    era: int = 0
 
 
 class KeyRecord(Struct, frozen=True, kw_only=True):

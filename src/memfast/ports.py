@@ -206,6 +206,14 @@ class Ledger(Protocol):
         """Draw a new lineage unless somebody has: the database is not the one that lived under the old one."""
         ...
 
+    async def begin_era(self) -> int:
+        """Begin a new era of copies, and return its number."""
+        ...
+
+    async def raise_version(self, scope_id: UUID) -> int:
+        """Raise a scope's version without a change; returns it, 0 where the scope has no row."""
+        ...
+
 
 class Sweeper(Protocol):
     """What time takes away."""

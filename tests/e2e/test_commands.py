@@ -92,6 +92,20 @@ def test_doctor_finds_everything_in_order(command, base):
     assert not (base / "data").exists()
 
 
+def test_doctor_says_how_redis_should_be_bounded(command, base, redis):
+    """What to change and how, nothing once that is done; its absence is never a reason not to start."""
+    settings = {"data_dir": base / "data", "redis_url": redis.url}
+    output, _ = command("doctor", expect=0, **settings)
+    assert "CONFIG SET maxmemory 4gb (is no bound)" in output
+    assert "CONFIG SET maxmemory-policy allkeys-lru (is noeviction)" in output
+    redis.do("CONFIG", "SET", "maxmemory", "4gb")
+    redis.do("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    output, _ = command("doctor", expect=0, **settings)
+    assert "4.0 GiB, allkeys-lru" in output
+    redis.kill()
+    assert "Redis cannot be reached" in command("doctor", expect=0, **settings)[0]
+
+
 def test_doctor_finds_a_taken_port(shared, command, base):
     """What would end a start with 3 ends it with 1, and is named."""
     output, error = command("doctor", expect=1, data_dir=base / "data", port=shared.port)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import yaml
 
+from memfast.cli.doctor import REDIS_BYTES
 from memfast.cli.main import build_parser
 from memfast.config import load
 from memfast.http.app import ROUTES
 
-COMPOSE = yaml.safe_load((Path(__file__).resolve().parents[2] / "compose.yaml").read_text())
+ROOT = Path(__file__).resolve().parents[2]
+COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
 SERVICE = COMPOSE["services"]["memfast"]
 
 
@@ -37,6 +41,22 @@ def test_health_path_is_a_route():
 def test_grace_outlasts_the_stop():
     """The engine waits longer for a stop than the service may take."""
     assert int(SERVICE["stop_grace_period"].rstrip("s")) > load({}).config.server.stop_timeout_s
+
+
+def test_redis_is_bounded_as_it_should_be():
+    """As `doctor` wants it, without a file on disk; the service is told the name under which it is found."""
+    redis = COMPOSE["services"]["redis"]
+    words = redis["command"]
+    options = dict(zip(words[1::2], words[2::2], strict=True))
+    assert options.pop("--maxmemory") == f"{REDIS_BYTES // 1024**3}gb"
+    assert options == {"--maxmemory-policy": "allkeys-lru", "--save": "", "--appendonly": "no"}
+    assert urlsplit(SERVICE["environment"]["MEMFAST_REDIS_URL"]).hostname in COMPOSE["services"]
+    assert SERVICE["depends_on"]["redis"]["condition"] == "service_started", "the service starts without it"
+
+
+def test_the_image_has_the_driver():
+    """What the environment asks for is installed."""
+    assert "redis" in re.search(r"/source\[([\w,]+)\]", (ROOT / "Dockerfile").read_text())[1].split(",")
 
 
 def test_commands_parse():

@@ -29,6 +29,7 @@ from memfast.errors import MemfastError
 from memfast.index.hnsw import MISSING_REASON
 from memfast.index.pool import ShardPool
 from memfast.kernels import ByteCache, CacheStats, SlotTable
+from memfast.model import DatabaseFacts
 from memfast.ports import Clock, Embedder, SharedCache
 from memfast.resilience.breaker import Breaker
 from memfast.resilience.clock import SystemClock
@@ -188,16 +189,22 @@ class _Base(Struct, frozen=True, kw_only=True):
 async def _open_base(site: Ground, stack: AsyncExitStack) -> _Base:
     config, prepared, clock = site.config, site.prepared, SystemClock()
     pools = await stack.enter_async_context(open_pools(site, clock))
-    remote = guard_embedder(config, clock)
-    shared = await stack.enter_async_context(open_shared(site, clock, vectors=remote is not None))
-    embedder = _cached_embedder(config, remote or build_embedder(config.embedding), clock, shared, stack)
-    if remote is not None:
-        _run(stack, remote.watch())
     ledger = PostgresLedger(pools.control)
     facts, _ = await ledger.versions([])
     access = Access(PostgresKeys(pools.work), prepared.secret, facts)
     slots, cluster = SlotTable.open(site.slots), config.coherence.mode == "cluster"
-    coherence = Coherence(slots, ledger, facts, clock, access.learned, cluster=cluster)
+
+    def learned(facts: DatabaseFacts) -> None:
+        access.learned(facts)
+        embedder.learned(facts)
+
+    coherence = Coherence(slots, ledger, facts, clock, learned, cluster=cluster)
+    remote = guard_embedder(config, clock)
+    shared = await stack.enter_async_context(open_shared(site, coherence, clock, vectors=remote is not None))
+    embedder = _cached_embedder(config, remote or build_embedder(config.embedding), clock, shared, stack)
+    embedder.learned(facts)
+    if remote is not None:
+        _run(stack, remote.watch())
     return _Base(
         site=site,
         stack=stack,
@@ -376,7 +383,7 @@ def _answers(base: _Base, heat: Heat) -> Answers:
         )
 
     kinds: dict[Kind, ByteCache] = {kind: share(part) for kind, part in _CACHE_SHARES.items()}
-    beyond = None if base.shared is None else base.shared.answers(base.coherence)
+    beyond = None if base.shared is None else base.shared.answers
     room = base.pools.work.require_room
     return Answers(kinds, share(_REQUESTS_SHARE), base.coherence, heat, base.clock, beyond, room)
 

@@ -35,29 +35,18 @@ NOTE_TTL_S = 86_400.0
 """Life of such a note, in seconds: longer than that of any value."""
 
 
-class SharedLayer(Struct):
-    """What a shared cache is used for. `vectors` is None where making one is as fast as fetching it."""
+class SharedLayer(Struct, frozen=True, kw_only=True):
+    """What a shared cache is used for. `vectors` is None where making one is as fast as fetching it.
+
+    `answers` are not used until `guard` lets them be.
+    """
 
     cache: SharedCache
     breaker: Breaker
     seal: Seal
+    answers: SharedAnswers
     vectors: SharedVectors | None
-    config: RedisConfig
     clock: Clock
-    shared: SharedAnswers | None = None
-
-    def answers(self, coherence: Coherence) -> SharedAnswers:
-        """Answers of searches, which `guard` lets be used."""
-        config = self.config
-        self.shared = SharedAnswers(
-            self.cache,
-            self.seal,
-            coherence,
-            self.clock,
-            ttl_s=config.ttl_s,
-            min_cost_s=config.min_cost_ms / 1000,
-        )
-        return self.shared
 
 
 class _Noted(Struct, frozen=True, array_like=True):
@@ -68,7 +57,9 @@ class _Noted(Struct, frozen=True, array_like=True):
 
 
 @asynccontextmanager
-async def open_shared(site: Ground, clock: Clock, *, vectors: bool) -> AsyncIterator[SharedLayer | None]:
+async def open_shared(
+    site: Ground, coherence: Coherence, clock: Clock, *, vectors: bool
+) -> AsyncIterator[SharedLayer | None]:
     """Open the configured cache, also for `vectors`; None without one. That it cannot be reached is no error.
 
     Raises:
@@ -83,8 +74,15 @@ async def open_shared(site: Ground, clock: Clock, *, vectors: bool) -> AsyncIter
     cache = _open(config, breaker, site.config.server.workers)
     try:
         seal = Seal(site.prepared.secret, _inputs(site))
-        shared = SharedVectors(cache, seal, clock, ttl_s=config.ttl_s) if vectors else None
-        yield SharedLayer(cache, breaker, seal, shared, config, clock)
+        min_cost_s = config.min_cost_ms / 1000
+        yield SharedLayer(
+            cache=cache,
+            breaker=breaker,
+            seal=seal,
+            answers=SharedAnswers(cache, seal, coherence, clock, ttl_s=config.ttl_s, min_cost_s=min_cost_s),
+            vectors=SharedVectors(cache, seal, coherence, clock, ttl_s=config.ttl_s) if vectors else None,
+            clock=clock,
+        )
     finally:
         await cache.close()
 
@@ -139,20 +137,18 @@ async def guard(layer: SharedLayer | None, site: Ground, coherence: Coherence, l
     A database that was restored under services that are new to it shows that in no other way: its versions would be
     given again, and answers of the life before would be taken for theirs.
     """
-    answers = None if layer is None else layer.shared
-    while layer is not None and answers is not None:
+    while layer is not None:
         try:
-            await _compare(layer, answers, site, coherence, ledger)
+            await _compare(layer, site, coherence, ledger)
         except MemfastError as error:
             _log.debug("the life of the database could not be compared: %s", error)
         except Exception:  # noqa: BLE001 - a task's edge: the guard must outlive whatever it meets
             _log.exception("the guard over Redis failed")
-        await asyncio.sleep(NOTE_INTERVAL_S if answers.enabled else START_INTERVAL_S)
+        await asyncio.sleep(NOTE_INTERVAL_S if layer.answers.enabled else START_INTERVAL_S)
 
 
-async def _compare(
-    layer: SharedLayer, answers: SharedAnswers, site: Ground, coherence: Coherence, ledger: Ledger
-) -> None:
+async def _compare(layer: SharedLayer, site: Ground, coherence: Coherence, ledger: Ledger) -> None:
+    answers = layer.answers
     key = layer.seal.key("life", b"note")
 
     def note(*, replace: bool) -> None:

@@ -141,22 +141,21 @@ async def show_background(exchange: Exchange, services: Services) -> Reply:
 
 
 async def clear_cache(exchange: Exchange, services: Services) -> Reply:
-    """Drop every copy in every worker of the host."""
+    """Drop every copy in every worker, on every host, and in Redis."""
     exchange.principal.require_admin()
-    services.coherence.drop_everything()
-    services.embedder.clear()
+    await services.coherence.begin_era()
     return exchange.reply(Cleared(cleared="everything"))
 
 
 async def invalidate_cache(exchange: Exchange, services: Services) -> Reply:
-    """Drop the copies of one user, or of a whole namespace, in every worker of the host."""
+    """Drop the copies of one user, or of a whole namespace, in every worker, on every host, and in Redis."""
     exchange.principal.require_admin()
     request = exchange.read(_invalidate_body)
     if request.user_id is None:
-        services.coherence.drop_everything()  # slots know scopes, not namespaces: dropping more is always right
+        await services.coherence.begin_era()  # slots know scopes, not namespaces: dropping more is always right
         return exchange.reply(Cleared(cleared="namespace"))
     scope = exchange.scope(services.limits.user_id(request.user_id, "$.user_id"))
-    services.coherence.wrote(scope.id, 0)
+    await services.coherence.raise_version(scope.id)
     return exchange.reply(Cleared(cleared="user" if request.memory_id is None else "memory"))
 
 
@@ -222,7 +221,7 @@ ROUTES = (
         method="POST",
         path="/v1/cache/clear",
         endpoint=clear_cache,
-        summary="Drop every copy, in every worker",
+        summary="Drop every copy, in every worker, on every host, and in Redis",
         group="cache",
         answers={200: Success(Cleared, "dropped")},
     ),
@@ -230,7 +229,7 @@ ROUTES = (
         method="POST",
         path="/v1/cache/invalidate",
         endpoint=invalidate_cache,
-        summary="Drop the copies of a memory, a user or the namespace, in every worker",
+        summary="Drop the copies of a memory, a user or the namespace, wherever they are",
         group="cache",
         body=InvalidateRequest,
         answers={200: Success(Cleared, "dropped")},

@@ -19,7 +19,9 @@ from itertools import islice
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
-from memfast.errors import MemfastError
+from msgspec import structs
+
+from memfast.errors import MemfastError, Unavailable
 from memfast.model import DatabaseFacts
 from memfast.ports import Clock, Ledger
 from memfast.service.tokens import Token
@@ -201,6 +203,32 @@ class Coherence:
         """As `served`, for the 16 bytes of a scope's id: the hash of a UUID is computed in Python."""
         self._touched.add(scope)
 
+    async def begin_era(self) -> None:
+        """Void every copy of everybody: in this host and in Redis from now on, in other hosts with their next check.
+
+        Raises:
+            Unavailable: the database did not answer; copies are as they were.
+        """
+        async with self._turn:
+            era = await self._ledger.begin_era()
+            self.facts = structs.replace(self.facts, era=era)
+            self.drop_everything()
+        self._listen(self.facts)
+
+    async def raise_version(self, scope_id: UUID) -> None:
+        """Void every copy of a scope, as a write does that changes nothing.
+
+        Raises:
+            Unavailable: the database did not answer; if it may have been asked, copies are void all the same.
+        """
+        try:
+            version = await self._ledger.raise_version(scope_id)
+        except Unavailable as error:
+            if error.begun:
+                self.wrote(scope_id, 0)
+            raise
+        self.wrote(scope_id, version)
+
     def drop_everything(self) -> None:
         """Void every copy in every worker of the host."""
         self._slots.bump(0)
@@ -247,6 +275,9 @@ class Coherence:
             facts = await self._went_back(facts)
         elif facts.lineage != self.facts.lineage:
             _log.warning("the database has begun a new life: every copy is dropped")
+            self.drop_everything()
+        elif facts.era != self.facts.era:
+            _log.info("somebody has every copy dropped")
             self.drop_everything()
         self._compare(versions)
         if self.cluster:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memfast.kernels import ByteCache, CacheStats
+from memfast.model import DatabaseFacts
 from memfast.ports import Clock, Embedder
 from memfast.service.shared import SharedVectors
 
@@ -34,6 +35,7 @@ class CachedEmbedder:
         self._cache = cache
         self._clock = clock
         self._shared = shared
+        self._era: int | None = None
         self._seed = blake2b(f"{embedder.model}\0{embedder.dimensions}\0".encode(), digest_size=24)
 
     @property
@@ -102,9 +104,11 @@ class CachedEmbedder:
         """Counters of the cache."""
         return self._cache.stats()
 
-    def clear(self) -> None:
-        """Drop every vector that is held."""
-        self._cache.clear()
+    def learned(self, facts: DatabaseFacts) -> None:
+        """Hold nothing of an era of copies that is over."""
+        if self._era not in {None, facts.era}:
+            self._cache.clear()
+        self._era = facts.era
 
     def _key(self, text: str) -> bytes:
         digest = self._seed.copy()

@@ -2,9 +2,9 @@
 
 A value is sealed: it repeats its key, and a tag keyed with the database's secret covers both. What is cut off,
 flipped, foreign, or another key's value does not open, and is a miss. The key of an answer holds everything that
-changes its bytes, the life of the database and **the version of the snapshot that it was made of**: an older answer has
-another key. So a reader must know the version that it wants: that of copies which are good for its epochs, or the one
-that the database names after its epochs were read.
+changes its bytes, the life of the database, the era of its copies and **the version of the snapshot that it was made
+of**: an older answer has another key. So a reader must know the version that it wants: that of copies which are good
+for its epochs, or the one that the database names after its epochs were read.
 """
 
 from __future__ import annotations
@@ -143,16 +143,18 @@ class SharedAnswers:
             self._cache.put(name, self._seal.close(name, answer.body, answer.expires_at), self._ttl_s)
 
     def _name(self, key: bytes, scope_id: UUID, version: int) -> bytes:
-        lineage = self._coherence.facts.lineage
-        return self._seal.key(scope_id.hex, b"answer", lineage.bytes, key, version.to_bytes(8, "big"))
+        facts = self._coherence.facts
+        state = (facts.lineage.bytes, facts.era.to_bytes(8, "big"), version.to_bytes(8, "big"))
+        return self._seal.key(scope_id.hex, b"answer", key, *state)
 
 
 class SharedVectors:
     """Vectors of texts, as bytes, by the key that the embedder's own cache has for them."""
 
-    def __init__(self, cache: SharedCache, seal: Seal, clock: Clock, *, ttl_s: float) -> None:
+    def __init__(self, cache: SharedCache, seal: Seal, coherence: Coherence, clock: Clock, *, ttl_s: float) -> None:
         self._cache = cache
         self._seal = seal
+        self._coherence = coherence
         self._clock = clock
         self._ttl_s = ttl_s
 
@@ -170,4 +172,4 @@ class SharedVectors:
         self._cache.put(name, self._seal.close(name, vector), self._ttl_s)
 
     def _name(self, key: bytes) -> bytes:
-        return self._seal.key(key[:2].hex(), b"vector", key)
+        return self._seal.key(key[:2].hex(), b"vector", key, self._coherence.facts.era.to_bytes(8, "big"))

@@ -27,6 +27,7 @@ class PostgresLedger:
             schema=row["schema"],
             keys_generation=row["keys_generation"],
             wal=row["wal"],
+            era=row["copies_era"],
         )
         return facts, list(zip(row["scope_ids"] or (), row["versions"] or (), strict=True))
 
@@ -34,3 +35,15 @@ class PostgresLedger:
         """See `ports.Ledger.begin_life`."""
         async with self._pool.connection() as connection:
             await connection.execute(ADMIN.begin_life, old)
+
+    async def begin_era(self) -> int:
+        """See `ports.Ledger.begin_era`."""
+        async with self._pool.connection() as connection:
+            era: int = await connection.fetchval(ADMIN.begin_era)
+        return era
+
+    async def raise_version(self, scope_id: UUID) -> int:
+        """See `ports.Ledger.raise_version`."""
+        async with self._pool.connection() as connection:
+            version: int | None = await connection.fetchval(ADMIN.raise_version, scope_id)
+        return version or 0

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -78,6 +79,30 @@ async def test_what_one_host_made_another_gives(sites):
         layers = await pair.b.ask("GET", "/v1/cache")
         assert msgspec.json.decode(layers.body)["shared"]["hits"] >= 1
         assert b'"name":"redis","state":"closed"' in (await pair.b.ask("GET", "/v1/health")).body
+
+
+@pytest.mark.parametrize("what", ["clear", "namespace", "user"])
+async def test_what_is_dropped_is_dropped_in_redis_and_on_every_host(sites, what):
+    """At the service that is asked at once, at the others within a second; only a single user's copies where told so."""
+    async with hosts(sites) as pair:
+        asks = [pair.asks[0].request(), replace(pair.asks[0], user_id="nobody else").request()]
+        before = pair.a.services.shared.stats().stored
+        for ask in asks:
+            assert (await pair.a.ask(*ask)).tier == "cold"
+        await until(lambda: pair.a.services.shared.stats().stored > before)
+        await pair.b.ask(*asks[0])
+        assert (await pair.b.ask(*asks[0])).tier == "hot"
+        body = {"clear": None, "namespace": {}, "user": {"user_id": pair.state.user_id}}[what]
+        path = "/v1/cache/clear" if what == "clear" else "/v1/cache/invalidate"
+        assert (await pair.a.ask("POST", path, body)).status == 200
+        assert (await pair.a.ask(*asks[0])).tier == "cold"
+        if what == "user":
+            assert (await pair.a.ask(*asks[1])).tier == "hot"
+        facts = pair.a.services.coherence.facts
+        await until(lambda: pair.b.services.coherence.facts.era == facts.era)
+        async with asyncio.timeout(WAIT_S):
+            while (await pair.b.ask(*asks[0])).tier == "hot":
+                await asyncio.sleep(0.01)
 
 
 async def test_values_that_were_flipped_are_misses(sites, redis):

@@ -144,7 +144,7 @@ async def test_an_endpoint_that_is_away(open_service, endpoint, harm, warm):
             await api.client.post("/v1/warm", json={"users": [user]})
         before = await api.search(user, query=question)
         assert before.json()["degraded"] == []
-        api.services.embedder.clear()
+        api.services.embedder._cache.clear()
         api.services.answers.clear()
         await harm(endpoint)
         while breaker(api).state == "closed":

@@ -28,6 +28,46 @@ async def test_epochs_hold_until_a_write_to_the_scope(world):
     assert world.coherence.current(epochs.slot) == (epochs.scope, epochs.every + 1)
 
 
+async def test_a_new_era_voids_every_copy_everywhere(world):
+    """Here at once, in other hosts with their next check and once; where the database is away nothing happens."""
+    slots, heard = Counters(), []
+    far = module.Coherence(slots, world.ledger, world.ledger.facts, world.clock, heard.append, cluster=True)
+    here, there = world.coherence.epochs(ADA), far.epochs(ADA)
+    world.ledger.away = True
+    with pytest.raises(StoreUnavailable):
+        await world.coherence.begin_era()
+    assert world.coherence.holds(here)
+    world.ledger.away = False
+    await world.coherence.begin_era()
+    assert not world.coherence.holds(here)
+    assert (world.coherence.facts.era, world.heard[-1].era) == (1, 1)
+    assert far.holds(there)
+    await far.check()
+    assert not far.holds(there)
+    assert (far.facts.era, heard[-1].era) == (1, 1)
+    again = [world.coherence.epochs(ADA), far.epochs(ADA)]
+    await far.check()
+    await world.coherence.check()
+    assert [world.coherence.holds(again[0]), far.holds(again[1])] == [True, True]
+
+
+async def test_raising_a_version_voids_the_copies_of_one_scope(world):
+    """As a write does; where the database may have been asked they are void too, else they stay."""
+    ada, bob = world.coherence.epochs(ADA), world.coherence.epochs(BOB)
+    world.ledger.away, world.ledger.asks = True, False
+    with pytest.raises(StoreUnavailable):
+        await world.coherence.raise_version(ADA)
+    assert world.coherence.holds(ada)
+    world.ledger.asks = True
+    with pytest.raises(StoreUnavailable):
+        await world.coherence.raise_version(ADA)
+    assert not world.coherence.holds(ada)
+    ada, world.ledger.away = world.coherence.epochs(ADA), False
+    await world.coherence.raise_version(ADA)
+    assert not world.coherence.holds(ada)
+    assert world.coherence.holds(bob)
+
+
 async def test_a_check_reads_what_was_served_once(world):
     """Each check covers what was served since the one before."""
     world.coherence.served(ADA)

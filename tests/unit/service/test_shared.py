@@ -6,6 +6,7 @@ from uuid import UUID
 import msgspec
 import numpy as np
 import pytest
+from redis.crc import key_slot
 from worlds import EPOCH, cache, scope
 
 from memfast.service import shared as module
@@ -86,17 +87,33 @@ async def test_copies_that_are_good_say_which_state_is_wanted(world, shelf):
     assert world.ledger.asked == [[ADA]]
 
 
-@pytest.mark.parametrize("what", ["inputs", "secret", "key", "life"])
+@pytest.mark.parametrize("what", ["inputs", "secret", "key", "life", "era"])
 async def test_everything_that_changes_an_answer_is_in_its_key(world, shelf, what):
-    """Other settings, another database, another question, another life."""
+    """Other settings, another database, another question, another life, another era of copies."""
     offered(sharing(world, shelf))
     named = {what: b"other"} if what in {"inputs", "secret"} else {}
     other = sharing(world, shelf, **named)
     if what == "life":
         world.ledger.facts = msgspec.structs.replace(world.ledger.facts, lineage=UUID(int=5))
         await world.coherence.check()
+    if what == "era":
+        await world.coherence.begin_era()
     assert await look(world, other, key=derive_key(ADA, b"another") if what == "key" else KEY) is None
     assert shelf.asked == [1]
+
+
+async def test_keys_of_one_user_lie_together_in_a_cluster(world, shelf):
+    """The hash tag is the scope, and nothing else of the key is looked at; other users' lie elsewhere."""
+    answers = sharing(world, shelf)
+    for version in (1, 2, 3):
+        for question in (b"one", b"two"):
+            answers.offer(derive_key(ADA, question), ADA, Answer(b"body", version, "cold"), COST_S)
+    assert len(shelf.values) == 6
+    assert {key_slot(key) for key in shelf.values} == {key_slot(ADA.hex.encode())}
+    ours, shelf.values = set(shelf.values), {}
+    bob = scope(2).id
+    answers.offer(KEY, bob, Answer(b"body", 1, "cold"), COST_S)
+    assert {key_slot(key) for key in shelf.values} == {key_slot(bob.hex.encode())} != {key_slot(key) for key in ours}
 
 
 async def test_nothing_else_opens(world, shelf):
@@ -206,7 +223,7 @@ async def test_vectors_are_made_once_for_all(world, shelf):
     model = Model()
 
     def worker():
-        vectors = SharedVectors(shelf, Seal(b"secret", b"inputs"), world.clock, ttl_s=60)
+        vectors = SharedVectors(shelf, Seal(b"secret", b"inputs"), world.coherence, world.clock, ttl_s=60)
         return CachedEmbedder(model, cache(), world.clock, vectors)
 
     await worker().embed(["a", "bb"])
@@ -222,3 +239,19 @@ async def test_vectors_are_made_once_for_all(world, shelf):
     shelf.available = False
     assert (await worker().vector("bb"))[0] == 2
     assert model.texts[4:] == ["bb", "bb"]
+
+
+async def test_vectors_of_an_era_that_is_over_are_made_again(world, shelf):
+    """Both those that lie in the shared cache and those that a worker holds."""
+    model = Model()
+    vectors = SharedVectors(shelf, Seal(b"secret", b"inputs"), world.coherence, world.clock, ttl_s=60)
+    embedder = CachedEmbedder(model, cache(), world.clock, vectors)
+    embedder.learned(world.coherence.facts)
+    await embedder.vector("a")
+    embedder.learned(world.coherence.facts)
+    await embedder.vector("a")
+    assert model.texts == ["a"]
+    await world.coherence.begin_era()
+    embedder.learned(world.coherence.facts)
+    await embedder.vector("a")
+    assert model.texts == ["a", "a"]

@@ -64,6 +64,7 @@ class Versions:
         self.asked = []
         self.lives = 0
         self.away = False
+        self.asks = True
 
     async def versions(self, scope_ids):
         self.asked.append(list(scope_ids))
@@ -76,6 +77,18 @@ class Versions:
         if old == self.facts.lineage:
             self.lives += 1
             self.facts = msgspec.structs.replace(self.facts, lineage=UUID(int=1000 + self.lives))
+
+    async def begin_era(self):
+        if self.away:
+            raise StoreUnavailable("away", begun=False)
+        self.facts = msgspec.structs.replace(self.facts, era=self.facts.era + 1)
+        return self.facts.era
+
+    async def raise_version(self, scope_id):
+        if self.away:
+            raise StoreUnavailable("away", begun=self.asks)
+        self.versions_of[scope_id] = self.versions_of.get(scope_id, -1) + 1
+        return self.versions_of[scope_id]
 
 
 class World:

@@ -22,8 +22,9 @@ SELECT to_regclass('schema_migrations') IS NOT NULL;
 INSERT INTO schema_migrations (number, name, checksum) VALUES ($1, $2, $3);
 
 -- name: database_facts
--- Read by every worker twice a second: the life, the schema, whether the keys changed, and the versions of scopes.
-SELECT d.lineage, d.keys_generation, (SELECT max(number) FROM schema_migrations) AS schema,
+-- Read by every worker twice a second: the life, the schema, whether the keys changed, whether copies are still wanted,
+-- and the versions of scopes.
+SELECT d.lineage, d.keys_generation, d.copies_era, (SELECT max(number) FROM schema_migrations) AS schema,
        (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint AS wal, s.scope_ids, s.versions
 FROM database d, (
     SELECT array_agg(scope_id) AS scope_ids, array_agg(version) AS versions FROM scopes WHERE scope_id = ANY ($1)
@@ -88,6 +89,13 @@ UPDATE database SET lineage = gen_random_uuid() RETURNING lineage;
 -- name: begin_life
 -- The same, once, however many workers notice that the old life ($1) is over.
 UPDATE database SET lineage = gen_random_uuid() WHERE lineage = $1;
+
+-- name: begin_era
+UPDATE database SET copies_era = copies_era + 1 RETURNING copies_era;
+
+-- name: raise_version
+-- A scope's version without a change: copies of the version before, on every host and in Redis, are void.
+UPDATE scopes SET version = version + 1 WHERE scope_id = $1 RETURNING version;
 
 -- name: server_life
 -- A restored or replaced server has another system id, another timeline, or an older log.
