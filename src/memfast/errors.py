@@ -12,12 +12,15 @@ MemfastError
 │   ├── Conflict               409  the id is in use
 │   ├── VersionAhead           409  the token asks for a version that the database does not have
 │   ├── OtherLineage           409  the token is of another life of the database
+│   ├── AnswerErased           410  the key's request was done, and what its answer showed was purged
 │   ├── PreconditionFailed     412  If-Match names another version
 │   ├── PayloadTooLarge        413
 │   ├── UnsupportedMediaType   415
+│   ├── KeyReused              422  the idempotency key belongs to another request
 │   └── EmbeddingRequired      422  this service makes no vectors, so the request must bring one
 ├── Unavailable             the service cannot do it now; the same request may work later
 │   ├── Overloaded             503  more is asked than can be done in time; nothing was begun
+│   ├── KeyInUse               409  the first request with this idempotency key is under way; nothing was begun
 │   ├── ModeRefused            503  the mode that the service is in leaves this out; nothing was begun
 │   ├── QueueFull              429  more writes wait than may wait; nothing was begun
 │   ├── Stopping               503  the service ends; nothing was begun
@@ -44,6 +47,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 __all__ = [
+    "AnswerErased",
     "CommandFailed",
     "ConfigError",
     "Conflict",
@@ -55,6 +59,8 @@ __all__ = [
     "EmbeddingRequired",
     "Forbidden",
     "InvalidRequest",
+    "KeyInUse",
+    "KeyReused",
     "MemfastError",
     "MethodNotAllowed",
     "ModeRefused",
@@ -132,6 +138,10 @@ class OtherLineage(Rejected):
     slug, status, title = "other-lineage", 409, "The token is of another life of the database"
 
 
+class AnswerErased(Rejected):
+    slug, status, title = "answer-erased", 410, "The answer was erased"
+
+
 class PreconditionFailed(Rejected):
     slug, status, title = "precondition-failed", 412, "The memory has another version"
 
@@ -142,6 +152,10 @@ class PayloadTooLarge(Rejected):
 
 class UnsupportedMediaType(Rejected):
     slug, status, title = "unsupported-media-type", 415, "The content type is not supported"
+
+
+class KeyReused(Rejected):
+    slug, status, title = "key-reused", 422, "The idempotency key belongs to another request"
 
 
 class EmbeddingRequired(Rejected):
@@ -159,6 +173,10 @@ class Unavailable(MemfastError):
 
 class Overloaded(Unavailable):
     slug, status, title = "overloaded", 503, "The service is overloaded"
+
+
+class KeyInUse(Unavailable):
+    slug, status, title = "key-in-use", 409, "The first request with this idempotency key is under way"
 
 
 class ModeRefused(Unavailable):

@@ -13,6 +13,7 @@ import numpy as np
 from msgspec import UNSET, Raw, Struct, UnsetType
 from numpy.typing import NDArray
 
+from memfast.claims import Claim, Kept
 from memfast.errors import MemfastError
 from memfast.filters import Filter
 
@@ -114,33 +115,37 @@ class Memory(Struct, frozen=True, kw_only=True):
     version: int
 
 
-class Create(Struct, frozen=True, kw_only=True):
+class _Change(Struct, frozen=True, kw_only=True):
+    """What every change has: `actor` is the id of the API key, `claim` that of a request with an idempotency key."""
+
+    scope: Scope
+    actor: str | None = None
+    claim: Claim | None = None
+
+
+class Create(_Change, frozen=True, kw_only=True):
     """Store a memory. `vector` is float32 (dimensions,), norm 1; `memory.version` is filled in by the store.
 
     `fresh_id` says that this process has just drawn the id, so that no row can have it. With `dedupe` nothing is stored
-    when a live memory of the scope says the same (`store.texts`), whatever its id. `actor` is the id of the API key.
+    when a live memory of the scope says the same (`store.texts`), whatever its id.
     """
 
-    scope: Scope
     memory: Memory
     vector: NDArray[np.float32]
     on_conflict: OnConflict = "error"
     fresh_id: bool = False
     dedupe: bool = False
-    actor: str | None = None
 
 
-class Patch(Struct, frozen=True, kw_only=True):
+class Patch(_Change, frozen=True, kw_only=True):
     """Change fields of a memory; UNSET leaves a field alone. `vector` comes with a new text or by itself.
 
     `expected_versions` are those of which the memory must have one; None = any.
     """
 
-    scope: Scope
     id: UUID
     expected_versions: frozenset[int] | None = None
     vector: NDArray[np.float32] | None = None
-    actor: str | None = None
     text: str | UnsetType = UNSET
     kind: str | UnsetType = UNSET
     tags: list[str] | UnsetType = UNSET
@@ -159,46 +164,34 @@ class Patch(Struct, frozen=True, kw_only=True):
 
 
 _PATCHED_FIELDS = (
-    "text",
-    "kind",
-    "tags",
-    "entities",
-    "importance",
-    "metadata",
-    "agent_id",
-    "run_id",
-    "source",
-    "expires_at",
+    *("text", "kind", "tags", "entities", "importance", "metadata"),
+    *("agent_id", "run_id", "source", "expires_at"),
 )
 
 
-class Delete(Struct, frozen=True, kw_only=True):
+class Delete(_Change, frozen=True, kw_only=True):
     """Remove a memory, leaving a tombstone without content. What it said goes to history, with `purge` nowhere.
 
     With `expired` only a memory that has expired is removed.
     """
 
-    scope: Scope
     id: UUID
     expected_versions: frozenset[int] | None = None
     purge: bool = False
     expired: bool = False
-    actor: str | None = None
 
 
-class Undelete(Struct, frozen=True, kw_only=True):
+class Undelete(_Change, frozen=True, kw_only=True):
     """Bring back a memory that was deleted after `since`: the text, the fields, the times and the vector it had.
 
     Where its vector was made by another model, `vector` is that of `text` by the present one.
     """
 
-    scope: Scope
     id: UUID
     since: datetime
     expected_versions: frozenset[int] | None = None
     vector: NDArray[np.float32] | None = None
     text: str | None = None
-    actor: str | None = None
 
 
 class StoredMemory(Struct, frozen=True, kw_only=True, gc=False):
@@ -266,7 +259,8 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
     `version` is the memory's, `scope_version` the one that this change has taken of the scope, also where it changed
     nothing. An undelete that needs a vector is refused with `EmbeddingRequired` and the `memory` whose text is to be
-    embedded. `past_taken` says that the history which an import brought is the memory's now.
+    embedded. `past_taken` says that the history which an import brought is the memory's now. `before` is what the
+    change's claim was answered before: it was not made again.
     """
 
     id: UUID
@@ -276,6 +270,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     memory: Memory | None = None
     refused: MemfastError | None = None
     past_taken: bool = False
+    before: Kept | None = None
 
 
 class Position(Struct, frozen=True, array_like=True):
@@ -390,10 +385,11 @@ class UserPage(Struct, frozen=True):
 
 
 class ForgetReceipt(Struct, frozen=True, kw_only=True):
-    """What forgetting a user erased."""
+    """What forgetting a user erased, and when."""
 
     memories: int
     version: int
+    at: datetime
 
 
 class DatabaseFacts(Struct, frozen=True, kw_only=True):

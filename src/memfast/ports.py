@@ -10,6 +10,7 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
+from memfast.claims import Claim, Kept
 from memfast.filters import Filter
 from memfast.model import (
     AnyChange,
@@ -43,6 +44,7 @@ __all__ = [
     "FragmentTable",
     "Hits",
     "KeyStore",
+    "KeyedAnswers",
     "Ledger",
     "MemoryStore",
     "Shard",
@@ -119,6 +121,9 @@ class MemoryStore(Protocol):
         its own, in order. A change that cannot be made (unknown id, id in use, another version) is refused in its
         outcome and leaves the others alone. Returns after COMMIT.
 
+        The answer to a change's claim is kept by the same transaction, unless none of the claim's changes was made.
+        Of a claim that was answered `before` no change is made.
+
         Raises:
             OutcomeUnknown: the connection broke at COMMIT and the fate of the transaction could not be learned.
         """
@@ -186,8 +191,12 @@ class MemoryStore(Protocol):
         """One user's counts and times; None when the scope has never been written or was forgotten."""
         ...
 
-    async def forget(self, scope: Scope, *, now: datetime) -> ForgetReceipt | None:
-        """Erase everything the scope holds, its name included. None when there was nothing."""
+    async def forget(self, scope: Scope, *, now: datetime, claim: Claim | None = None) -> ForgetReceipt | None:
+        """Erase everything the scope holds, its name and its kept answers included. None when there was nothing.
+
+        Raises:
+            AnsweredBeforeError: the claim was answered before; nothing was erased.
+        """
         ...
 
     async def check(self) -> StoreHealth:
@@ -234,11 +243,27 @@ class Sweeper(Protocol):
         """Memories of a scope that have expired and were not removed, at most `limit`, the longest expired first."""
         ...
 
+    async def lapsed(self, after: UUID | None, *, now: datetime) -> tuple[list[Scope], UUID | None]:
+        """The same of scopes with idempotency keys that are taken no longer."""
+        ...
+
+    async def erase_keys(self, scope_id: UUID, *, now: datetime, limit: int) -> int:
+        """Erase idempotency keys that are taken no longer, and their answers, at most `limit`; returns how many."""
+        ...
+
     async def erase(self, scope_id: UUID, *, before: datetime, limit: int) -> int:
         """Erase history and tombstones of this moment or before, at most `limit` of each; returns the larger number.
 
         Copies that had not learned of those tombstones reload: `purged_to` rises.
         """
+        ...
+
+
+class KeyedAnswers(Protocol):
+    """What was answered to requests with an idempotency key."""
+
+    async def find(self, scope: Scope, key: bytes, *, now: datetime) -> Kept | None:
+        """What is kept under the digest of a key."""
         ...
 
 

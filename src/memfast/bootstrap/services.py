@@ -40,6 +40,7 @@ from memfast.search.words import words_of
 from memfast.service.access import Access
 from memfast.service.answers import Answers, Kind
 from memfast.service.background import Background
+from memfast.service.claims import Claims
 from memfast.service.coherence import Coherence
 from memfast.service.commits import Commits
 from memfast.service.cursors import Cursors
@@ -68,6 +69,7 @@ from memfast.service.warm import Warm
 from memfast.service.warmup import Warmup
 from memfast.service.writer import Writer
 from memfast.store.access import PostgresAccessLog
+from memfast.store.claims import PostgresKeyedAnswers
 from memfast.store.database import Prepared
 from memfast.store.keys import PostgresKeys
 from memfast.store.ledger import PostgresLedger
@@ -123,6 +125,7 @@ class Services(Struct, frozen=True, kw_only=True):
     breakers: tuple[Breaker, ...]
     shared: SharedCache | None
     writer: Writer
+    claims: Claims
     limits: Limits
     clock: Clock
 
@@ -277,9 +280,15 @@ def _services(base: _Base, copies: _Copies) -> Services:
         breakers=(base.pools.breaker, *base.optional),
         shared=None if base.shared is None else base.shared.cache,
         writer=writer,
+        claims=_claims(base),
         limits=limits,
         clock=clock,
     )
+
+
+def _claims(base: _Base) -> Claims:
+    retention = timedelta(hours=base.config.writes.key_retention_h)
+    return Claims(PostgresKeyedAnswers(base.pools.work), base.clock, retention)
 
 
 def _search(base: _Base, copies: _Copies) -> Search:

@@ -397,6 +397,9 @@ class WritesConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ] = 2
     queue_items: Annotated[int, _doc("single changes that may wait; one more is refused", "changes", ge=1)] = 1000
     queue_batch_items: Annotated[int, _doc("changes that may wait in batches", "changes", ge=1)] = 10_000
+    key_retention_h: Annotated[
+        float, _doc("how long an Idempotency-Key and the answer to its request are kept", "h", gt=0, le=8760)
+    ] = 24.0
     batch_age_ms: Annotated[
         float, _doc("wait after which a batch is no longer behind what came later", "ms", ge=0, le=60_000)
     ] = 500.0

@@ -17,6 +17,7 @@ __all__ = [
     "NDJSON_TYPES",
     "BodyDecoder",
     "encode",
+    "encode_json",
     "request_form",
     "require_lines",
     "response_form",
@@ -64,9 +65,14 @@ def response_form(accept: bytes) -> Form:
     return "msgpack" if b"msgpack" in accept else "json"
 
 
+def encode_json(value: Any) -> bytes:
+    """Encode an answer as JSON."""
+    return _json_encoder.encode(value)
+
+
 def encode(value: Any, form: Form) -> bytes:
     """Encode an answer. `Raw` fields hold JSON, so msgpack is made from the JSON."""
-    return recode(_json_encoder.encode(value), form)
+    return recode(encode_json(value), form)
 
 
 class BodyDecoder(Generic[_T]):

@@ -14,10 +14,11 @@ from uuid import UUID
 
 import msgspec
 
+from memfast.claims import Written
 from memfast.errors import InvalidRequest, NotFound
-from memfast.http.codec import NDJSON, BodyDecoder, encode, request_form, response_form
+from memfast.http.codec import NDJSON, BodyDecoder, encode_json, request_form, response_form
 from memfast.model import Scope
-from memfast.search.encode import Form
+from memfast.search.encode import Form, recode
 from memfast.service.access import Access, Principal
 from memfast.service.answers import Answer, Kind, Target, Tier
 from memfast.service.freshness import Demand
@@ -110,6 +111,7 @@ class Exchange:
         "_started",
         "body",
         "headers",
+        "method",
         "parts",
         "path",
         "principal",
@@ -131,6 +133,7 @@ class Exchange:
         marks: tuple[Header, ...] = (),
         parts: AsyncGenerator[bytes, None] | None = None,
     ) -> None:
+        self.method: str = scope["method"]
         self.path = sent_path(scope)
         self.query: bytes = scope["query_string"]
         self.headers = headers
@@ -271,33 +274,31 @@ class Exchange:
         if seconds:
             self._marks = mode_marks(Standing("cache_only", "postgresql does not confirm copies", int(seconds) + 1))
 
-    def reply(
-        self,
-        value: Any = None,
-        *,
-        status: int = 200,
-        version: int | None = None,
-        extra: tuple[tuple[bytes, bytes], ...] = (),
-    ) -> Reply:
+    def reply(self, value: Any, *, status: int = 200, version: int | None = None) -> Reply:
         """An answer in the format that the client accepts."""
-        headers = list(extra)
-        body = b""
-        if value is not None:
+        headers = [] if version is None else [(b"memfast-version", b"%d" % version)]
+        return self._reply(status, headers, encode_json(value))
+
+    def written(self, answer: Written, body: bytes, *, replayed: bool = False) -> Reply:
+        """The answer to a write: with the token that later reads may send along, and whether it was given before."""
+        headers = list(answer.headers)
+        if answer.version:
+            token = write_token(Token(self._access.facts.lineage, answer.version))
+            headers += [(b"memfast-token", token), (b"memfast-version", b"%d" % answer.version)]
+        if replayed:
+            headers.append((b"idempotent-replayed", b"true"))
+        return self._reply(answer.status, headers, body)
+
+    def _reply(self, status: int, headers: list[Header], body: bytes) -> Reply:
+        """An answer whose body is this JSON; empty for none."""
+        if body:
             form = self.answer_form
-            body = encode(value, form)
+            body = recode(body, form)
             headers.append((b"content-type", _CONTENT_TYPES[form]))
         if status != 204:
             headers.append((b"content-length", b"%d" % len(body)))
-        if version is not None:
-            headers.append((b"memfast-version", b"%d" % version))
         headers.extend(self.standard_headers())
         return Reply(status, headers, body)
-
-    def written(self, value: Any = None, *, version: int, status: int = 200, **more: Any) -> Reply:
-        """The answer to a write: with the token that later reads may send along."""
-        token = write_token(Token(self._access.facts.lineage, version))
-        extra = (*more.pop("extra", ()), (b"memfast-token", token))
-        return self.reply(value, status=status, version=version, extra=extra)
 
     def stream(self, first: bytes, rest: AsyncGenerator[bytes, None]) -> StreamReply:
         """An answer of lines."""

@@ -11,6 +11,7 @@ import msgspec
 
 from memfast import __version__
 from memfast.config import LimitsConfig
+from memfast.http.claims import KEY_PATTERN
 from memfast.http.codec import JSON, MSGPACK, NDJSON
 from memfast.http.filter_schema import build_filter_schemas
 from memfast.http.routing import Route, Success
@@ -35,9 +36,10 @@ _COMMON_PROBLEMS = {
 }
 _PROBLEMS = _COMMON_PROBLEMS | {
     404: "not found",
-    409: "the id is in use, or the state that is asked for does not exist",
+    409: "the id or the idempotency key is in use, or the state that is asked for does not exist",
+    410: "the idempotency key's request was done before, and the memory that its answer showed was purged",
     412: "the memory has another version",
-    422: "the request must bring an embedding",
+    422: "the request must bring an embedding, or its idempotency key belongs to another one",
     429: "too much is asked at once",
 }
 _BODILESS_STATUSES = frozenset({408, 413, 415, 507})
@@ -116,8 +118,8 @@ def _operation(route: Route, components: dict[str, Any]) -> dict[str, Any]:
         for status in _COMMON_PROBLEMS
         if not (status in _BODILESS_STATUSES and route.method == "GET") and not (status in {401, 403} and route.public)
     }
-    if any(answer.written for answer in route.answers.values()):
-        refused.add(429)
+    if _writes(route):
+        refused |= {409, 410, 422, 429}
     for status in sorted(refused - set(route.answers)):
         operation["responses"][str(status)] = {
             "description": _PROBLEMS[status],
@@ -152,10 +154,17 @@ def _parameters(route: Route, components: dict[str, Any]) -> list[dict[str, Any]
             _header("Memfast-Min-Version", "the field min_version, for clients that send it everywhere", TEXT_PATTERN)
         )
         found.append(_header("Memfast-Consistency", "the field consistency", "^strong$"))
+    if _writes(route):
+        text = "one for each write: sent again with the same one, the write is not done again, its answer is repeated"
+        found.append(_header("Idempotency-Key", text, KEY_PATTERN))
     if 412 in route.problems:
         text = "ETags (versions) of which the memory must have one, or *; weak ones never match"
         found.append(_header("If-Match", text, f"^(\\*|[0-9]{{1,18}}|{_TAG}( *, *{_TAG})*)$"))
     return found
+
+
+def _writes(route: Route) -> bool:
+    return any(answer.written for answer in route.answers.values())
 
 
 def _header(name: str, text: str, pattern: str) -> dict[str, Any]:
@@ -191,6 +200,7 @@ def _response(answer: Success) -> dict[str, Any]:
     if answer.written:
         headers["Memfast-Token"] = {"schema": {"type": "string"}}
         headers["Memfast-Version"] = {"schema": {"type": "string"}}
+        headers["Idempotent-Replayed"] = {"schema": {"enum": ["true"]}, "description": "the answer was given before"}
     response: dict[str, Any] = {"description": answer.text, "headers": headers}
     if answer.media_type == NDJSON.decode():
         response["content"] = _LINES

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+from functools import partial
+
+import msgspec
 
 from memfast import __version__, kernels
 from memfast.bootstrap import Services
-from memfast.http.codec import BodyDecoder
+from memfast.claims import Claim, Written
+from memfast.http.claims import write_once
+from memfast.http.codec import BodyDecoder, encode_json
 from memfast.http.exchange import Exchange, Reply
 from memfast.http.routing import Route, Success
 from memfast.http.wire import (
@@ -29,7 +34,7 @@ from memfast.http.wire import (
 )
 from memfast.http.wire_forget import Receipt
 from memfast.kernels import CacheStats
-from memfast.model import User
+from memfast.model import ForgetReceipt, User
 
 __all__ = ["ROUTES"]
 
@@ -65,15 +70,30 @@ async def get_user(exchange: Exchange, services: Services, **_path: str) -> Repl
 async def forget_user(exchange: Exchange, services: Services, **_path: str) -> Reply:
     """Erase a user."""
     user_id = services.limits.user_id(exchange.path_name(_USERS), "user_id")
-    receipt = await services.forget.user(exchange.scope(user_id))
-    answer = Receipt(
-        user_id=user_id,
-        memories=receipt.memories,
-        version=receipt.version,
-        forgotten_at=services.clock.now(),
-        remains=_REMAINS,
+    scope = exchange.scope(user_id)
+
+    async def work(claim: Claim | None) -> ForgetReceipt:
+        return await services.forget.user(scope, claim=claim)
+
+    return await write_once(exchange, services, scope, work, _forgotten, partial(_receipt, user_id))
+
+
+def _forgotten(receipt: ForgetReceipt) -> Written:
+    """What is kept of a receipt: the user's name is not."""
+    return Written(200, receipt.version, encode_json(receipt))
+
+
+def _receipt(user_id: str, kept: bytes) -> bytes:
+    receipt = msgspec.json.decode(kept, type=ForgetReceipt)
+    return encode_json(
+        Receipt(
+            user_id=user_id,
+            memories=receipt.memories,
+            version=receipt.version,
+            forgotten_at=receipt.at,
+            remains=_REMAINS,
+        )
     )
-    return exchange.written(answer, version=receipt.version)
 
 
 async def live(exchange: Exchange, _services: Services) -> Reply:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, TypeVar
-from uuid import UUID
 
 import msgspec
 from msgspec import Raw
 
 from memfast.bootstrap import Services
+from memfast.claims import Claim, Written
 from memfast.errors import InvalidRequest, Rejected
-from memfast.http.codec import BodyDecoder
+from memfast.http.claims import read_key, write_once
+from memfast.http.codec import BodyDecoder, encode_json
 from memfast.http.exchange import Exchange, Reply
 from memfast.http.problems import problem
 from memfast.http.routes_memory import read_changes, read_draft
@@ -49,8 +50,11 @@ async def create_batch(exchange: Exchange, services: Services) -> Reply:
         return scope, read_draft(item, path)
 
     drafts = _read(exchange, services, request, _create_item, read)
-    outcomes = await services.remember.create_many(drafts, actor=exchange.principal.key_id)
-    return _answer(exchange, {item[0].id for item in drafts if not isinstance(item, Rejected)}, outcomes)
+
+    async def work(claim: Claim | None) -> Sequence[Outcome]:
+        return await services.remember.create_many(drafts, actor=exchange.principal.key_id, claim=claim)
+
+    return await _written(exchange, services, (item[0] for item in drafts if not isinstance(item, Rejected)), work)
 
 
 async def update_batch(exchange: Exchange, services: Services) -> Reply:
@@ -62,8 +66,11 @@ async def update_batch(exchange: Exchange, services: Services) -> Reply:
         return Edit(scope=scope, id=item.id, changes=read_changes(item), expected_versions=expected, path=path)
 
     edits = _read(exchange, services, request, _update_item, read)
-    outcomes = await services.remember.update_many(edits, actor=exchange.principal.key_id)
-    return _answer(exchange, {item.scope.id for item in edits if not isinstance(item, Rejected)}, outcomes)
+
+    async def work(claim: Claim | None) -> Sequence[Outcome]:
+        return await services.remember.update_many(edits, actor=exchange.principal.key_id, claim=claim)
+
+    return await _written(exchange, services, (item.scope for item in edits if not isinstance(item, Rejected)), work)
 
 
 async def delete_batch(exchange: Exchange, services: Services) -> Reply:
@@ -71,10 +78,13 @@ async def delete_batch(exchange: Exchange, services: Services) -> Reply:
     request = exchange.read(_delete_body)
     services.limits.items(len(request.ids), "$.ids")
     scope = exchange.scope(services.limits.user_id(request.user_id, "$.user_id"))
-    outcomes = await services.forget.delete_many(
-        scope, request.ids, purge=request.purge, actor=exchange.principal.key_id
-    )
-    return _answer(exchange, {scope.id}, outcomes)
+
+    async def work(claim: Claim | None) -> Sequence[Outcome]:
+        return await services.forget.delete_many(
+            scope, request.ids, purge=request.purge, actor=exchange.principal.key_id, claim=claim
+        )
+
+    return await write_once(exchange, services, scope, work, _told)
 
 
 async def delete_matching(exchange: Exchange, services: Services) -> Reply:
@@ -125,12 +135,28 @@ def _read(
     return [one(raw, f"$.memories[{position}]") for position, raw in enumerate(request.memories)]
 
 
-def _answer(exchange: Exchange, scopes: Collection[UUID], outcomes: Sequence[Outcome]) -> Reply:
-    answer = BatchResults([_result(outcome, position) for position, outcome in enumerate(outcomes)])
-    version = max((outcome.scope_version for outcome in outcomes), default=0)
-    if len(scopes) != 1 or version == 0:  # a token speaks of one user, and of something that was written
-        return exchange.reply(answer)
-    return exchange.written(answer, version=version)
+async def _written(
+    exchange: Exchange,
+    services: Services,
+    scopes: Iterable[Scope],
+    work: Callable[[Claim | None], Awaitable[Sequence[Outcome]]],
+) -> Reply:
+    """The answer to a batch whose items are of these scopes. Tokens and keys speak of one user."""
+    named = {scope.id: scope for scope in scopes}
+    if len(named) == 1:
+        return await write_once(exchange, services, named.popitem()[1], work, _told)
+    if read_key(exchange) is not None and named:
+        detail = f"Idempotency-Key: a batch with a key must be of one user, this one names {len(named)}; send one each"
+        raise InvalidRequest(detail, path="Idempotency-Key")
+    return exchange.reply(_results(await work(None)))
+
+
+def _told(outcomes: Sequence[Outcome]) -> Written:
+    return Written(200, max(outcome.scope_version for outcome in outcomes), encode_json(_results(outcomes)))
+
+
+def _results(outcomes: Sequence[Outcome]) -> BatchResults:
+    return BatchResults([_result(outcome, position) for position, outcome in enumerate(outcomes)])
 
 
 def _result(outcome: Outcome, position: int) -> BatchResult:

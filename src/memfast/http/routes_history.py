@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from memfast.bootstrap import Services
+from memfast.claims import Claim
+from memfast.http.claims import write_once
 from memfast.http.exchange import Exchange, Reply
 from memfast.http.routes_memory import written_memory
 from memfast.http.routing import Route, Success
 from memfast.http.wire import HistoryAnswer, HistoryParameters, UserParameters
-from memfast.model import Memory
+from memfast.model import Memory, Outcome
 
 __all__ = ["ROUTES"]
 
@@ -27,13 +29,15 @@ async def undelete(exchange: Exchange, services: Services, memory_id: str) -> Re
     """Bring a deleted memory back."""
     parameters = exchange.parameters(UserParameters)
     scope = exchange.scope(services.limits.user_id(parameters.user_id, "user_id"))
-    outcome = await services.history.undelete(
-        scope,
-        exchange.path_id(memory_id),
-        expected_versions=exchange.if_match(),
-        actor=exchange.principal.key_id,
-    )
-    return written_memory(exchange, outcome)
+    target, expected = exchange.path_id(memory_id), exchange.if_match()
+
+    async def work(claim: Claim | None) -> list[Outcome]:
+        outcome = await services.history.undelete(
+            scope, target, expected_versions=expected, actor=exchange.principal.key_id, claim=claim
+        )
+        return [outcome]
+
+    return await write_once(exchange, services, scope, work, written_memory)
 
 
 ROUTES = (

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
 
 from memfast.bootstrap import Services
+from memfast.claims import Claim, Written
 from memfast.errors import InvalidRequest
-from memfast.http.codec import BodyDecoder, encode
+from memfast.http.claims import write_once
+from memfast.http.codec import BodyDecoder, encode, encode_json
 from memfast.http.exchange import Exchange, Reply
 from memfast.http.routing import Route, Success
 from memfast.http.wire import (
@@ -45,9 +47,12 @@ async def create(exchange: Exchange, services: Services) -> Reply:
     """Store one memory."""
     request = exchange.read(_create_body)
     scope = exchange.scope(services.limits.user_id(request.user_id, "$.user_id"))
-    outcome = await services.remember.create(scope, read_draft(request, "$"), actor=exchange.principal.key_id)
-    told = ((b"memfast-status", str(outcome.status).encode()),)
-    return written_memory(exchange, outcome, status=200 if outcome.status != "created" else 201, extra=told)
+
+    async def work(claim: Claim | None) -> list[Outcome]:
+        draft, actor = read_draft(request, "$"), exchange.principal.key_id
+        return [await services.remember.create(scope, draft, actor=actor, claim=claim)]
+
+    return await write_once(exchange, services, scope, work, _created)
 
 
 async def get_many(exchange: Exchange, services: Services) -> Reply:
@@ -80,29 +85,40 @@ async def get(exchange: Exchange, services: Services, memory_id: str) -> Reply:
 async def update(exchange: Exchange, services: Services, memory_id: str) -> Reply:
     """Change fields of a memory."""
     scope = _scope(exchange, services, exchange.parameters(UserParameters))
-    request = exchange.read(_patch_body)
-    changes = read_changes(request)
-    outcome = await services.remember.update(
-        scope,
-        exchange.path_id(memory_id),
-        changes,
-        expected_versions=exchange.if_match(),
-        actor=exchange.principal.key_id,
-    )
-    return written_memory(exchange, outcome)
+    request, target, expected = exchange.read(_patch_body), exchange.path_id(memory_id), exchange.if_match()
+
+    async def work(claim: Claim | None) -> list[Outcome]:
+        outcome = await services.remember.update(
+            scope,
+            target,
+            read_changes(request),
+            expected_versions=expected,
+            actor=exchange.principal.key_id,
+            claim=claim,
+        )
+        return [outcome]
+
+    return await write_once(exchange, services, scope, work, written_memory)
 
 
 async def delete(exchange: Exchange, services: Services, memory_id: str) -> Reply:
     """Delete a memory."""
     parameters = exchange.parameters(DeleteParameters)
-    outcome = await services.forget.delete(
-        _scope(exchange, services, parameters),
-        exchange.path_id(memory_id),
-        expected_versions=exchange.if_match(),
-        purge=parameters.purge,
-        actor=exchange.principal.key_id,
-    )
-    return exchange.written(status=204, version=outcome.scope_version)
+    scope = _scope(exchange, services, parameters)
+    target, expected = exchange.path_id(memory_id), exchange.if_match()
+
+    async def work(claim: Claim | None) -> list[Outcome]:
+        outcome = await services.forget.delete(
+            scope,
+            target,
+            expected_versions=expected,
+            purge=parameters.purge,
+            actor=exchange.principal.key_id,
+            claim=claim,
+        )
+        return [outcome]
+
+    return await write_once(exchange, services, scope, work, _deleted)
 
 
 async def list_memories(exchange: Exchange, services: Services) -> Reply:
@@ -166,25 +182,31 @@ def read_draft(fields: MemoryFields, path: str) -> Draft:
     return Draft(**{name: getattr(fields, name) for name in _DRAFT_FIELDS}, path=path)
 
 
-def _etag(memory: Memory) -> tuple[tuple[bytes, bytes], ...]:
-    return ((b"etag", b'"%d"' % memory.version),)
-
-
 def read_changes(fields: PatchRequest) -> Changes:
     """Changes as they were sent."""
     return Changes(**{name: getattr(fields, name) for name in _CHANGED_FIELDS})
 
 
 def written_memory(
-    exchange: Exchange, outcome: Outcome, *, status: int = 200, extra: tuple[tuple[bytes, bytes], ...] = ()
-) -> Reply:
+    outcomes: Sequence[Outcome], *, status: int = 200, extra: tuple[tuple[bytes, bytes], ...] = ()
+) -> Written:
     """The answer to a write of one memory: the memory with its ETag."""
-    memory = outcome.memory
+    memory = outcomes[0].memory
     assert memory is not None
-    extra += _etag(memory)
-    if status == 201:
-        extra += ((b"location", f"/v1/memories/{memory.id}".encode()),)
-    return exchange.written(memory, status=status, version=outcome.scope_version, extra=extra)
+    headers = (*extra, (b"etag", b'"%d"' % memory.version))
+    return Written(status, outcomes[0].scope_version, encode_json(memory), headers, memory.id)
+
+
+def _created(outcomes: Sequence[Outcome]) -> Written:
+    told = ((b"memfast-status", str(outcomes[0].status).encode()),)
+    if outcomes[0].status != "created":
+        return written_memory(outcomes, extra=told)
+    location = (b"location", f"/v1/memories/{outcomes[0].id}".encode())
+    return written_memory(outcomes, status=201, extra=(*told, location))
+
+
+def _deleted(outcomes: Sequence[Outcome]) -> Written:
+    return Written(204, outcomes[0].scope_version)
 
 
 ROUTES = (

@@ -5,6 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from memfast.bootstrap import Services
+from memfast.errors import InvalidRequest
+from memfast.http.claims import read_key
 from memfast.http.codec import NDJSON, require_lines
 from memfast.http.exchange import Exchange, Reply, StreamReply
 from memfast.http.problems import problem
@@ -29,6 +31,9 @@ async def export_lines(exchange: Exchange, services: Services) -> StreamReply:
 async def import_lines(exchange: Exchange, services: Services) -> Reply:
     """Take memories in, with their ids, vectors, times and history."""
     parameters = exchange.parameters(ImportParameters)
+    if read_key(exchange) is not None:
+        detail = "Idempotency-Key: an import takes none; its lines have ids, and are taken in once however often sent"
+        raise InvalidRequest(detail, path="Idempotency-Key")
     require_lines(exchange.headers.get(b"content-type", b""))
     if parameters.user_id is not None:
         exchange.scope(services.limits.user_id(parameters.user_id, "user_id"))

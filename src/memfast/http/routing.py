@@ -18,7 +18,8 @@ Endpoint = Callable[..., Awaitable[Reply | StreamReply]]
 class Success(Struct, frozen=True):
     """One successful answer: its body's type (None = empty) and what it means.
 
-    `written` = it carries a token; `told` = `Memfast-Status` tells what became of the request.
+    `written` = it is that of a write: it carries a token, and is kept under the request's idempotency key;
+    `told` = `Memfast-Status` tells what became of the request.
     """
 
     kind: Any

@@ -9,6 +9,7 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
+from memfast.claims import Claim
 from memfast.errors import DeadlineExceeded, OutcomeUnknown, Unavailable
 from memfast.model import AnyChange, Create, Delta, ForgetReceipt, Memory, Outcome, Patch, Scope
 from memfast.ports import Clock, MemoryStore
@@ -112,11 +113,11 @@ class Commits:
                 group.create_task(work())
         return results
 
-    async def forget(self, scope: Scope) -> ForgetReceipt | None:
+    async def forget(self, scope: Scope, claim: Claim | None = None) -> ForgetReceipt | None:
         """Erase a scope; see `ports.MemoryStore.forget`."""
         begun = True
         try:
-            return await self._store.forget(scope, now=self._clock.now())
+            return await self._store.forget(scope, now=self._clock.now(), claim=claim)
         except Unavailable as error:
             begun = error.begun
             raise

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
+from memfast.claims import Claim
 from memfast.errors import InvalidRequest, NotFound, Rejected
 from memfast.filters import tests_of
 from memfast.model import Delete, ForgetReceipt, Outcome, Scope
@@ -61,6 +62,7 @@ class Forget:
         expected_versions: frozenset[int] | None,
         purge: bool = False,
         actor: str | None = None,
+        claim: Claim | None = None,
     ) -> Outcome:
         """Delete one memory; doing so again is no error.
 
@@ -71,17 +73,23 @@ class Forget:
             PreconditionFailed: it has none of the versions expected.
         """
         change = Delete(scope=scope, id=target, expected_versions=expected_versions, purge=purge, actor=actor)
-        outcome = (await self._writer.commit([change]))[0]
+        outcome = (await self._writer.commit([change], claim=claim))[0]
         if outcome.refused is not None:
             raise outcome.refused
         return outcome
 
     async def delete_many(
-        self, scope: Scope, targets: Sequence[UUID], *, purge: bool = False, actor: str | None = None
+        self,
+        scope: Scope,
+        targets: Sequence[UUID],
+        *,
+        purge: bool = False,
+        actor: str | None = None,
+        claim: Claim | None = None,
     ) -> list[Outcome]:
         """Delete memories of a scope in one transaction; each has its own outcome, in order. See `delete`."""
         changes = [Delete(scope=scope, id=target, purge=purge, actor=actor) for target in targets]
-        return await self._writer.commit(changes, background=len(changes) > 1)
+        return await self._writer.commit(changes, background=len(changes) > 1, claim=claim)
 
     async def delete_matching(
         self,
@@ -141,13 +149,13 @@ class Forget:
                 raise outcome.refused
             done.version = max(done.version, outcome.scope_version)
 
-    async def user(self, scope: Scope) -> ForgetReceipt:
-        """Erase a user: memories, vectors, tombstones, history and the name.
+    async def user(self, scope: Scope, *, claim: Claim | None = None) -> ForgetReceipt:
+        """Erase a user: memories, vectors, tombstones, history, kept answers and the name.
 
         Raises:
             NotFound: there is nothing under that name.
         """
-        receipt = await self._writer.forget(scope)
+        receipt = await self._writer.forget(scope, claim)
         if receipt is None:
             raise NotFound(f"there is no user {scope.user_id!r}")
         return receipt

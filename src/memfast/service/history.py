@@ -8,6 +8,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
+from memfast.claims import Claim
 from memfast.errors import EmbeddingRequired, NotFound
 from memfast.model import HistoryEvent, Outcome, Scope, Undelete
 from memfast.ports import Clock, Embedder, MemoryStore
@@ -75,7 +76,13 @@ class History:
         return EventsPage(page.events, following, page.version)
 
     async def undelete(
-        self, scope: Scope, target: UUID, *, expected_versions: frozenset[int] | None, actor: str | None = None
+        self,
+        scope: Scope,
+        target: UUID,
+        *,
+        expected_versions: frozenset[int] | None,
+        actor: str | None = None,
+        claim: Claim | None = None,
     ) -> Outcome:
         """Bring back a memory with its id, its fields, its times and its vector, under a new version.
 
@@ -90,12 +97,12 @@ class History:
         change = Undelete(
             scope=scope, id=target, since=now - self._retention, expected_versions=expected_versions, actor=actor
         )
-        outcome = (await self._writer.commit([change]))[0]
+        outcome = (await self._writer.commit([change], claim=claim))[0]
         if isinstance(outcome.refused, EmbeddingRequired) and outcome.memory is not None:
             text = outcome.memory.text
             vector = (await self._embedder.embed([text]))[0]
             change = msgspec.structs.replace(change, vector=vector, text=text)
-            outcome = (await self._writer.commit([change]))[0]
+            outcome = (await self._writer.commit([change], claim=claim))[0]
         if outcome.refused is not None:
             raise outcome.refused
         return outcome

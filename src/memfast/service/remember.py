@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -12,6 +12,7 @@ import numpy as np
 from msgspec import UNSET, Struct, UnsetType
 from numpy.typing import NDArray
 
+from memfast.claims import Claim, Written
 from memfast.errors import EmbeddingRequired, InvalidRequest, Rejected
 from memfast.model import EMPTY_OBJECT, Create, Memory, OnConflict, Outcome, Patch, Scope, target_of
 from memfast.ports import Clock, Embedder
@@ -81,26 +82,33 @@ class Remember:
         self._identifiers = identifiers
         self._clock = clock
 
-    async def create(self, scope: Scope, draft: Draft, *, actor: str | None = None) -> Outcome:
+    async def create(
+        self, scope: Scope, draft: Draft, *, actor: str | None = None, claim: Claim | None = None
+    ) -> Outcome:
         """Store one memory; returns after COMMIT.
 
         Raises:
             Rejected: the draft is not valid or its id is in use.
             Unavailable: the store or the embedder is away; nothing was written.
         """
-        outcome = (await self.create_many([(scope, draft)], actor=actor))[0]
+        outcome = (await self.create_many([(scope, draft)], actor=actor, claim=claim))[0]
         if outcome.refused is not None:
             raise outcome.refused
         return outcome
 
     async def create_many(
-        self, drafts: Sequence[tuple[Scope, Draft] | Rejected], *, actor: str | None = None
+        self,
+        drafts: Sequence[tuple[Scope, Draft] | Rejected],
+        *,
+        actor: str | None = None,
+        claim: Claim | None = None,
     ) -> list[Outcome]:
         """Store memories in one transaction; each has its own outcome, in order, and a bad one fails alone.
 
         Args:
             drafts: drafts with their scopes, or the reason why an item could not even be read.
             actor: the id of the API key.
+            claim: of the request, whose items are of one scope then.
         """
         now = self._clock.now()
         outcomes: list[Outcome | None] = [None] * len(drafts)
@@ -113,7 +121,7 @@ class Remember:
             except Rejected as refused:
                 known = None if isinstance(item, Rejected) else item[1].id
                 outcomes[position] = Outcome(id=known or UUID(int=0), refused=refused)
-        return await self._committed(creates, outcomes)
+        return await self._committed(creates, outcomes, claim)
 
     async def update(
         self,
@@ -123,6 +131,7 @@ class Remember:
         *,
         expected_versions: frozenset[int] | None,
         actor: str | None = None,
+        claim: Claim | None = None,
     ) -> Outcome:
         """Change fields of a memory; a changed text is embedded again unless a vector comes with it.
 
@@ -131,17 +140,20 @@ class Remember:
             PreconditionFailed: it has none of the versions expected.
         """
         edit = Edit(scope=scope, id=target, changes=changes, expected_versions=expected_versions)
-        outcome = (await self.update_many([edit], actor=actor))[0]
+        outcome = (await self.update_many([edit], actor=actor, claim=claim))[0]
         if outcome.refused is not None:
             raise outcome.refused
         return outcome
 
-    async def update_many(self, edits: Sequence[Edit | Rejected], *, actor: str | None = None) -> list[Outcome]:
+    async def update_many(
+        self, edits: Sequence[Edit | Rejected], *, actor: str | None = None, claim: Claim | None = None
+    ) -> list[Outcome]:
         """Change memories in one transaction; each has its own outcome, in order, and a bad one fails alone.
 
         Args:
             edits: what to change, or the reason why an item could not even be read.
             actor: the id of the API key.
+            claim: of the request, whose items are of one scope then.
         """
         outcomes: list[Outcome | None] = [None] * len(edits)
         patches: dict[int, Create | Patch] = {}
@@ -153,15 +165,17 @@ class Remember:
             except Rejected as refused:
                 known = UUID(int=0) if isinstance(item, Rejected) else item.id
                 outcomes[position] = Outcome(id=known, refused=refused)
-        return await self._committed(patches, outcomes)
+        return await self._committed(patches, outcomes, claim)
 
-    async def _committed(self, changes: dict[int, Create | Patch], outcomes: list[Outcome | None]) -> list[Outcome]:
+    async def _committed(
+        self, changes: dict[int, Create | Patch], outcomes: list[Outcome | None], claim: Claim | None
+    ) -> list[Outcome]:
         """Embed and commit changes by their positions, and fill in the outcomes that are still missing."""
         await self._embed(changes, outcomes)
         if changes:
-            committed = await self._writer.commit(list(changes.values()), background=len(changes) > 1)
-            for position, outcome in zip(changes, committed, strict=True):
-                outcomes[position] = outcome
+            own = None if claim is None else _among(claim, changes, outcomes)
+            committed = await self._writer.commit(list(changes.values()), background=len(changes) > 1, claim=own)
+            return _merged(changes, committed, outcomes)
         return [outcome for outcome in outcomes if outcome is not None]
 
     def _checked(self, scope: Scope, draft: Draft, now: datetime, actor: str | None) -> Create:
@@ -278,6 +292,25 @@ def _cleared(name: str, path: str) -> Any:
     if name not in _CLEARED:
         raise InvalidRequest(f"{path}: cannot be cleared", path=path)
     return _CLEARED[name]
+
+
+def _merged(
+    positions: Iterable[int], committed: Sequence[Outcome], outcomes: Sequence[Outcome | None]
+) -> list[Outcome]:
+    """The outcomes of all items, those that were committed at their positions among those that were refused before."""
+    merged = list(outcomes)
+    for position, outcome in zip(positions, committed, strict=True):
+        merged[position] = outcome
+    return [outcome for outcome in merged if outcome is not None]
+
+
+def _among(claim: Claim, positions: Iterable[int], outcomes: Sequence[Outcome | None]) -> Claim:
+    """The claim of those items that are committed; the answer is that of all."""
+
+    def answer(committed: Sequence[Outcome]) -> Written:
+        return claim.answer(_merged(positions, committed, outcomes))
+
+    return msgspec.structs.replace(claim, answer=answer)
 
 
 def _text(change: Create | Patch) -> str:

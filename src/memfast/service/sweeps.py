@@ -1,4 +1,4 @@
-"""What time takes away: memories that have expired, and history beyond its retention."""
+"""What time takes away: memories that have expired, history beyond its retention, idempotency keys that lapsed."""
 
 from __future__ import annotations
 
@@ -47,10 +47,11 @@ class Sweeps:
         self._retention = retention
 
     async def watch(self, expiry_interval_s: float, erase_interval_s: float) -> None:
-        """Sweep for ever."""
+        """Sweep for ever; keys that lapsed as often as old history."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._repeat("expiry", expiry_interval_s, self.expire))
             group.create_task(self._repeat("history", erase_interval_s, self.erase))
+            group.create_task(self._repeat("keys", erase_interval_s, self.erase_keys))
 
     async def expire(self) -> None:
         """Hand every scope with expired memories to the background, which deletes them like any others.
@@ -82,6 +83,21 @@ class Sweeps:
                 return
             await self._sweeper.claim("history", now=self._clock.now(), unless_within=timedelta())
 
+    async def erase_keys(self) -> None:
+        """Hand every scope with idempotency keys that are taken no longer to the background.
+
+        Raises:
+            Unavailable: the store did not answer.
+        """
+        after: UUID | None = None
+        while True:
+            due, after = await self._sweeper.lapsed(after, now=self._clock.now())
+            for scope in due:
+                await self._background.put("erase lapsed keys", partial(self._erase_lapsed, scope.id))
+            if after is None:
+                return
+            await self._sweeper.claim("keys", now=self._clock.now(), unless_within=timedelta())
+
     async def _repeat(self, name: str, interval_s: float, sweep: Callable[[], Awaitable[None]]) -> None:
         half = timedelta(seconds=interval_s / 2)  # workers do not wake at one moment: each round is begun once
         while True:
@@ -109,4 +125,9 @@ class Sweeps:
         before = self._clock.now() - self._retention
         while not self._background.stopping:
             if await self._sweeper.erase(scope_id, before=before, limit=STEP_ROWS) < STEP_ROWS:
+                return
+
+    async def _erase_lapsed(self, scope_id: UUID) -> None:
+        while not self._background.stopping:
+            if await self._sweeper.erase_keys(scope_id, now=self._clock.now(), limit=STEP_ROWS) < STEP_ROWS:
                 return

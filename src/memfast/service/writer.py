@@ -7,6 +7,9 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
+from memfast.claims import AnsweredBeforeError, Claim
 from memfast.errors import DeadlineExceeded, MemfastError, OutcomeUnknown, Stopping, Unavailable
 from memfast.model import AnyChange, ForgetReceipt, Import, Outcome, Scope, target_of
 from memfast.ports import Clock
@@ -19,11 +22,21 @@ _log = logging.getLogger("memfast.writer")
 
 
 class _Write(Item):
-    """A caller's write. `answer` is what it waits for; `forgotten` is the scope that is to be forgotten, if any."""
+    """A caller's write. `answer` is what it waits for; `forgotten` is the scope that is to be forgotten, if any.
 
-    __slots__ = ("answer", "changes", "forgotten")
+    `claim` is that of a forget, or of all changes.
+    """
 
-    def __init__(self, changes: Sequence[AnyChange], *, background: bool, forgotten: Scope | None = None) -> None:
+    __slots__ = ("answer", "changes", "claim", "forgotten")
+
+    def __init__(
+        self,
+        changes: Sequence[AnyChange],
+        *,
+        background: bool,
+        forgotten: Scope | None = None,
+        claim: Claim | None = None,
+    ) -> None:
         scopes = [change.scope.id for change in changes] if forgotten is None else [forgotten.id]
         alone = forgotten is not None or len(changes) > 1 or isinstance(changes[0], Import)
         super().__init__(
@@ -31,6 +44,7 @@ class _Write(Item):
         )
         self.changes = changes
         self.forgotten = forgotten
+        self.claim = claim
         self.answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
     def resolve(self, result: Any) -> None:
@@ -64,24 +78,34 @@ class Writer:
         self._flushes: set[asyncio.Task[None]] = set()
         self._alarm: asyncio.TimerHandle | None = None
 
-    async def commit(self, changes: Sequence[AnyChange], *, background: bool = False) -> list[Outcome]:
+    async def commit(
+        self, changes: Sequence[AnyChange], *, background: bool = False, claim: Claim | None = None
+    ) -> list[Outcome]:
         """Commit changes; see `ports.MemoryStore.apply`.
 
         Args:
             changes: one, which shares a transaction with those of others, or many, which have one of their own, as an
                 import has.
             background: let the writes of interactive callers go first.
+            claim: all changes are of one scope and of one request with an idempotency key. Many of them are written
+                together or not at all.
 
         Raises:
+            AnsweredBeforeError: the claim was answered before; nothing was written.
             QueueFull: too much waits already; nothing was written.
             Stopping: the service ends; nothing was written.
         """
-        outcomes: list[Outcome] = await self._written(_Write(changes, background=background))
+        if claim is not None:
+            changes = [msgspec.structs.replace(change, claim=claim) for change in changes]
+        outcomes: list[Outcome] = await self._written(_Write(changes, background=background, claim=claim))
+        if claim is not None and outcomes[0].before is not None:
+            raise AnsweredBeforeError(outcomes[0].before)
         return outcomes
 
-    async def forget(self, scope: Scope) -> ForgetReceipt | None:
+    async def forget(self, scope: Scope, claim: Claim | None = None) -> ForgetReceipt | None:
         """Erase a scope; see `ports.MemoryStore.forget`."""
-        receipt: ForgetReceipt | None = await self._written(_Write((), background=False, forgotten=scope))
+        write = _Write((), background=False, forgotten=scope, claim=claim)
+        receipt: ForgetReceipt | None = await self._written(write)
         return receipt
 
     async def drain(self, timeout_s: float) -> None:
@@ -148,12 +172,13 @@ class Writer:
     async def _results(self, flush: list[_Write]) -> list[Any]:
         """What each write of a flush came to: a value or an error."""
         if flush[0].forgotten is not None:
-            return [await self._commits.forget(flush[0].forgotten)]
+            return [await self._commits.forget(flush[0].forgotten, flush[0].claim)]
         changes = [change for write in flush for change in write.changes]
         try:
             outcomes = await self._commits.write(changes)
         except RolledBackError as failed:
-            if len(changes) == 1 or (flush[0].alone and isinstance(failed.reason, DeadlineExceeded)):
+            whole = flush[0].claim is not None or isinstance(failed.reason, DeadlineExceeded)
+            if len(changes) == 1 or (flush[0].alone and whole):
                 return [failed.reason]
             return await self._singly(flush)
         return [outcomes] if flush[0].alone else [[outcome] for outcome in outcomes]

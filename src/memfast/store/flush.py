@@ -15,8 +15,9 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from memfast.claims import Kept
 from memfast.errors import Conflict, EmbeddingRequired, NotFound, PreconditionFailed
-from memfast.model import Change, Create, Delete, Memory, Outcome, Patch, Undelete
+from memfast.model import Change, Create, Delete, Memory, Outcome, Patch, Undelete, target_of
 from memfast.store.texts import normalise
 
 __all__ = ["Content", "Flush", "Row", "plan"]
@@ -78,6 +79,7 @@ def plan(
     *,
     first_version: int,
     now: datetime,
+    before: Mapping[int, Kept] | None = None,
 ) -> Flush:
     """Apply changes of one scope in order, each seeing those before it.
 
@@ -88,10 +90,14 @@ def plan(
         deleted: what the stored tombstones hide that a change wants back.
         first_version: the version of the first change.
         now: wall time of the flush.
+        before: what changes were answered before, by position: they take their version and do nothing.
     """
     planning = _Plan(existing, deleted or {}, now)
+    answered = {first_version + position: kept for position, kept in (before or {}).items()}
     outcomes = [
         msgspec.structs.replace(planning.apply(change, version), scope_version=version)
+        if version not in answered
+        else Outcome(id=target_of(change), scope_version=version, before=answered[version])
         for version, change in enumerate(changes, first_version)
     ]
     delta = sum(

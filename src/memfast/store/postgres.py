@@ -13,6 +13,7 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
+from memfast.claims import AnsweredBeforeError, Claim
 from memfast.errors import DeadlineExceeded
 from memfast.filters import Filter, reads_json
 from memfast.model import (
@@ -35,6 +36,7 @@ from memfast.model import (
     User,
     UserPage,
 )
+from memfast.store.claims import find_answer, keep_answer
 from memfast.store.codecs import decode_vectors
 from memfast.store.commit import Commit
 from memfast.store.conditions import narrowed
@@ -215,16 +217,24 @@ class PostgresStore:
             record = await connection.fetchrow(READ.user, scope.id)
         return None if record is None else _user(record)
 
-    async def forget(self, scope: Scope, *, now: datetime) -> ForgetReceipt | None:
+    async def forget(self, scope: Scope, *, now: datetime, claim: Claim | None = None) -> ForgetReceipt | None:
         """See `ports.MemoryStore.forget`."""
         commit = Commit(self._pool)
         async with self._pool.connection("write") as connection, commit.transaction(connection):
+            if claim is not None:
+                await connection.execute(WRITE.lock_scope, scope.id)
+                kept = await find_answer(connection, scope, claim, now=now)
+                if kept is not None:
+                    raise AnsweredBeforeError(kept)
             row = await connection.fetchrow(WRITE.forget_scope, scope.id, now)
             if row is None:
                 return None
             commit.began(row)
             erased = await connection.fetchval(WRITE.forget_memories, scope.id)
-        return ForgetReceipt(memories=erased, version=row["version"])
+            receipt = ForgetReceipt(memories=erased, version=row["version"], at=now)
+            if claim is not None:
+                await keep_answer(connection, scope, claim, receipt)
+        return receipt
 
     async def check(self) -> StoreHealth:
         """See `ports.MemoryStore.check`."""

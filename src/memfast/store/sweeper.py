@@ -38,6 +38,16 @@ class PostgresSweeper:
         """See `ports.Sweeper.outdated`."""
         return _due(await self._walk(ADMIN.walk_outdated, after, before), limit=_WALK_SCOPES)
 
+    async def lapsed(self, after: UUID | None, *, now: datetime) -> tuple[list[Scope], UUID | None]:
+        """See `ports.Sweeper.lapsed`."""
+        return _due(await self._walk(ADMIN.walk_lapsed, after, now), limit=_WALK_SCOPES)
+
+    async def erase_keys(self, scope_id: UUID, *, now: datetime, limit: int) -> int:
+        """See `ports.Sweeper.erase_keys`."""
+        async with self._pool.connection("bulk") as connection, connection.transaction():
+            await connection.execute(WRITE.lock_scope, scope_id)
+            return int(await connection.fetchval(WRITE.erase_lapsed_keys, scope_id, now, limit))
+
     async def expired(self, scope_id: UUID, *, now: datetime, limit: int) -> list[UUID]:
         """See `ports.Sweeper.expired`."""
         async with self._pool.connection("bulk") as connection:

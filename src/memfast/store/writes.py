@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from memfast.errors import NotFound
 from memfast.model import Change, Create, Delete, Memory, Outcome, Scope, Undelete, target_of
+from memfast.store.claims import find_answers, keep_answers
 from memfast.store.codecs import decode_vector
 from memfast.store.flush import Content, Flush, Row, plan
 from memfast.store.queries import WRITE
@@ -41,6 +42,8 @@ async def write_changes(
 ) -> list[Outcome]:
     """Write changes in the open transaction of a connection; see `ports.MemoryStore.apply`.
 
+    Answers are kept before memories are purged, so that none outlives what it shows.
+
     Args:
         connection: a connection in a transaction.
         changes: in order of arrival.
@@ -50,6 +53,7 @@ async def write_changes(
     """
     parts = _parts(changes)
     versions = await _raise_versions(connection, parts, began, generation, now)
+    answered = await find_answers(connection, changes, now=now)
     known = [part for part in parts if part.scope.id in versions]
     stored = await _existing(connection, known)
     await _add_hidden(connection, known, stored, generation)
@@ -62,13 +66,16 @@ async def write_changes(
             results = [_no_scope(change) for change in part.changes]
         else:
             before, first = stored[part.scope.id], version - len(part.changes) + 1
-            flush = plan(part.changes, before.rows, before.hidden, first_version=first, now=now)
+            done = {row: answered[place] for row, place in enumerate(part.positions) if place in answered}
+            flush = plan(part.changes, before.rows, before.hidden, first_version=first, now=now, before=done)
             statements.add(part, flush, before)
             results = flush.outcomes
         for position, outcome in zip(part.positions, results, strict=True):
             outcomes[position] = outcome
+    told = [outcome for outcome in outcomes if outcome is not None]
+    await keep_answers(connection, changes, told)
     await statements.send(connection)
-    return [outcome for outcome in outcomes if outcome is not None]
+    return told
 
 
 class _Part(Struct, frozen=True):

@@ -47,6 +47,7 @@ BEYOND_SCHEMA = (
     "names no condition",
     "bytes as JSON",
     "If-Match",
+    "a batch with a key must be of one user",
     "Number out of range",
     "Expected `int`, got `float`",  # 7.0 is an integer to JSON Schema
 )

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 SCOPES, ROWS, DIMENSIONS = 40, 500, 8
 SCOPE = "md5('7')::uuid"
 IDS = "ARRAY[md5('7/3')::uuid, md5('7/70')::uuid, md5('none')::uuid]"
+KEYS = "ARRAY['\\x03'::bytea, '\\x70', '\\xff']"
 MEMORY = f"{SCOPE}, md5('7/3')::uuid"
 VECTOR = "'[1,2,3,4,5,6,7,8]'::vector"
 FIELDS = (
@@ -103,7 +104,15 @@ STATEMENTS = {
     ),
     "walk_expiring": (ADMIN.walk_expiring, f"{SCOPE}, now(), 1000", {"memories_expiring", "scopes_pkey"}),
     "walk_outdated": (ADMIN.walk_outdated, f"{SCOPE}, now(), 1000", None),
-    "erase_history": (WRITE.erase_history, f"{SCOPE}, {IDS}", {"history_pkey"}),
+    "erase_history": (WRITE.erase_history, f"{SCOPE}, {IDS}", None),
+    "kept_answer": (READ.kept_answer, f"{SCOPE}, '\\x03', now()", {"idempotency_pkey"}),
+    "kept_answers": (WRITE.kept_answers, f"{SCOPE}, {KEYS}, now()", {"idempotency_pkey"}),
+    "erase_lapsed_keys": (
+        WRITE.erase_lapsed_keys,
+        f"{SCOPE}, now(), 200",
+        {"idempotency_expiring", "idempotency_pkey"},
+    ),
+    "walk_lapsed": (ADMIN.walk_lapsed, f"{SCOPE}, now(), 1000", {"idempotency_expiring", "scopes_pkey"}),
     "memory_history": (
         READ.memory_history,
         f"{MEMORY}, 0, '2024-01-01', 21",
@@ -123,6 +132,8 @@ ALTERNATIVES = {
     "history_pkey",
     "history_superseded",
     "memories_deleted",
+    "idempotency_expiring",
+    "idempotency_pkey",
 }
 
 
@@ -153,7 +164,11 @@ async def filled(open_store, site):
                 """INSERT INTO history (scope_id, id, version, event, at, superseded_at, text, created_at, updated_at)
                    SELECT scope_id, id, 1000 + version, 'created', created_at, created_at, text, created_at, created_at
                    FROM memories""",
-                "ANALYZE scopes, memories, memory_vectors, history",
+                """INSERT INTO idempotency (scope_id, key, request, memory_id, expires_at, answer)
+                   SELECT scope_id, decode(md5(id::text), 'hex'), 'request', id, now() + (version - 50) * interval '1 min',
+                          decode(repeat('00', 300), 'hex')
+                   FROM memories""",
+                "ANALYZE scopes, memories, memory_vectors, history, idempotency",
             ):
                 await connection.execute(statement)
         yield connection
@@ -180,7 +195,9 @@ async def test_a_hot_statement_uses_its_index(filled, name, mode):
     nodes = await plan_of(filled, statement, arguments, mode)
     scanned = [node for node in nodes if node["Node Type"] == "Seq Scan"]
     assert not [
-        node for node in scanned if node["Relation Name"] in {"memories", "memory_vectors", "scopes", "history"}
+        node
+        for node in scanned
+        if node["Relation Name"] in {"memories", "memory_vectors", "scopes", "history", "idempotency"}
     ]
     used = {node["Index Name"] for node in nodes if "Index Name" in node}
     if indexes is None:

@@ -64,9 +64,9 @@ class Store:
             raise fate
         return self.outcomes or [self._created(change) for change in changes]
 
-    async def forget(self, scope, *, now):
+    async def forget(self, scope, *, now, claim=None):
         await self.apply([], now=now)
-        return ForgetReceipt(memories=1, version=9)
+        return ForgetReceipt(memories=1, version=9, at=now)
 
     def _created(self, change):
         version = self.versions[change.scope.id] = self.versions.get(change.scope.id, 0) + 1

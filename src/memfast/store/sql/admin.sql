@@ -80,6 +80,23 @@ SELECT scope_id, s.namespace, s.user_id,
              (SELECT min(h.superseded_at) FROM history h WHERE h.scope_id = w.scope_id)) <= $2 AS due
 FROM walk w JOIN scopes s USING (scope_id) ORDER BY scope_id;
 
+-- name: walk_lapsed
+-- The next $3 scopes with idempotency keys, and whether one of them is taken no longer.
+-- Plan: idempotency_expiring.
+WITH RECURSIVE walk AS (
+    (SELECT scope_id, expires_at, 1 AS step FROM idempotency
+     WHERE scope_id > $1 ORDER BY scope_id, expires_at LIMIT 1)
+    UNION ALL
+    SELECT n.scope_id, n.expires_at, w.step + 1
+    FROM walk w CROSS JOIN LATERAL (
+        SELECT scope_id, expires_at FROM idempotency
+        WHERE scope_id > w.scope_id ORDER BY scope_id, expires_at LIMIT 1
+    ) n
+    WHERE w.step < $3
+)
+SELECT scope_id, s.namespace, s.user_id, w.expires_at <= $2 AS due
+FROM walk w JOIN scopes s USING (scope_id) ORDER BY scope_id;
+
 -- name: database_secret
 SELECT secret FROM database;
 

@@ -132,3 +132,7 @@ SELECT s.version AS scope_version, s.purged_to, v.embedding, m.id, m.text, m.kin
 FROM (SELECT version, purged_to FROM scopes WHERE scope_id = $1) s
 LEFT JOIN memories m ON m.scope_id = $1 AND m.version > $2
 LEFT JOIN memory_vectors v ON v.scope_id = m.scope_id AND v.generation = $3 AND v.id = m.id;
+
+-- name: kept_answer
+-- Plan: idempotency by primary key.
+SELECT request, answer FROM idempotency WHERE scope_id = $1 AND key = $2 AND expires_at > $3;

@@ -122,7 +122,24 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $
         )) END);
 
 -- name: erase_history
+-- And what answers showed of the memories; their keys stay taken.
+-- Plan: history by primary key, idempotency by primary key.
+WITH answers AS (
+    UPDATE idempotency SET request = NULL, answer = NULL WHERE scope_id = $1 AND memory_id = ANY ($2)
+)
 DELETE FROM history WHERE scope_id = $1 AND id = ANY ($2);
+
+-- name: kept_answers
+-- What is kept under keys. Those that are taken no longer become free.
+-- Plan: idempotency by primary key.
+WITH lapsed AS (
+    DELETE FROM idempotency WHERE scope_id = $1 AND key = ANY ($2) AND expires_at <= $3
+)
+SELECT scope_id, key, request, answer FROM idempotency WHERE scope_id = $1 AND key = ANY ($2) AND expires_at > $3;
+
+-- name: keep_answer
+-- The scope's lock is held and the key was free: where another change of the transaction has it too, both fail.
+INSERT INTO idempotency (scope_id, key, request, memory_id, expires_at, answer) VALUES ($1, $2, $3, $4, $5, $6);
 
 -- name: expired_memories
 -- Plan: memories_expiring.
@@ -153,6 +170,16 @@ UPDATE scopes SET purged_to = GREATEST(purged_to, (SELECT max(version) FROM gone
 WHERE scope_id = $1 AND EXISTS (SELECT FROM gone)
 RETURNING (SELECT count(*) FROM gone);
 
+-- name: erase_lapsed_keys
+-- The $3 that lapsed first of those up to $2; returns how many.
+-- Plan: idempotency_expiring, idempotency by primary key.
+WITH lapsed AS (
+    SELECT key FROM idempotency WHERE scope_id = $1 AND expires_at <= $2 ORDER BY expires_at LIMIT $3
+), gone AS (
+    DELETE FROM idempotency i USING lapsed WHERE i.scope_id = $1 AND i.key = lapsed.key RETURNING 1
+)
+SELECT count(*) FROM gone;
+
 -- name: forget_scope
 -- The row stays, nameless: its version must never start again. Copies below purged_to reload.
 UPDATE scopes SET version = version + 1, purged_to = version + 1, memories = 0, user_id = NULL, created_at = NULL,
@@ -168,6 +195,8 @@ WITH vectors AS (
     DELETE FROM history WHERE scope_id = $1
 ), questions AS (
     DELETE FROM access_stats WHERE scope_id = $1
+), answers AS (
+    DELETE FROM idempotency WHERE scope_id = $1
 ), gone AS (
     DELETE FROM memories WHERE scope_id = $1 RETURNING deleted_at
 )
