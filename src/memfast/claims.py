@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from msgspec import Struct
 
 from memfast.errors import AnswerErased, KeyReused
@@ -47,6 +48,14 @@ class Claim(Struct, frozen=True, kw_only=True):
     request: bytes
     expires_at: datetime
     answer: Callable[[Any], Written]
+
+    def of(self, whole: Callable[[Any], Any]) -> Claim:
+        """The claim of a part of the request: `whole` makes of its outcomes what the request came to."""
+
+        def answer(part: Any) -> Written:
+            return self.answer(whole(part))
+
+        return msgspec.structs.replace(self, answer=answer)
 
 
 class Kept(Struct, frozen=True):

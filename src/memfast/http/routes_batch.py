@@ -27,6 +27,7 @@ from memfast.http.wire import (
 )
 from memfast.http.wire_forget import DeleteBatchRequest, DeleteMatchingRequest, RemovalAnswer
 from memfast.model import Outcome, Scope
+from memfast.service.forget import Removal
 from memfast.service.remember import Draft, Edit
 
 __all__ = ["ROUTES"]
@@ -91,24 +92,31 @@ async def delete_matching(exchange: Exchange, services: Services) -> Reply:
     """Delete the memories of a user that pass a filter."""
     request = exchange.read(_matching_body)
     scope = exchange.scope(services.limits.user_id(request.user_id, "$.user_id"))
-    done = await services.forget.delete_matching(
-        scope,
-        request.filter,
-        limit=request.limit,
-        dry_run=request.dry_run,
-        purge=request.purge,
-        actor=exchange.principal.key_id,
-    )
-    answer = RemovalAnswer(
-        matched=done.matched,
-        deleted=done.deleted,
-        changed=done.changed,
-        has_more=done.has_more,
-        dry_run=request.dry_run,
-        version=done.version,
-        ids=done.ids,
-    )
-    return exchange.written(answer, version=done.version) if done.deleted else exchange.reply(answer)
+
+    async def work(claim: Claim | None) -> Removal:
+        return await services.forget.delete_matching(
+            scope,
+            request.filter,
+            limit=request.limit,
+            dry_run=request.dry_run,
+            purge=request.purge,
+            actor=exchange.principal.key_id,
+            claim=claim,
+        )
+
+    def told(done: Removal) -> Written:
+        answer = RemovalAnswer(
+            matched=done.matched,
+            deleted=done.deleted,
+            changed=done.changed,
+            has_more=done.has_more,
+            dry_run=request.dry_run,
+            version=done.version,
+            ids=done.ids,
+        )
+        return Written(200, done.version if done.deleted else 0, encode_json(answer))
+
+    return await write_once(exchange, services, scope, work, told)
 
 
 def _read(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from msgspec import Struct
 
 from memfast.claims import Claim
@@ -27,7 +28,7 @@ REMOVED_IDS_MAX = 1000
 """Ids of them that are told."""
 
 
-class Removal(Struct, kw_only=True):
+class Removal(Struct, frozen=True, kw_only=True):
     """What a delete by filter did. `version` is the scope's after it; see `http.wire.RemovalAnswer` for the rest."""
 
     matched: int = 0
@@ -36,6 +37,18 @@ class Removal(Struct, kw_only=True):
     has_more: bool = False
     version: int = 0
     ids: list[UUID] = []
+
+    def after(self, outcomes: Sequence[Outcome]) -> Removal:
+        """With a step of deletes that came to this."""
+        deleted = [outcome.id for outcome in outcomes if outcome.refused is None]
+        return msgspec.structs.replace(
+            self,
+            matched=self.matched + len(outcomes),
+            deleted=self.deleted + len(deleted),
+            changed=self.changed + len(outcomes) - len(deleted),
+            version=max(self.version, *(outcome.scope_version for outcome in outcomes)),
+            ids=[*self.ids, *deleted][:REMOVED_IDS_MAX],
+        )
 
 
 class Forget:
@@ -100,10 +113,12 @@ class Forget:
         dry_run: bool = False,
         purge: bool = False,
         actor: str | None = None,
+        claim: Claim | None = None,
     ) -> Removal:
         """Delete the memories that a listing with this filter would show now, `limit` at most, in order of id.
 
-        Each step is a transaction. What is stored or changed after the first look is left alone; with `dry_run` all is.
+        Each step is a transaction, of which the last one answers a claim. What is stored or changed after the first
+        look is left alone; with `dry_run` all is.
 
         Raises:
             InvalidRequest: the filter is not valid, or names no condition.
@@ -114,40 +129,44 @@ class Forget:
             detail = "$.filter: names no condition; DELETE /v1/users/{user_id} is what erases a whole user"
             raise InvalidRequest(detail, path="$.filter")
         done, first, upto = Removal(), UUID(int=0), None
-        while not done.has_more:
+        while True:
             step = min(STEP_ROWS, limit - done.matched)
             now = self._clock.now()
             page, version = await self._store.matching(scope, where, first=first, upto=upto, limit=step + 1, now=now)
-            done.version, upto = max(done.version, version), version if upto is None else upto
+            upto = version if upto is None else upto
             found, rest = page[:step], page[step:]
-            if found and not dry_run:
-                await self._remove(scope, found, done, purge=purge, actor=actor)
-            elif dry_run:
-                done.ids += [target for target, _ in found]
-            done.matched += len(found)
-            done.has_more = bool(rest) and done.matched >= limit
-            if not rest:
-                break
+            reached = done.matched + len(found) >= limit
+            done = msgspec.structs.replace(done, version=max(done.version, version), has_more=bool(rest) and reached)
+            if dry_run:
+                ids = [*done.ids, *(target for target, _ in found)][:REMOVED_IDS_MAX]
+                done = msgspec.structs.replace(done, matched=done.matched + len(found), ids=ids)
+            elif found:
+                own = claim if not rest or reached else None
+                done = await self._remove(scope, found, done, purge=purge, actor=actor, claim=own)
+            if not rest or reached:
+                return done
             first = rest[0][0]
-        done.ids = done.ids[:REMOVED_IDS_MAX]
-        return done
 
     async def _remove(
-        self, scope: Scope, found: Sequence[tuple[UUID, int]], done: Removal, *, purge: bool, actor: str | None
-    ) -> None:
+        self,
+        scope: Scope,
+        found: Sequence[tuple[UUID, int]],
+        done: Removal,
+        *,
+        purge: bool,
+        actor: str | None,
+        claim: Claim | None,
+    ) -> Removal:
         changes = [
             Delete(scope=scope, id=target, expected_versions=frozenset({version}), purge=purge, actor=actor)
             for target, version in found
         ]
-        for outcome in await self._writer.commit(changes, background=True):
-            if outcome.refused is None:
-                done.ids.append(outcome.id)
-                done.deleted += 1
-            elif isinstance(outcome.refused, Rejected):
-                done.changed += 1
-            else:
+        own = None if claim is None else claim.of(done.after)
+        outcomes = await self._writer.commit(changes, background=True, claim=own)
+        for outcome in outcomes:
+            if outcome.refused is not None and not isinstance(outcome.refused, Rejected):
                 raise outcome.refused
-            done.version = max(done.version, outcome.scope_version)
+        return done.after(outcomes)
 
     async def user(self, scope: Scope, *, claim: Claim | None = None) -> ForgetReceipt:
         """Erase a user: memories, vectors, tombstones, history, kept answers and the name.

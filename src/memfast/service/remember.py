@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -12,7 +13,7 @@ import numpy as np
 from msgspec import UNSET, Struct, UnsetType
 from numpy.typing import NDArray
 
-from memfast.claims import Claim, Written
+from memfast.claims import Claim
 from memfast.errors import EmbeddingRequired, InvalidRequest, Rejected
 from memfast.model import EMPTY_OBJECT, Create, Memory, OnConflict, Outcome, Patch, Scope, target_of
 from memfast.ports import Clock, Embedder
@@ -173,9 +174,9 @@ class Remember:
         """Embed and commit changes by their positions, and fill in the outcomes that are still missing."""
         await self._embed(changes, outcomes)
         if changes:
-            own = None if claim is None else _among(claim, changes, outcomes)
+            own = None if claim is None else claim.of(partial(_merged, changes, outcomes))
             committed = await self._writer.commit(list(changes.values()), background=len(changes) > 1, claim=own)
-            return _merged(changes, committed, outcomes)
+            return _merged(changes, outcomes, committed)
         return [outcome for outcome in outcomes if outcome is not None]
 
     def _checked(self, scope: Scope, draft: Draft, now: datetime, actor: str | None) -> Create:
@@ -295,22 +296,13 @@ def _cleared(name: str, path: str) -> Any:
 
 
 def _merged(
-    positions: Iterable[int], committed: Sequence[Outcome], outcomes: Sequence[Outcome | None]
+    positions: Iterable[int], outcomes: Sequence[Outcome | None], committed: Sequence[Outcome]
 ) -> list[Outcome]:
     """The outcomes of all items, those that were committed at their positions among those that were refused before."""
     merged = list(outcomes)
     for position, outcome in zip(positions, committed, strict=True):
         merged[position] = outcome
     return [outcome for outcome in merged if outcome is not None]
-
-
-def _among(claim: Claim, positions: Iterable[int], outcomes: Sequence[Outcome | None]) -> Claim:
-    """The claim of those items that are committed; the answer is that of all."""
-
-    def answer(committed: Sequence[Outcome]) -> Written:
-        return claim.answer(_merged(positions, committed, outcomes))
-
-    return msgspec.structs.replace(claim, answer=answer)
 
 
 def _text(change: Create | Patch) -> str:

@@ -149,6 +149,7 @@ async def of_route(api, user, name):
             {"json": {"user_id": user, "memories": [{"id": each, "kind": "x"} for each in ids]}},
         ),
         "delete batch": ("DELETE", "/v1/memories/batch", {"json": {"user_id": user, "ids": ids}}),
+        "delete by filter": ("POST", "/v1/memories/delete", {"json": {"user_id": user, "filter": {"kind": "fact"}}}),
         "forget": ("DELETE", f"/v1/users/{user}", {}),
     }[name]
 
@@ -166,6 +167,7 @@ ROUTES = (
     "create batch of one",
     "update batch",
     "delete batch",
+    "delete by filter",
     "forget",
 )
 
@@ -433,6 +435,22 @@ async def test_a_batch_with_a_key_is_written_whole_or_not_at_all(api, user):
         await api.services.writer.commit(changes, claim=claim())
     assert (await api.listing(user)).json()["memories"] == []
     assert (await api.services.writer.commit(changes[:1], claim=claim()))[0].status == "created"
+
+
+async def test_a_delete_by_filter_in_steps_is_answered_by_the_last(api, user, monkeypatch):
+    """The counts are of all steps; repeated it leaves alone what matches since. One that finds nothing keeps nothing."""
+    monkeypatch.setattr("memfast.service.forget.STEP_ROWS", 2)
+    remove = {"url": "/v1/memories/delete", "json": {"user_id": user, "filter": {"kind": "old"}, "limit": 5}}
+    nothing = [await api.client.post(**remove, headers={"idempotency-key": "nothing"}) for _ in range(2)]
+    assert [(answer.json()["matched"], replayed(answer)) for answer in nothing] == [(0, False)] * 2
+    await api.create_many(user, [{"text": "text", "kind": "old"} for _ in range(7)])
+    first = await api.client.post(**remove, headers=KEY)
+    counts = first.json()
+    assert (counts["deleted"], counts["has_more"], len(counts["ids"])) == (5, True, 5)
+    second = await api.client.post(**remove, headers=KEY)
+    assert told(second) == told(first)
+    assert replayed(second)
+    assert (await rows(api, user))[1::2] == (2, 1)
 
 
 async def test_a_purge_erases_the_answers_that_showed_the_memory(api, user, check_problem):
