@@ -12,43 +12,20 @@ def twin_of(kind: str, name: str):
     return importlib.import_module(TWINS[kind].format(name))
 
 
-@pytest.fixture(scope="session", params=list(TWINS))
-def vectors(request):
-    """The ranking kernels."""
-    return twin_of(request.param, "_vectors")
+def twins_of(name: str):
+    """A fixture: one twin after the other."""
+
+    @pytest.fixture(scope="session", params=list(TWINS))
+    def twin(request):
+        return twin_of(request.param, name)
+
+    return twin
 
 
-@pytest.fixture(scope="session", params=list(TWINS))
-def caches(request):
-    """The response cache."""
-    return twin_of(request.param, "_cache")
-
-
-@pytest.fixture(scope="session", params=list(TWINS))
-def slots(request):
-    """The shared epochs."""
-    return twin_of(request.param, "_slots")
-
-
-@pytest.fixture(scope="session", params=list(TWINS))
-def checksums(request):
-    """The checksums of files."""
-    return twin_of(request.param, "_checksum")
-
-
-@pytest.fixture(scope="session", params=list(TWINS))
-def wires(request):
-    """The numbers and bytes of a search."""
-    return twin_of(request.param, "_wire")
-
-
-@pytest.fixture(scope="session", params=list(TWINS))
-def lexical(request):
-    """The ranking by terms."""
-    return twin_of(request.param, "_lexical")
-
-
-@pytest.fixture(scope="session", params=list(TWINS))
-def runs(request):
-    """Neighbours in runs."""
-    return twin_of(request.param, "_runs")
+vectors = twins_of("_vectors")
+caches = twins_of("_cache")
+slots = twins_of("_slots")
+checksums = twins_of("_checksum")
+wires = twins_of("_wire")
+lexical = twins_of("_lexical")
+runs = twins_of("_runs")

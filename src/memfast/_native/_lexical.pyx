@@ -14,6 +14,7 @@ from libc.string cimport memset
 
 cimport numpy as cnp
 
+from memfast._native._arrays cimport is_array
 from memfast._native._ranking cimport ID_BYTES, Best, offer, sort_best_first
 
 from memfast._native._lexical_reference import (
@@ -24,9 +25,6 @@ from memfast._native._lexical_reference import (
 cnp.import_array()
 
 __all__ = ["Scored", "count_terms", "rank_terms"]
-
-cdef extern from "numpy/arrayobject.h":
-    bint PyArray_ISCARRAY_RO(cnp.ndarray array)
 
 cdef double k1 = BM25_K1
 cdef double b = BM25_B
@@ -136,16 +134,6 @@ cdef class Work:
         free(self.scores)
         free(self.hits)
         free(self.best)
-
-
-cdef inline bint is_array(object array, int kind, int dimensions):
-    """Say whether this is an aligned, C-contiguous NumPy array in native byte order of this type and rank."""
-    return (
-        cnp.PyArray_Check(array)
-        and cnp.PyArray_TYPE(array) == kind
-        and cnp.PyArray_NDIM(array) == dimensions
-        and PyArray_ISCARRAY_RO(array)
-    )
 
 
 cdef const void *items(object array, int kind, str wanted) except? NULL:

@@ -10,14 +10,13 @@ from libc.string cimport memcmp, memmove
 
 cimport numpy as cnp
 
+from memfast._native._arrays cimport is_array
+
 from memfast._native._runs_reference import COLUMNS_WANTED, ORDER_WANTED, REACH_MAX, REACH_WANTED, ROWS_WANTED
 
 cnp.import_array()
 
 __all__ = ["neighbours"]
-
-cdef extern from "numpy/arrayobject.h":
-    bint PyArray_ISCARRAY_RO(cnp.ndarray array)
 
 cdef Py_ssize_t reach_max = REACH_MAX
 
@@ -42,20 +41,12 @@ cdef struct Row:
     const char *id
 
 
-cdef inline bint is_array(object array, int kind):
-    """Say whether this is an aligned, C-contiguous NumPy array of one dimension, in native byte order, of this type."""
-    return (
-        cnp.PyArray_Check(array)
-        and cnp.PyArray_TYPE(array) == kind
-        and cnp.PyArray_NDIM(array) == 1
-        and PyArray_ISCARRAY_RO(array)
-    )
-
-
 cdef int fill(Columns *columns, object arrays, Py_ssize_t first) except -1:
     """Check the columns of a part and point at them."""
     runs, created, ids, passing = arrays
-    if not (is_array(runs, cnp.NPY_INT32) and is_array(created, cnp.NPY_INT64) and is_array(ids, cnp.NPY_STRING)):
+    if not (is_array(runs, cnp.NPY_INT32, 1) and is_array(created, cnp.NPY_INT64, 1)):
+        raise ValueError(COLUMNS_WANTED)
+    if not is_array(ids, cnp.NPY_STRING, 1):
         raise ValueError(COLUMNS_WANTED)
     columns.size = cnp.PyArray_DIM(runs, 0)
     if cnp.PyArray_DIM(created, 0) != columns.size or cnp.PyArray_DIM(ids, 0) != columns.size:
@@ -68,7 +59,7 @@ cdef int fill(Columns *columns, object arrays, Py_ssize_t first) except -1:
     columns.passing = NULL
     columns.first = first
     if passing is not None:
-        if not (is_array(passing, cnp.NPY_BOOL) or is_array(passing, cnp.NPY_UINT8)):
+        if not (is_array(passing, cnp.NPY_BOOL, 1) or is_array(passing, cnp.NPY_UINT8, 1)):
             raise ValueError(COLUMNS_WANTED)
         if cnp.PyArray_DIM(passing, 0) != columns.size:
             raise ValueError(COLUMNS_WANTED)
@@ -169,9 +160,9 @@ def neighbours(base, order, tail, rows, Py_ssize_t reach):
     cdef Columns first, later
     fill(&first, base, 0)
     fill(&later, tail, first.size)
-    if not is_array(order, cnp.NPY_INT32) or cnp.PyArray_DIM(order, 0) != first.size:
+    if not is_array(order, cnp.NPY_INT32, 1) or cnp.PyArray_DIM(order, 0) != first.size:
         raise ValueError(ORDER_WANTED)
-    if not is_array(rows, cnp.NPY_INT64):
+    if not is_array(rows, cnp.NPY_INT64, 1):
         raise ValueError(ROWS_WANTED)
     if not 1 <= reach <= reach_max:
         raise ValueError(REACH_WANTED)

@@ -12,6 +12,7 @@ from libc.stdlib cimport calloc, free, malloc
 
 cimport numpy as cnp
 
+from memfast._native._arrays cimport is_array
 from memfast._native._heap cimport Hit, offer, sort_best_first
 
 from memfast._native._vectors_reference import (
@@ -38,9 +39,6 @@ cdef extern from "dot.h" nogil:
     float mf_quantise(const float *x, Py_ssize_t d, int8_t *codes, double *norm2, double *residual2)
     bint mf_supports(int level)
     void mf_use(int level)
-
-cdef extern from "numpy/arrayobject.h":
-    bint PyArray_ISCARRAY_RO(cnp.ndarray array)
 
 cdef double UNIT_ROUNDOFF = 2.0 ** -24
 cdef double c_norm_max = NORM_MAX
@@ -141,16 +139,6 @@ cdef int check_arrays(object matrix, object query, Py_ssize_t k) except -1:
     if k < 0:
         raise ValueError(f"k is {k}; it must be 0 or more")
     return 0
-
-
-cdef inline bint is_array(object array, int kind, int dimensions):
-    """Say whether this is an aligned, C-contiguous NumPy array in native byte order of this type and rank."""
-    return (
-        cnp.PyArray_Check(array)
-        and cnp.PyArray_TYPE(array) == kind
-        and cnp.PyArray_NDIM(array) == dimensions
-        and PyArray_ISCARRAY_RO(array)
-    )
 
 
 cdef tuple arrays_of(const Hit *hits, Py_ssize_t size, bint exact):

@@ -9,6 +9,8 @@ from libc.string cimport memchr, memcpy
 
 cimport numpy as cnp
 
+from memfast._native._arrays cimport is_array
+
 from memfast._native._wire_reference import (
     BLOCKS_WANTED, BOUNDS_WANTED, DATA_WANTED, MATRIX_WANTED, ROWS_WANTED, SIZE_WANTED, SQUARE_MIN, no_such_row,
     texts_wanted, wrong_bounds,
@@ -19,7 +21,6 @@ cnp.import_array()
 __all__ = ["join_rows", "row_dots", "unit_sums", "unit_vector"]
 
 cdef extern from "numpy/arrayobject.h":
-    bint PyArray_ISCARRAY_RO(cnp.ndarray array)
     bint PyArray_ISBEHAVED_RO(cnp.ndarray array)
 
 cdef enum:
@@ -64,7 +65,7 @@ cdef double square_of(const float *given, Py_ssize_t count) noexcept nogil:
 def row_dots(matrix not None, rows not None, query not None):
     """Return the float64 dot product of some rows with a query; see `_wire_reference.row_dots`."""
     check_matrix(matrix)
-    if not is_vector(rows, cnp.NPY_INT64) or not is_vector(query, cnp.NPY_FLOAT32):
+    if not is_array(rows, cnp.NPY_INT64, 1) or not is_array(query, cnp.NPY_FLOAT32, 1):
         raise ValueError(ROWS_WANTED)
     cdef Py_ssize_t i, width = cnp.PyArray_DIM(matrix, 1), held = cnp.PyArray_DIM(matrix, 0)
     cdef cnp.npy_intp count = cnp.PyArray_DIM(rows, 0)
@@ -99,19 +100,9 @@ cdef double dot_of(const float *left, const float *right, Py_ssize_t count) noex
 
 cdef int check_matrix(matrix) except -1:
     """Raise ValueError unless this is a matrix as it is wanted."""
-    if not cnp.PyArray_Check(matrix) or cnp.PyArray_TYPE(matrix) != cnp.NPY_FLOAT32 or cnp.PyArray_NDIM(matrix) != 2:
-        raise ValueError(MATRIX_WANTED)
-    if not PyArray_ISCARRAY_RO(matrix) or cnp.PyArray_DIM(matrix, 1) == 0:
+    if not is_array(matrix, cnp.NPY_FLOAT32, 2) or cnp.PyArray_DIM(matrix, 1) == 0:
         raise ValueError(MATRIX_WANTED)
     return 0
-
-
-cdef bint is_vector(array, int kind) noexcept:
-    """Say whether this is a C-contiguous array of one dimension and this type."""
-    return (
-        cnp.PyArray_Check(array) and cnp.PyArray_TYPE(array) == kind and cnp.PyArray_NDIM(array) == 1
-        and PyArray_ISCARRAY_RO(array)
-    )
 
 
 cdef void scale(const float *given, float *unit, Py_ssize_t count, double square) noexcept nogil:
@@ -250,7 +241,7 @@ cdef int check_block(cnp.ndarray bounds, cnp.ndarray data) except -1:
         raise ValueError(BOUNDS_WANTED)
     if cnp.PyArray_DIM(bounds, 0) != 2:
         raise ValueError(BOUNDS_WANTED)
-    if cnp.PyArray_TYPE(data) != cnp.NPY_UINT8 or cnp.PyArray_NDIM(data) != 1 or not PyArray_ISCARRAY_RO(data):
+    if not is_array(data, cnp.NPY_UINT8, 1):
         raise ValueError(DATA_WANTED)
     return 0
 

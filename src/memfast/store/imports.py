@@ -18,7 +18,15 @@ from memfast.model import Import, Outcome, Past, Scope, StoredMemory
 from memfast.resilience.turns import Turns
 from memfast.store.flush import Row
 from memfast.store.queries import TRANSFER, WRITE
-from memfast.store.records import MEMORY_COLUMNS, VECTOR_COLUMNS, memory_values, read_memory
+from memfast.store.records import (
+    MEMORY_COLUMNS,
+    NOTHING_SAID,
+    SAID,
+    VECTOR_COLUMNS,
+    memory_values,
+    read_memory,
+    said_by,
+)
 
 __all__ = ["Intake", "plan_intake", "write_imports"]
 
@@ -29,9 +37,8 @@ _SLICE_ROWS = 100
 """Rows that are made and encoded at a stretch: half a millisecond."""
 
 _HISTORY_COLUMNS = (
-    *("scope_id", "id", "version", "event", "at", "superseded_at", "actor", "text", "kind", "tags", "entities"),
-    *("importance", "metadata", "agent_id", "run_id", "source", "created_at", "updated_at", "expires_at"),
-    *("generation", "embedding"),
+    *("scope_id", "id", "version", "event", "at", "superseded_at", "actor", *SAID),
+    *("created_at", "updated_at", "expires_at", "generation", "embedding"),
 )
 
 
@@ -242,24 +249,9 @@ class _Rows:
         memory, generation = past.memory, None if past.vector is None else self._generation
         key = (scope.id, past.id, past.version, past.event, past.at, past.superseded_at, past.actor)
         if memory is None:
-            return (*key, *_NOTHING_SAID, past.created_at, past.updated_at, None, None, None)
-        return (
-            *key,
-            memory.text,
-            memory.kind,
-            memory.tags,
-            memory.entities,
-            memory.importance,
-            memory.metadata,
-            memory.agent_id,
-            memory.run_id,
-            memory.source,
-            past.created_at,
-            past.updated_at,
-            memory.expires_at,
-            generation,
-            past.vector,
-        )
+            return (*key, *NOTHING_SAID, past.created_at, past.updated_at, None, None, None)
+        made = (past.created_at, past.updated_at, memory.expires_at)
+        return (*key, *said_by(memory), *made, generation, past.vector)
 
 
 async def _sliced(rows: Iterable[tuple[Any, ...]]) -> AsyncIterator[tuple[Any, ...]]:
@@ -269,9 +261,6 @@ async def _sliced(rows: Iterable[tuple[Any, ...]]) -> AsyncIterator[tuple[Any, .
         yield row
         if number % _SLICE_ROWS == 0:
             await turns.give()
-
-
-_NOTHING_SAID = (None,) * 9
 
 
 def _values(scope: Scope, row: StoredMemory) -> tuple[Any, ...]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
@@ -10,21 +12,27 @@ from memfast.model import Memory, Scope
 from memfast.store.flush import Row
 from memfast.store.texts import hash_text
 
-__all__ = ["MEMORY_COLUMNS", "VECTOR_COLUMNS", "memory_values", "passed_values", "read_memory"]
+__all__ = [
+    "MEMORY_COLUMNS",
+    "NOTHING_SAID",
+    "SAID",
+    "VECTOR_COLUMNS",
+    "memory_values",
+    "passed_values",
+    "read_memory",
+    "said_by",
+]
+
+SAID = ("text", "kind", "tags", "entities", "importance", "metadata", "agent_id", "run_id", "source")
+"""The columns of what a memory says, in `memories` as in `history`."""
+NOTHING_SAID = (None,) * len(SAID)
+said_by: Callable[[Memory], tuple[Any, ...]] = attrgetter(*SAID)
 
 MEMORY_COLUMNS = (
     "scope_id",
     "id",
     "version",
-    "text",
-    "kind",
-    "tags",
-    "entities",
-    "importance",
-    "metadata",
-    "agent_id",
-    "run_id",
-    "source",
+    *SAID,
     "created_at",
     "updated_at",
     "expires_at",
@@ -81,15 +89,7 @@ def memory_values(scope: Scope, memory: Memory, row: Row) -> tuple[Any, ...]:
         scope.id,
         memory.id,
         memory.version,
-        memory.text,
-        memory.kind,
-        memory.tags,
-        memory.entities,
-        memory.importance,
-        memory.metadata,
-        memory.agent_id,
-        memory.run_id,
-        memory.source,
+        *said_by(memory),
         memory.created_at,
         memory.updated_at,
         memory.expires_at,
@@ -105,22 +105,14 @@ def passed_values(scope: Scope, target: UUID, row: Row, now: datetime) -> tuple[
     memory = row.memory
     key = (scope.id, target, row.version)
     if memory is None:
-        return (*key, "deleted", now, now, row.actor, *[None] * 9, now, now, None)
+        return (*key, "deleted", now, now, row.actor, *NOTHING_SAID, now, now, None)
     return (
         *key,
         row.event or "created",
         row.event_at or memory.updated_at,
         now,
         row.actor,
-        memory.text,
-        memory.kind,
-        memory.tags,
-        memory.entities,
-        memory.importance,
-        memory.metadata,
-        memory.agent_id,
-        memory.run_id,
-        memory.source,
+        *said_by(memory),
         memory.created_at,
         memory.updated_at,
         memory.expires_at,
