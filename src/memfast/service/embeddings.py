@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from hashlib import blake2b
+from hashlib import sha256
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from memfast.service.shared import SharedVectors
 __all__ = ["CachedEmbedder"]
 
 _NEVER_NS = 2**62
+_KEY_BYTES = 24
 
 
 class CachedEmbedder:
@@ -36,7 +37,7 @@ class CachedEmbedder:
         self._clock = clock
         self._shared = shared
         self._era: int | None = None
-        self._seed = blake2b(f"{embedder.model}\0{embedder.dimensions}\0".encode(), digest_size=24)
+        self._prefix = f"{embedder.model}\0{embedder.dimensions}\0".encode()
 
     @property
     def model(self) -> str:
@@ -111,9 +112,8 @@ class CachedEmbedder:
         self._era = facts.era
 
     def _key(self, text: str) -> bytes:
-        digest = self._seed.copy()
-        digest.update(text.encode("utf-8", "surrogatepass"))
-        return digest.digest()
+        # SHA-256 because processors have instructions for it: half of the time of BLAKE2b for a page of text.
+        return sha256(self._prefix + text.encode("utf-8", "surrogatepass")).digest()[:_KEY_BYTES]
 
     def _now_ns(self) -> int:
         return int(self._clock.monotonic() * 1e9)
