@@ -82,7 +82,7 @@ cdef class Work:
     cdef Match *matches         # in the order of the rows
     cdef Match *by_term         # the same in the order of the terms
     cdef double *scores
-    cdef int64_t *hits          # the rows with a score, in the order in which they got it
+    cdef int32_t *hits          # the rows with a score, in the order in which they got it
     cdef Best *best
     cdef Py_ssize_t found
     cdef Py_ssize_t terms
@@ -100,7 +100,7 @@ cdef class Work:
         self.wanted = <Wanted *> malloc((terms + 1) * sizeof(Wanted))
         self.table = <int32_t *> calloc(self.mask + 1, sizeof(int32_t))
         self.scores = <double *> calloc(rows + 1, sizeof(double))
-        self.hits = <int64_t *> malloc((rows + 1) * sizeof(int64_t))
+        self.hits = <int32_t *> malloc((rows + 1) * sizeof(int32_t))
         self.best = <Best *> malloc((k + 1) * sizeof(Best))
         if not (self.wanted and self.table and self.scores and self.hits and self.best):
             raise MemoryError
@@ -324,8 +324,8 @@ cdef int score_all(Work work, const Base *base, const Tail *tail, int64_t rows, 
     cdef double per_length = k1 * b / (<double> terms / <double> rows) if terms else 0.0
     cdef double factor, count, length
     cdef double *scores = work.scores
-    cdef int64_t *hits = work.hits
-    cdef Py_ssize_t term, i, found = 0
+    cdef int32_t *hits = work.hits
+    cdef Py_ssize_t term, i, found = 0, room = work.rows
     cdef int64_t place
     cdef int32_t row
     cdef Wanted *one
@@ -339,15 +339,15 @@ cdef int score_all(Work work, const Base *base, const Tail *tail, int64_t rows, 
             row = base.rows[place]
             if base.live == NULL or base.live[row]:
                 hits[found] = row
-                found += scores[row] == 0.0 and found < work.rows
+                found += (scores[row] == 0.0) & (found < room)  # `and` would be a branch, guessed wrong every other time
                 count = base.counts[place]
                 scores[row] += factor * count / (count + (steady + per_length * base.lengths[row]))
         for i in range(one.first_match, one.last_match):
             row = work.by_term[i].row
             count = work.by_term[i].count
             length = <double> (tail.ends[row] - (tail.ends[row - 1] if row else 0))
-            hits[found] = base.size + row
-            found += scores[base.size + row] == 0.0 and found < work.rows
+            hits[found] = <int32_t> (base.size + row)
+            found += (scores[base.size + row] == 0.0) & (found < room)
             scores[base.size + row] += factor * count / (count + (steady + per_length * length))
     work.found = found
     return 0
