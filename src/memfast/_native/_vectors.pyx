@@ -37,6 +37,7 @@ cdef extern from "dot.h" nogil:
     mf_codes_t mf_codes
     double mf_score(double dot)
     float mf_quantise(const float *x, Py_ssize_t d, int8_t *codes, double *norm2, double *residual2)
+    void mf_prefetch(const float *x, Py_ssize_t d)
     bint mf_supports(int level)
     void mf_use(int level)
 
@@ -75,6 +76,7 @@ cdef enum:
     # Up to so many numbers, about 0.2 ms, the GIL is kept: on a server's loop two hand-overs of it cost more than that.
     HELD_CELLS = 3000000
     HELD_ROWS = 40000       # the same for rows of which only the mask is read
+    AHEAD = 4               # rows that are asked for before they are read, where they are far apart
 
 
 cdef struct Field:
@@ -278,25 +280,39 @@ cdef Py_ssize_t rescore_float32(
     return size
 
 
-cdef Py_ssize_t rescore_exactly(
-    const Field *field, const float *query, const float *upper, double spread, double floor, Py_ssize_t k,
-    Hit *best,
+cdef Py_ssize_t list_reaching(
+    const Field *field, double spread, double floor, bint zeros_are_out, float *upper, int64_t *index
 ) noexcept nogil:
-    """Rank as `top_k` does, from the rows whose `upper + spread` reaches the floor; return how many are kept.
-
-    Rows that are surely zero all tie, so of these the first `k` stand for the others.
-    """
+    """Move the bounds and numbers of the rows whose `upper + spread` reaches the floor to the front; count them."""
+    cdef Py_ssize_t place, kept = 0
     cdef double reach
-    cdef Py_ssize_t place, zeros = 0, size = 0
-    cdef Hit hit
-    floor -= c_rounding_margin
-    cdef bint zeros_are_out = floor >= c_zero_sure
     for place in range(field.count):
         reach = upper[place] + spread
         if reach < floor and (zeros_are_out or reach >= c_zero_sure):
             continue
-        hit.row = row_at(field, place)
-        if reach >= c_zero_sure:
+        upper[kept] = upper[place]
+        index[kept] = row_at(field, place)
+        kept += 1
+    return kept
+
+
+cdef Py_ssize_t rescore_exactly(
+    const Field *field, const float *query, double spread, double floor, Py_ssize_t k, float *upper, int64_t *index,
+    Hit *best,
+) noexcept nogil:
+    """Rank as `top_k` does, from the rows whose `upper + spread` reaches the floor; return how many are kept.
+
+    Rows that are surely zero all tie, so of these the first `k` stand for the others. `index` may be the field's own.
+    """
+    cdef Py_ssize_t place, kept, zeros = 0, size = 0
+    cdef Hit hit
+    floor -= c_rounding_margin
+    kept = list_reaching(field, spread, floor, floor >= c_zero_sure, upper, index)
+    for place in range(kept):
+        if place + AHEAD < kept:
+            mf_prefetch(field.matrix + index[place + AHEAD] * field.width, field.width)
+        hit.row = index[place]
+        if upper[place] + spread >= c_zero_sure:
             hit.score = mf_score(mf_dot64(field.matrix + hit.row * field.width, query, field.width))
         elif zeros < k:
             zeros += 1
@@ -305,15 +321,6 @@ cdef Py_ssize_t rescore_exactly(
             continue
         offer(best, &size, k, hit)
     return size
-
-
-cdef double norm_of(const float *x, Py_ssize_t width) noexcept nogil:
-    """Return the Euclidean norm in float64."""
-    cdef double total = 0.0
-    cdef Py_ssize_t i
-    for i in range(width):
-        total += <double> x[i] * <double> x[i]
-    return sqrt(total)
 
 
 cdef inline double dot_error(Py_ssize_t width, double query_norm) noexcept nogil:
@@ -411,7 +418,8 @@ def scan_int8(matrix, quantised, query, Py_ssize_t k, mask=None):
 
 
 cdef Py_ssize_t search_field(
-    const Field *field, const Codes *image, const float *query, Py_ssize_t k, Hit *lower, float *upper, Hit *best
+    const Field *field, const Codes *image, const float *query, Py_ssize_t k, Hit *lower, float *upper, int64_t *index,
+    Hit *best,
 ) noexcept nogil:
     """Rank exactly, by the int8 image where there is one; return how many rows stand in `best`, in order."""
     cdef Py_ssize_t size
@@ -421,9 +429,9 @@ cdef Py_ssize_t search_field(
     if image != NULL:
         size = bound_rows(field, image, k, lower, upper)
     else:
-        spread = dot_error(field.width, norm_of(query, field.width))
+        spread = dot_error(field.width, sqrt(mf_dot64(query, query, field.width)))
         size = score_rows(field, query, k, lower, upper)
-    size = rescore_exactly(field, query, upper, spread, floor_of(lower, size, k) - spread, k, best)
+    size = rescore_exactly(field, query, spread, floor_of(lower, size, k) - spread, k, upper, index, best)
     sort_best_first(best, size)
     return size
 
@@ -441,15 +449,16 @@ def search_rows(matrix, query, Py_ssize_t k, *, mask=None, quantised=None):
     cdef Hit *lower = work.lower
     cdef Hit *best = work.best
     cdef float *upper = work.upper
+    cdef int64_t *index = work.index
     fill_field(&field, work, matrix, mask)
     if quantised is not None:
         fill_codes(&codes, work, matrix, quantised, wanted)
         image = &codes
     if field.count * field.width <= HELD_CELLS:
-        size = search_field(&field, image, wanted, k, lower, upper, best)
+        size = search_field(&field, image, wanted, k, lower, upper, index, best)
     else:
         with nogil:
-            size = search_field(&field, image, wanted, k, lower, upper, best)
+            size = search_field(&field, image, wanted, k, lower, upper, index, best)
     return arrays_of(best, size, True)
 
 

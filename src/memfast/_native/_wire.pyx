@@ -23,12 +23,22 @@ __all__ = ["join_rows", "row_dots", "unit_sums", "unit_vector"]
 cdef extern from "numpy/arrayobject.h":
     bint PyArray_ISBEHAVED_RO(cnp.ndarray array)
 
+cdef extern from "dot.h" nogil:
+    enum:
+        MF_LEVELS
+    double mf_dot64(const float *, const float *, Py_ssize_t)
+    void mf_prefetch(const float *x, Py_ssize_t d)
+    bint mf_supports(int level)
+    void mf_use(int level)
+
 cdef enum:
-    LANES = 8
+    AHEAD = 4       # rows that are asked for before they are read: they are far apart
     # Up to so many tokens, about 0.1 ms, the GIL is kept: on a server's loop two hand-overs of it cost more than that.
     HELD_TOKENS = 1024
 
 cdef double c_square_min = SQUARE_MIN
+
+mf_use(max([level for level in range(MF_LEVELS) if mf_supports(level)]))  # all levels give the same sums
 
 
 cdef struct Piece:
@@ -59,7 +69,7 @@ cdef inline bint has_direction(double square) noexcept nogil:
 
 cdef double square_of(const float *given, Py_ssize_t count) noexcept nogil:
     """Return the sum of squares, added in the order of the lanes."""
-    return dot_of(given, given, count)
+    return mf_dot64(given, given, count)
 
 
 def row_dots(matrix not None, rows not None, query not None):
@@ -79,23 +89,10 @@ def row_dots(matrix not None, rows not None, query not None):
     for i in range(count):
         if not 0 <= places[i] < held:
             raise IndexError(no_such_row(places[i]))
-        found[i] = dot_of(start + places[i] * width, wanted, width)
+        if i + AHEAD < count and 0 <= places[i + AHEAD] < held:
+            mf_prefetch(start + places[i + AHEAD] * width, width)
+        found[i] = mf_dot64(start + places[i] * width, wanted, width)
     return dots
-
-
-cdef double dot_of(const float *left, const float *right, Py_ssize_t count) noexcept nogil:
-    """Return the dot product, added in the order of the lanes."""
-    cdef double[LANES] lane
-    cdef Py_ssize_t block, i, j
-    for j in range(LANES):
-        lane[j] = 0.0
-    for block in range(count // LANES):
-        i = block * LANES
-        for j in range(LANES):
-            lane[j] += <double> left[i + j] * <double> right[i + j]
-    for i in range(count - count % LANES, count):
-        lane[i % LANES] += <double> left[i] * <double> right[i]
-    return ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]))
 
 
 cdef int check_matrix(matrix) except -1:

@@ -255,6 +255,17 @@ static int mf_cpu_has_avxvnni(void) {
 }
 #endif
 
+/* ---- rows far apart ---- */
+
+/* Ask for a row that is read soon: the processor does not guess which one it is. */
+static inline void mf_prefetch(const float *x, ptrdiff_t d) {
+#if defined(__GNUC__)
+    for (ptrdiff_t i = 0; i < d; i += 16) __builtin_prefetch(x + i);
+#else
+    (void)x, (void)d;
+#endif
+}
+
 /* ---- the choice ---- */
 
 static mf_dot64_t mf_dot64 = mf_dot64_scalar;

@@ -143,7 +143,7 @@ def fuse(legs: Mapping[str, NDArray[np.float64]], settings: FusionSettings) -> F
     nothing, and a leg that is out (not in `legs`) adds nothing to anybody, so that scores keep their scale.
 
     Args:
-        legs: scaled scores (n,), 0..1, by the leg's name; 0 or NaN where the leg has not found a candidate. A leg
+        legs: scaled scores (n,), at most 1, by the leg's name; 0 or NaN where the leg has not found a candidate. A leg
             without a weight counts nothing but is explained.
         settings: the weights and the method.
 
@@ -153,7 +153,7 @@ def fuse(legs: Mapping[str, NDArray[np.float64]], settings: FusionSettings) -> F
     rows = {scores.shape for scores in legs.values()}
     if len(rows) != 1:
         raise ValueError(f"legs must be of one length, and at least one: {sorted(rows)}")
-    found = {name: _unit(scores) for name, scores in legs.items()}
+    found = {name: np.fmax(scores, 0.0) for name, scores in legs.items()}
     if settings.method == "rrf":
         found = {name: _rank_shares(scores, settings.rrf_k) for name, scores in found.items()}
     whole = sum(settings.weights.values()) or 1.0
@@ -161,8 +161,9 @@ def fuse(legs: Mapping[str, NDArray[np.float64]], settings: FusionSettings) -> F
     for name, weight in settings.weights.items():
         if name in found:
             total += weight / whole * found[name]
-    bonus = _convergence(found, settings) if settings.convergence else np.zeros_like(total)
-    return Fused(_rounded(total + bonus), found, bonus)
+    bonus = _convergence(found, settings) if settings.convergence else np.zeros(len(total))
+    total += bonus
+    return Fused(_rounded(total), found, bonus)
 
 
 def boost(
@@ -214,8 +215,9 @@ def best(
     Returns:
         Rows by (score descending, row ascending). Rows of a negative score are not found.
     """
-    eligible = (scores >= min_score) & ((scores >= 0) if zeros else (scores > 0))
-    chosen = _first(scores, eligible, limit)
+    eligible = scores >= min_score if zeros and min_score >= 0 else (scores >= min_score) & (scores > 0)
+    falling = (-scores).argsort(kind="stable")
+    chosen = falling[: min(limit, int(np.count_nonzero(eligible)))]  # what is not eligible has lower scores
     if words is None or len(chosen) < limit:
         return chosen
     kept = _first(words, eligible & (words > 0), min(guaranteed, limit // 2))
@@ -229,12 +231,10 @@ def best(
 
 def _first(scores: NDArray[np.float64], eligible: NDArray[np.bool_], most: int) -> NDArray[np.intp]:
     """The eligible rows of the highest scores, of equals the lower row first."""
-    rows = np.flatnonzero(eligible)
-    falling = -scores[rows]
-    if 0 < most < len(rows):
-        near = falling <= np.partition(falling, most - 1)[most - 1]  # with all that tie for the last place
-        rows, falling = rows[near], falling[near]
-    return rows[np.argsort(falling, kind="stable")][:most]
+    rows = eligible.nonzero()[0]
+    if most == 1 and len(rows):
+        return rows[scores[rows].argmax()][np.newaxis]
+    return rows[(-scores[rows]).argsort(kind="stable")][:most]
 
 
 def _convergence(found: Mapping[str, NDArray[np.float64]], settings: FusionSettings) -> NDArray[np.float64]:
@@ -254,8 +254,10 @@ def _rank_shares(scores: NDArray[np.float64], k: float) -> NDArray[np.float64]:
 
 
 def _unit(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.fmin(np.fmax(scores, 0.0), 1.0)  # of NaN and a number, fmax gives the number
+    """Cut new numbers to 0..1, where they are."""
+    np.fmax(scores, 0.0, out=scores)  # of NaN and a number, the number
+    return np.fmin(scores, 1.0, out=scores)
 
 
 def _rounded(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.fmin(np.fmax(scores, 0.0), 1.0).round(_DECIMALS)
+    return _unit(scores).round(_DECIMALS, out=scores)
