@@ -446,19 +446,16 @@ def search_rows(matrix, query, Py_ssize_t k, *, mask=None, quantised=None):
     cdef Field field
     cdef Codes codes
     cdef const Codes *image = NULL
-    cdef Hit *lower = work.lower
     cdef Hit *best = work.best
-    cdef float *upper = work.upper
-    cdef int64_t *index = work.index
     fill_field(&field, work, matrix, mask)
     if quantised is not None:
         fill_codes(&codes, work, matrix, quantised, wanted)
         image = &codes
     if field.count * field.width <= HELD_CELLS:
-        size = search_field(&field, image, wanted, k, lower, upper, index, best)
+        size = search_field(&field, image, wanted, k, work.lower, work.upper, work.index, best)
     else:
         with nogil:
-            size = search_field(&field, image, wanted, k, lower, upper, index, best)
+            size = search_field(&field, image, wanted, k, work.lower, work.upper, work.index, best)
     return arrays_of(best, size, True)
 
 
