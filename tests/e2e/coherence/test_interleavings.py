@@ -5,6 +5,7 @@ Then copies of the code with one fault each: each must be caught by the play tha
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from urllib.parse import quote
 from uuid import UUID
 
 import msgspec
@@ -14,6 +15,7 @@ from bench.coherence.model import Batch, Delete, Forget, List, Patch, Put, Undel
 from bench.coherence.words import Words
 from pair import Pair, PausingStore, Unwatched, install, reached
 
+from memfast.index.postings import Postings
 from memfast.service import commits
 from memfast.service.answers import Answers
 from memfast.service.coherence import Epochs
@@ -178,6 +180,20 @@ async def grouped(pair):
         await both.right()
 
 
+async def imported(pair):
+    """A memory comes in by an import, whose vector the file brings: from the report on both show it."""
+    async with pair(warm=True) as both:
+        await both.copied()
+        header = (await both.a.ask("GET", f"/v1/export?user_id={quote(both.user_id)}")).body.partition(b"\n")[0]
+        put = both.put(text="text 2 changed")
+        line = msgspec.json.encode({"type": "memory", "user_id": both.user_id, **put.item.sent()})
+        lines, told = msgspec.Raw(header + b"\n" + line), {"Content-Type": "application/x-ndjson"}
+        answer = await both.a.ask("POST", "/v1/import?part=true", lines, headers=told)
+        assert b'"created":1' in answer.body, answer
+        both.state, _ = put.applied(both.state, datetime.now(UTC))
+        await both.right()
+
+
 async def flight(pair):
     """A read that begins after an acknowledgement does not join one that began before."""
     async with pair() as both:
@@ -305,6 +321,7 @@ PLAYS = [
     before_commit,
     after_commit,
     grouped,
+    imported,
     flight,
     retried,
     unseen,
@@ -380,6 +397,32 @@ class BumpForChanges(Commits):
             if made and outcome.status != "duplicate":
                 self._coherence.wrote(change.scope.id, outcome.scope_version)
         return outcomes
+
+
+class CommitLater(PausingStore):
+    """A write is answered when its statements are done; its COMMIT comes when somebody has read."""
+
+    readers = ()
+
+    async def apply(self, changes, *, now):
+        self.answer = asyncio.get_running_loop().create_future()
+        self.late = asyncio.create_task(super().apply(changes, now=now))
+        return await self.answer
+
+    async def _write(self, *arguments):
+        outcomes = await super()._write(*arguments)
+        read = asyncio.get_running_loop().create_future()
+        CommitLater.readers = (*self.readers, read)
+        self.answer.set_result(outcomes)
+        await read
+        return outcomes
+
+    async def _read(self, *arguments, **named):
+        result = await super()._read(*arguments, **named)
+        for read in self.readers:
+            read.set_result(None)
+        CommitLater.readers = ()
+        return result
 
 
 class LateEpochs(Answers):
@@ -466,6 +509,9 @@ FAULTS = [
     *(pytest.param({"Coherence": NoBump}, _write(kind), id=f"no bump: {kind}") for kind in WRITES if kind != "forget"),
     pytest.param({"Commits": BumpFirst}, before_commit, id="bump before COMMIT"),
     pytest.param({"Commits": BumpOneUser}, grouped, id="one user of a flush bumped"),
+    pytest.param({"PostgresStore": CommitLater}, acknowledged, id="acknowledged before COMMIT"),
+    pytest.param({"PostgresStore": CommitLater}, imported, id="import acknowledged before COMMIT"),
+    pytest.param({"Coherence": NoBump}, imported, id="no bump: import"),
     pytest.param({"Coherence": NoBump}, brought_back, id="no bump: undelete"),
     pytest.param({"Coherence": NoBump}, removed, id="no bump: expiry"),
     *(pytest.param({"Answers": LateEpochs}, _fill(kind), id=f"late epoch: {kind}") for kind in FILLS),
@@ -502,6 +548,16 @@ async def test_a_fault_is_caught_by_words(pair, monkeypatch, parts, play):
     monkeypatch.setattr(Pair, "judged", Words)
     with pytest.raises(Stale):
         await play(pair)
+
+
+@pytest.mark.parametrize("write", ["create", "update", "patch", "batch"])
+async def test_words_that_do_not_follow_a_write_are_caught(pair, monkeypatch, write):
+    """Vectors follow it in both workers, and terms do not."""
+    advanced = Postings.advanced
+    install(monkeypatch)
+    monkeypatch.setattr(Postings, "advanced", lambda own, added, *dead: advanced(own, [[]] * len(added), *dead))
+    with pytest.raises(Stale, match="Words"):
+        await acknowledged(pair, write=write)
 
 
 async def test_a_worker_that_forgets_its_own_deletes_is_caught(pair, monkeypatch):
