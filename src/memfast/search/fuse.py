@@ -233,7 +233,8 @@ def _first(scores: NDArray[np.float64], eligible: NDArray[np.bool_], most: int) 
     """The eligible rows of the highest scores, of equals the lower row first."""
     rows = eligible.nonzero()[0]
     if most == 1 and len(rows):
-        return rows[scores[rows].argmax()][np.newaxis]
+        place = int(scores[rows].argmax())
+        return rows[place : place + 1]
     return rows[(-scores[rows]).argsort(kind="stable")][:most]
 
 
