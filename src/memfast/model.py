@@ -385,11 +385,14 @@ class UserPage(Struct, frozen=True):
 
 
 class ForgetReceipt(Struct, frozen=True, kw_only=True):
-    """What forgetting a user erased, and when."""
+    """What forgetting a user erased: `rows` by table, `copies` by kind; `keys` of the API still name the user."""
 
     memories: int
     version: int
     at: datetime
+    rows: dict[str, int]
+    copies: dict[str, int | None]
+    keys: int
 
 
 class DatabaseFacts(Struct, frozen=True, kw_only=True):

@@ -110,6 +110,21 @@ def test_hits_keep_an_entry_from_idling_but_not_beyond_the_ttl(caches):
     assert held(cache, [1], 1000) == []
 
 
+def test_a_slot_is_dropped_whole(caches):
+    """Every entry of it, good or void, used or not, and none of another; the account stays exact."""
+    cache = new_cache(caches)
+    for number, slot in enumerate((5, 6, 5, 5)):
+        cache.put(key_of(number), b"v" * 50, slot, number, 1, 0, FOREVER_NS, 0)
+    assert cache.get(key_of(3), 3, 1, 0) is not None
+    assert (cache.count_slot(5), cache.count_slot(6), cache.count_slot(7)) == (3, 1, 0)
+    assert (cache.drop_slot(5), cache.drop_slot(5), cache.drop_slot(7)) == (3, 0, 0)
+    assert cache.get(key_of(1), 1, 1, 0) is not None
+    stats = cache.stats()
+    assert (stats.entries, stats.bytes, stats.invalidations) == (1, ENTRY_BYTES + 16 + 50, 3)
+    put(cache, 9)
+    assert (held(cache, [0, 2, 3, 9]), cache.count_slot(5)) == ([9], 1)
+
+
 def test_a_dead_value_is_not_taken(caches):
     """A value whose deadline has come is refused."""
     cache = new_cache(caches)

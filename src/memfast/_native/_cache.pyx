@@ -173,6 +173,23 @@ cdef class ByteCache:
             self.used_once += charge
         return True
 
+    def count_slot(self, uint32_t slot):
+        """Count the entries of a slot."""
+        cdef uint32_t place, found = 0
+        for place in range(FIRST, self.live.top):
+            found += self.entries[place].key != NULL and self.entries[place].slot == slot
+        return found
+
+    def drop_slot(self, uint32_t slot):
+        """Drop every entry of a slot; see `_cache_reference.ByteCache.drop_slot`."""
+        cdef uint32_t place, dropped = 0
+        for place in range(FIRST, self.live.top):
+            if self.entries[place].key != NULL and self.entries[place].slot == slot:
+                self.drop(place)
+                dropped += 1
+        self.invalidations += dropped
+        return dropped
+
     def clear(self):
         """Drop everything; see `_cache_reference.ByteCache.clear`."""
         self.invalidations += self.count()

@@ -176,6 +176,22 @@ class ByteCache:
         self._insert(entry)
         return True
 
+    def count_slot(self, slot: int) -> int:
+        """Entries of a slot, valid or not."""
+        return sum(entry.slot == slot for entry in self._entries.values())
+
+    def drop_slot(self, slot: int) -> int:
+        """Drop every entry of a slot, valid or not: no byte of them stays. Each counts as an invalidation.
+
+        Returns:
+            Entries dropped.
+        """
+        outdated = [entry for entry in self._entries.values() if entry.slot == slot]
+        for entry in outdated:
+            self._drop(entry)
+        self._counts["invalidations"] += len(outdated)
+        return len(outdated)
+
     def clear(self) -> None:
         """Drop everything, ghosts too; counts as one invalidation for each entry."""
         self._counts["invalidations"] += len(self._entries)

@@ -43,6 +43,7 @@ from memfast.service.background import Background
 from memfast.service.claims import Claims
 from memfast.service.coherence import Coherence
 from memfast.service.commits import Commits
+from memfast.service.copies import Copies
 from memfast.service.cursors import Cursors
 from memfast.service.embeddings import CachedEmbedder
 from memfast.service.exports import Exports
@@ -112,6 +113,7 @@ class Services(Struct, frozen=True, kw_only=True):
     search: Search
     searches: Searches
     forget: Forget
+    copies: Copies
     history: History
     exports: Exports
     imports: Imports
@@ -151,6 +153,7 @@ async def open_services(site: Ground) -> AsyncIterator[Services]:
             services.pressure.watch(site.config.memory.watch_interval_s),
             _keep_life(site, services.coherence),
             services.heat.watch(),
+            services.copies.watch(),
             services.warmup.start(site.config.index.start_users, site.config.index.start_queries),
             _load(services.embedder),
             guard(base.shared, site, services.coherence, base.ledger),
@@ -249,6 +252,8 @@ def _services(base: _Base, copies: _Copies) -> Services:
     answers, warm, heat = copies.answers, copies.warm, copies.heat
     cursors = Cursors(prepared.secret, base.lineage)
     freshness, search = Freshness(coherence), _search(base, copies)
+    shared = None if base.shared is None else base.shared.answers
+    kept = Copies(store, answers, warm, heat, coherence, shared)
     writer = _writer(base, warm)
     background, sweeps = _background(base, writer)
     retention, streams = _retention(config), Streams(config.server.streams_max)
@@ -266,7 +271,8 @@ def _services(base: _Base, copies: _Copies) -> Services:
         recall=Recall(store, answers, warm, heat, coherence, limits, cursors, clock),
         search=search,
         searches=Searches(search, freshness),
-        forget=Forget(store, writer, limits, clock),
+        forget=Forget(store, writer, kept, limits, clock),
+        copies=kept,
         history=History(store, writer, embedder, limits, cursors, clock, retention),
         exports=Exports(store, embedder, prepared.generation, base.lineage, streams, clock, retention),
         imports=Imports(writer, embedder, limits, streams, clock, step_timeout_s=config.server.write_timeout_s),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import socket
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -38,6 +39,12 @@ WAITING_BYTES_MAX = 16 * 1024 * 1024
 
 BATCH = 100
 """Keys or values of one pipeline."""
+
+ERASE_S = 5.0
+"""How long the keys of a user are looked for, in seconds: about ten million keys."""
+
+SCAN_KEYS = 1000
+"""Keys of one step of that."""
 
 _KEEPALIVE = {socket.TCP_KEEPIDLE: 1, socket.TCP_KEEPINTVL: 3, socket.TCP_KEEPCNT: 5}
 _FAILURES = (RedisError, OSError, TimeoutError)
@@ -152,6 +159,23 @@ class RedisCache:
         self._put_bytes += len(value)
         self._stored.set()
 
+    async def erase(self, prefix: bytes) -> int | None:
+        """See `ports.SharedCache.erase`. Walks over all keys of the server, within `ERASE_S`."""
+        waiting, self._puts = self._puts, deque(put for put in self._puts if not put.key.startswith(prefix))
+        self._put_bytes -= sum(len(put.value) for put in waiting) - sum(len(put.value) for put in self._puts)
+        erased, batch = 0, list[bytes]()
+        try:
+            async with asyncio.timeout(ERASE_S):
+                async for key in self._client.scan_iter(match=_literally(prefix) + b"*", count=SCAN_KEYS):
+                    batch.append(key)
+                    if len(batch) >= BATCH:
+                        erased += await self._client.unlink(*batch)
+                        batch.clear()
+                return erased + (await self._client.unlink(*batch) if batch else 0)
+        except _FAILURES as error:
+            _log.warning("what Redis holds of a user could not be erased (%s)", type(error).__name__)
+            return None
+
     def stats(self) -> SharedCacheStats:
         """See `ports.SharedCache.stats`."""
         return SharedCacheStats(
@@ -258,6 +282,11 @@ class RedisCache:
         finally:
             for connection in taken:
                 await pool.release(connection)
+
+
+def _literally(prefix: bytes) -> bytes:
+    """A pattern that only these bytes fit."""
+    return re.sub(rb"([*?\[\]\\])", rb"\\\1", prefix)
 
 
 async def inspect_redis(url: str, timeout_s: float) -> RedisFacts:

@@ -15,7 +15,15 @@ from litestar.types import ASGIApp, Scope
 
 from memfast.bootstrap import Ground, open_services
 from memfast.errors import InvalidRequest, MemfastError, MethodNotAllowed, NotFound
-from memfast.http import routes_admin, routes_batch, routes_history, routes_memory, routes_search, routes_transfer
+from memfast.http import (
+    routes_admin,
+    routes_batch,
+    routes_history,
+    routes_memory,
+    routes_search,
+    routes_transfer,
+    routes_users,
+)
 from memfast.http.edge import EXCHANGE, Edge
 from memfast.http.exchange import Exchange, Reply
 from memfast.http.openapi import build_document, build_page
@@ -31,6 +39,7 @@ ROUTES: tuple[Route, ...] = (
     *routes_history.ROUTES,
     *routes_search.ROUTES,
     *routes_transfer.ROUTES,
+    *routes_users.ROUTES,
     *routes_admin.ROUTES,
 )
 

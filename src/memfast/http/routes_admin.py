@@ -1,17 +1,12 @@
-"""Users, health, and the OpenAPI document."""
+"""Health, caches and background work."""
 
 from __future__ import annotations
 
 import os
-from functools import partial
-
-import msgspec
 
 from memfast import __version__, kernels
 from memfast.bootstrap import Services
-from memfast.claims import Claim, Written
-from memfast.http.claims import write_once
-from memfast.http.codec import BodyDecoder, encode_json
+from memfast.http.codec import BodyDecoder
 from memfast.http.exchange import Exchange, Reply
 from memfast.http.routing import Route, Success
 from memfast.http.wire import (
@@ -25,75 +20,17 @@ from memfast.http.wire import (
     Live,
     PressureCounters,
     Ready,
-    UsersAnswer,
-    UsersParameters,
     WarmAnswer,
     WarmLayer,
     WarmProgress,
     WarmRequest,
 )
-from memfast.http.wire_forget import Receipt
 from memfast.kernels import CacheStats
-from memfast.model import ForgetReceipt, User
 
 __all__ = ["ROUTES"]
 
 _invalidate_body = BodyDecoder(InvalidateRequest)
 _warm_body = BodyDecoder(WarmRequest)
-
-_USERS = "/v1/users/"
-_REMAINS = [
-    "the database's files until VACUUM and its WAL until it is recycled",
-    "backups made before",
-    "answers in Redis, where there is one: sealed, asked for by nobody, for at most redis.ttl_s",
-]
-
-
-async def list_users(exchange: Exchange, services: Services) -> Reply:
-    """The users of the key's namespace."""
-    parameters = exchange.parameters(UsersParameters)
-    principal = exchange.principal
-    if principal.user_id is not None:
-        own = [await services.directory.get(exchange.scope(principal.user_id))]
-        return exchange.reply(UsersAnswer(own, None, has_more=False))
-    page = await services.directory.list(principal.namespace, limit=parameters.limit, cursor=parameters.cursor)
-    return exchange.reply(UsersAnswer(page.users, page.next_cursor, page.next_cursor is not None))
-
-
-async def get_user(exchange: Exchange, services: Services, **_path: str) -> Reply:
-    """One user's counts and times."""
-    user_id = services.limits.user_id(exchange.path_name(_USERS), "user_id")
-    user = await services.directory.get(exchange.scope(user_id))
-    return exchange.reply(user, version=user.version)
-
-
-async def forget_user(exchange: Exchange, services: Services, **_path: str) -> Reply:
-    """Erase a user."""
-    user_id = services.limits.user_id(exchange.path_name(_USERS), "user_id")
-    scope = exchange.scope(user_id)
-
-    async def work(claim: Claim | None) -> ForgetReceipt:
-        return await services.forget.user(scope, claim=claim)
-
-    return await write_once(exchange, services, scope, work, _forgotten, partial(_receipt, user_id))
-
-
-def _forgotten(receipt: ForgetReceipt) -> Written:
-    """What is kept of a receipt: the user's name is not."""
-    return Written(200, receipt.version, encode_json(receipt))
-
-
-def _receipt(user_id: str, kept: bytes) -> bytes:
-    receipt = msgspec.json.decode(kept, type=ForgetReceipt)
-    return encode_json(
-        Receipt(
-            user_id=user_id,
-            memories=receipt.memories,
-            version=receipt.version,
-            forgotten_at=receipt.at,
-            remains=_REMAINS,
-        )
-    )
 
 
 async def live(exchange: Exchange, _services: Services) -> Reply:
@@ -253,34 +190,6 @@ ROUTES = (
         group="cache",
         body=InvalidateRequest,
         answers={200: Success(Cleared, "dropped")},
-    ),
-    Route(
-        method="GET",
-        path="/v1/users",
-        endpoint=list_users,
-        summary="List users",
-        group="users",
-        parameters=UsersParameters,
-        answers={200: Success(UsersAnswer, "a page, in byte order of the ids")},
-        problems=(404,),
-    ),
-    Route(
-        method="GET",
-        path="/v1/users/{user_id}",
-        endpoint=get_user,
-        summary="Get a user",
-        group="users",
-        answers={200: Success(User, "counts, version and times")},
-        problems=(404,),
-    ),
-    Route(
-        method="DELETE",
-        path="/v1/users/{user_id}",
-        endpoint=forget_user,
-        summary="Forget a user",
-        group="users",
-        answers={200: Success(Receipt, "what was erased, and what is left where", written=True)},
-        problems=(404,),
     ),
     Route(
         method="GET",

@@ -12,10 +12,14 @@ from memfast.http.wire import Incoming, UserId, UserParameters
 from memfast.service.forget import REMOVED_MAX
 
 __all__ = [
+    "CopiesAnswer",
     "DeleteBatchRequest",
     "DeleteMatchingRequest",
     "DeleteParameters",
+    "ErasedCopies",
+    "ForgetParameters",
     "Receipt",
+    "Remainder",
     "RemovalAnswer",
 ]
 
@@ -46,6 +50,12 @@ class DeleteParameters(UserParameters, kw_only=True):
     purge: Annotated[bool, Meta(description="erase what it said at once, in history too")] = False
 
 
+class ForgetParameters(Struct, kw_only=True, forbid_unknown_fields=True):
+    """Parameters of forgetting a user."""
+
+    namespace: Annotated[str, Meta(description="refused where the key belongs to another one")] | None = None
+
+
 class RemovalAnswer(Struct, kw_only=True):
     """What a delete by filter did, or with `dry_run` would do.
 
@@ -63,11 +73,50 @@ class RemovalAnswer(Struct, kw_only=True):
     ids: list[UUID]
 
 
+class ErasedCopies(Struct, kw_only=True):
+    """What the answering worker erased beside the database.
+
+    `answers` counts finished answers, `memories` those held in memory, `questions` frequent ones whose wording was
+    remembered, `snapshots` the user's files, `redis` answers there: null without Redis, or where it was away.
+    """
+
+    answers: int
+    memories: int
+    questions: int
+    snapshots: int
+    redis: int | None
+
+
+class Remainder(Struct):
+    """Where something may still lie, and until when."""
+
+    where: str
+    until: str
+
+
 class Receipt(Struct, kw_only=True):
-    """What forgetting a user did, and what it did not."""
+    """What forgetting a user did, and what it did not.
+
+    `memories` were live; `rows` counts what was erased from each table, tombstones and revoked keys included. `keys`
+    counts API keys that still name the user.
+    """
 
     user_id: str
     memories: int
     version: int
     forgotten_at: datetime
-    remains: list[str]
+    rows: dict[str, int]
+    copies: ErasedCopies
+    keys: int
+    remains: list[Remainder]
+
+
+class CopiesAnswer(Struct, kw_only=True):
+    """What the answering worker keeps of a user; all 0 where it was forgotten. See `ErasedCopies`."""
+
+    pid: int
+    namespace: str
+    answers: int
+    memories: int
+    questions: int
+    snapshots: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shutil
 from collections import OrderedDict
 from collections.abc import Callable
@@ -23,6 +24,9 @@ __all__ = ["PoolStats", "ShardPool"]
 
 ADMISSIONS_MAX = 10_000
 """Scopes whose last miss is remembered, and scopes that are known to be too large."""
+
+
+_HEX = re.compile("[0-9a-f]{32}")
 
 
 class PoolStats(Struct, frozen=True):
@@ -111,11 +115,26 @@ class ShardPool:
         except OSError as error:
             raise CommandFailed(f"the snapshot {path} cannot be written: {error.strerror}") from error
 
-    def unsave(self, scope_id: UUID) -> None:
+    def unsave(self, scope_id: UUID) -> int:
         """See `ports.Shards.unsave`."""
-        path = self._path(scope_id)
-        for leftover in (path, *path.parent.glob(f"{path.name}.*.tmp")):
+        leftovers = list(self._snapshots.glob(f"{self._path(scope_id).name}*"))
+        for leftover in leftovers:
             leftover.unlink(missing_ok=True)
+        return len(leftovers)
+
+    def saved(self) -> list[UUID]:
+        """See `ports.Shards.saved`."""
+        names = {path.name.partition(".")[0] for path in self._snapshots.glob("*.shard*")}
+        return [UUID(hex=name) for name in names if _HEX.fullmatch(name)]
+
+    def held(self) -> list[UUID]:
+        """See `ports.Shards.held`."""
+        return list(self._held)
+
+    def peek(self, scope_id: UUID) -> Shard | None:
+        """See `ports.Shards.peek`."""
+        held = self._held.get(scope_id)
+        return None if held is None else held[0]
 
     def get(self, scope_id: UUID) -> Shard | None:
         """See `ports.Shards.get`."""

@@ -170,7 +170,7 @@ class Answers:
         if answer.expires_at is not None:
             left_s = (answer.expires_at - self._clock.now()).total_seconds()
             deadline_ns = min(now_ns + int(left_s * 1e9), _NEVER_NS)
-        if deadline_ns > now_ns:
+        if deadline_ns > now_ns and self._coherence.holds(epochs):
             self._coherence.copied(scope_id, epochs, answer.state)
             self._caches[kind].put(
                 key, answer.body, epochs.slot, epochs.scope, epochs.every, answer.version, deadline_ns, now_ns
@@ -214,7 +214,7 @@ class Answers:
         if answer is None:
             started = self._clock.monotonic()
             answer = await compute(epochs)
-            if shared is not None:
+            if shared is not None and self._coherence.holds(epochs):
                 shared.offer(key, scope_id, answer, self._clock.monotonic() - started)
         self.keep(kind, key, scope_id, epochs, answer)
         return answer
@@ -239,13 +239,22 @@ class Answers:
         return released
 
     def sweep(self) -> None:
-        """Drop some of what has expired; a bounded number at a call."""
+        """Drop some of what has expired or is void; a bounded number at a call."""
         now_ns = int(self._clock.monotonic() * 1e9)
-        for cache in self._all():
-            cache.sweep(now_ns, _SWEEP_STEPS)
+        for cache in self._caches.values():
+            cache.sweep(now_ns, _SWEEP_STEPS, self._coherence.slots)
+        self._requests.sweep(now_ns, _SWEEP_STEPS)
 
     def _all(self) -> tuple[ByteCache, ...]:
         return (*self._caches.values(), self._requests)
+
+    def held(self, slot: int) -> int:
+        """Answers for a scope's slot, good or void."""
+        return sum(cache.count_slot(slot) for cache in self._caches.values())
+
+    def forget(self, slot: int) -> int:
+        """Drop the answers for a scope's slot, void ones too; returns how many."""
+        return sum(cache.drop_slot(slot) for cache in self._caches.values())
 
     def clear(self) -> None:
         """Drop every answer of this worker."""

@@ -89,7 +89,7 @@ class Coherence:
         *,
         cluster: bool = False,
     ) -> None:
-        self._slots = slots
+        self.slots = slots
         self._ledger = ledger
         self._clock = clock
         self._known: dict[UUID, int] = {}
@@ -107,16 +107,16 @@ class Coherence:
 
     def epochs(self, scope_id: UUID) -> Epochs:
         """The epochs of a scope now. Read them before the snapshot whose copy they are to guard."""
-        slot = self._slots.index_of(scope_id.bytes)
-        return Epochs(slot, self._slots.epoch(slot), self._slots.epoch(0))
+        slot = self.slots.index_of(scope_id.bytes)
+        return Epochs(slot, self.slots.epoch(slot), self.slots.epoch(0))
 
     def current(self, slot: int) -> tuple[int, int]:
         """The epoch of a slot and the global one."""
-        return self._slots.epoch(slot), self._slots.epoch(0)
+        return self.slots.epoch(slot), self.slots.epoch(0)
 
     def holds(self, epochs: Epochs) -> bool:
         """Whether nothing was written since these epochs were read."""
-        return self._slots.epoch(epochs.slot) == epochs.scope and self._slots.epoch(0) == epochs.every
+        return self.slots.epoch(epochs.slot) == epochs.scope and self.slots.epoch(0) == epochs.every
 
     def floor(self, scope_id: UUID, epochs: Epochs) -> int:
         """The version that every copy of the scope which is good for these epochs has at least; -1 without copies."""
@@ -164,9 +164,9 @@ class Coherence:
 
     def wrote(self, scope_id: UUID, version: int) -> Epochs:
         """A write to the scope was committed (or may have been): every copy made before is void from now on."""
-        slot = self._slots.index_of(scope_id.bytes)
+        slot = self.slots.index_of(scope_id.bytes)
         self.learned(scope_id, version)
-        return Epochs(slot, self._slots.bump(slot), self._slots.epoch(0))
+        return Epochs(slot, self.slots.bump(slot), self.slots.epoch(0))
 
     def learned(self, scope_id: UUID, version: int) -> None:
         """A snapshot or a commit showed the scope's version."""
@@ -192,7 +192,7 @@ class Coherence:
         if len(self._copied) >= KNOWN_MAX:
             forgotten = next(iter(self._copied))
             del self._copied[forgotten]
-            self._slots.bump(self._slots.index_of(forgotten.bytes))  # a copy that is not compared must not be used
+            self.slots.bump(self.slots.index_of(forgotten.bytes))  # a copy that is not compared must not be used
         self._copied[scope_id] = before
 
     def served(self, scope_id: UUID) -> None:
@@ -231,7 +231,7 @@ class Coherence:
 
     def drop_everything(self) -> None:
         """Void every copy in every worker of the host."""
-        self._slots.bump(0)
+        self.slots.bump(0)
         self._known.clear()
         self._copied.clear()
 
@@ -259,7 +259,7 @@ class Coherence:
             self._served.update(served)
             raise
         for scope_id in served[SERVED_MAX:]:
-            self._slots.bump(self._slots.index_of(scope_id.bytes))
+            self.slots.bump(self.slots.index_of(scope_id.bytes))
         self._trusted_until = started + TRUST_S
 
     async def _look(self, asked: Collection[UUID]) -> dict[UUID, int]:

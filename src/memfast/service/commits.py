@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from uuid import UUID
 
 import numpy as np
@@ -113,11 +113,11 @@ class Commits:
                 group.create_task(work())
         return results
 
-    async def forget(self, scope: Scope, claim: Claim | None = None) -> ForgetReceipt | None:
+    async def forget(self, scope: Scope, claim: Claim | None, copies: Mapping[str, int | None]) -> ForgetReceipt | None:
         """Erase a scope; see `ports.MemoryStore.forget`."""
         begun = True
         try:
-            return await self._store.forget(scope, now=self._clock.now(), claim=claim)
+            return await self._store.forget(scope, now=self._clock.now(), claim=claim, copies=copies)
         except Unavailable as error:
             begun = error.begun
             raise

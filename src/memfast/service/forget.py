@@ -14,6 +14,7 @@ from memfast.errors import InvalidRequest, NotFound, Rejected
 from memfast.filters import tests_of
 from memfast.model import Delete, ForgetReceipt, Outcome, Scope
 from memfast.ports import Clock, MemoryStore
+from memfast.service.copies import Copies
 from memfast.service.filters import read_filter
 from memfast.service.limits import Limits
 from memfast.service.sweeps import STEP_ROWS
@@ -57,13 +58,15 @@ class Forget:
     Args:
         store: finds what a filter means.
         writer: the way of every change.
+        copies: what this worker keeps beside the store.
         limits: bounds of filters.
         clock: wall time.
     """
 
-    def __init__(self, store: MemoryStore, writer: Writer, limits: Limits, clock: Clock) -> None:
+    def __init__(self, store: MemoryStore, writer: Writer, copies: Copies, limits: Limits, clock: Clock) -> None:
         self._store = store
         self._writer = writer
+        self._copies = copies
         self._limits = limits
         self._clock = clock
 
@@ -169,12 +172,14 @@ class Forget:
         return done.after(outcomes)
 
     async def user(self, scope: Scope, *, claim: Claim | None = None) -> ForgetReceipt:
-        """Erase a user: memories, vectors, tombstones, history, kept answers and the name.
+        """Erase a user: memories, vectors, tombstones, history, kept answers, the name, and what this worker keeps.
 
         Raises:
             NotFound: there is nothing under that name.
         """
-        receipt = await self._writer.forget(scope, claim)
+        copies = await self._copies.erase(scope.id)
+        receipt = await self._writer.forget(scope, claim, msgspec.structs.asdict(copies))
         if receipt is None:
             raise NotFound(f"there is no user {scope.user_id!r}")
+        await self._copies.erase(scope.id)  # of what was being made meanwhile
         return receipt

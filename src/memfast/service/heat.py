@@ -51,7 +51,7 @@ class Heat:
         self._clock = clock
         self._reads: Counter[UUID] = Counter()
         self._queries: dict[UUID, Counter[bytes]] = {}
-        self._requests: OrderedDict[bytes, bytes] = OrderedDict()
+        self._requests: OrderedDict[bytes, tuple[UUID, bytes]] = OrderedDict()
         self._again: dict[bytes, list[Any]] = {}
 
     def read(self, scope_id: UUID, key: bytes | None = None, times: int = 1) -> None:
@@ -80,8 +80,27 @@ class Heat:
         if key not in self._requests and len(request) <= REQUEST_BYTES_MAX:
             if len(self._requests) >= REQUESTS_MAX:
                 self._requests.popitem(last=False)
-            self._requests[key] = request
+            self._requests[key] = scope_id, request
         self.read(scope_id, key)
+
+    def scopes(self) -> set[UUID]:
+        """Scopes of which questions are remembered."""
+        return {scope_id for scope_id, _ in self._requests.values()}
+
+    def questions(self, scope_id: UUID) -> int:
+        """Questions of a scope that are remembered."""
+        return sum(owner == scope_id for owner, _ in self._requests.values())
+
+    def forget(self, scope_id: UUID) -> int:
+        """Remember no question of a scope and count none of its reads; returns how many questions that were."""
+        own = [key for key, (owner, _) in self._requests.items() if owner == scope_id]
+        for key in own:
+            del self._requests[key]
+        for key in [key for key, (owner, _) in self._again.items() if owner == scope_id.bytes]:
+            del self._again[key]
+        self._reads.pop(scope_id, None)
+        self._queries.pop(scope_id, None)
+        return len(own)
 
     async def flush(self) -> None:
         """Write what was counted.
@@ -101,7 +120,7 @@ class Heat:
                 scope_id=scope_id,
                 reads=count,
                 queries=[
-                    AskedQuery(self._requests[key], n)
+                    AskedQuery(self._requests[key][1], n)
                     for key, n in queries.get(scope_id, Counter()).items()
                     if key in self._requests
                 ],

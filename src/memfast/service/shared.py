@@ -60,7 +60,11 @@ class Seal:
         """The key of what the parts, of fixed lengths, describe; `group` chooses its place in a Redis Cluster."""
         digest = self._key_seed.copy()
         digest.update(b"\0".join((group.encode(), *parts)))
-        return f"memfast:{self._database}:{{{group}}}:{FORMAT.decode()}:{digest.hexdigest()}".encode()
+        return self.prefix(group) + f"{FORMAT.decode()}:{digest.hexdigest()}".encode()
+
+    def prefix(self, group: str) -> bytes:
+        """How every key of a group begins, of whatever format."""
+        return f"memfast:{self._database}:{{{group}}}:".encode()
 
     def close(self, key: bytes, payload: bytes, until: datetime | None = None) -> bytes:
         """Seal a value."""
@@ -141,6 +145,11 @@ class SharedAnswers:
         if cost_s >= self._min_cost_s and answer.version > 0 and not ends:
             name = self._name(key, scope_id, answer.version)
             self._cache.put(name, self._seal.close(name, answer.body, answer.expires_at), self._ttl_s)
+
+    async def erase(self, scope_id: UUID) -> int | None:
+        """Remove every answer of a scope; returns how many there were, None where that could not be done."""
+        self._costs.pop(scope_id, None)
+        return await self._cache.erase(self._seal.prefix(scope_id.hex))
 
     def _name(self, key: bytes, scope_id: UUID, version: int) -> bytes:
         facts = self._coherence.facts

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from functools import partial
 from typing import TypeVar
 from uuid import UUID
 
@@ -185,12 +186,26 @@ class Warm:
         self._shards.drop(scope_id)
         self._complete.pop(scope_id, None)
 
-    async def erase(self, scope_id: UUID) -> None:
-        """Something of the scope was erased: what was saved of it on disk may still say it, and goes."""
+    async def erase(self, scope_id: UUID) -> int:
+        """Something of the scope was erased: what was saved of it on disk may still say it, and goes; returns files."""
         try:
-            await asyncio.get_running_loop().run_in_executor(self._executor, self._shards.unsave, scope_id)
+            return await self.run(partial(self._shards.unsave, scope_id))
         except OSError:
             _log.warning("a snapshot could not be removed: %s", scope_id, exc_info=True)
+            return 0
+
+    def memories(self, scope_id: UUID) -> int:
+        """Memories of a scope that are in memory, good or void."""
+        shard = self._shards.peek(scope_id)
+        return 0 if shard is None else len(shard)
+
+    def held(self) -> Sequence[UUID]:
+        """Scopes that are held."""
+        return self._shards.held()
+
+    async def saved(self) -> Sequence[UUID]:
+        """Scopes that are saved on disk."""
+        return await self.run(self._shards.saved)
 
     async def _catch_up(self, scope: Scope, epochs: Epochs) -> Shard | None:
         shard = self._shards.get(scope.id)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -24,10 +25,10 @@ _log = logging.getLogger("memfast.writer")
 class _Write(Item):
     """A caller's write. `answer` is what it waits for; `forgotten` is the scope that is to be forgotten, if any.
 
-    `claim` is that of a forget, or of all changes.
+    `claim` is that of a forget, or of all changes; `copies` is for the receipt of a forget.
     """
 
-    __slots__ = ("answer", "changes", "claim", "forgotten")
+    __slots__ = ("answer", "changes", "claim", "copies", "forgotten")
 
     def __init__(
         self,
@@ -36,6 +37,7 @@ class _Write(Item):
         background: bool,
         forgotten: Scope | None = None,
         claim: Claim | None = None,
+        copies: Mapping[str, int | None] = MappingProxyType({}),
     ) -> None:
         scopes = [change.scope.id for change in changes] if forgotten is None else [forgotten.id]
         alone = forgotten is not None or len(changes) > 1 or isinstance(changes[0], Import)
@@ -45,6 +47,7 @@ class _Write(Item):
         self.changes = changes
         self.forgotten = forgotten
         self.claim = claim
+        self.copies = copies
         self.answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
     def resolve(self, result: Any) -> None:
@@ -102,9 +105,11 @@ class Writer:
             raise AnsweredBeforeError(outcomes[0].before)
         return outcomes
 
-    async def forget(self, scope: Scope, claim: Claim | None = None) -> ForgetReceipt | None:
+    async def forget(
+        self, scope: Scope, claim: Claim | None = None, copies: Mapping[str, int | None] = MappingProxyType({})
+    ) -> ForgetReceipt | None:
         """Erase a scope; see `ports.MemoryStore.forget`."""
-        write = _Write((), background=False, forgotten=scope, claim=claim)
+        write = _Write((), background=False, forgotten=scope, claim=claim, copies=copies)
         receipt: ForgetReceipt | None = await self._written(write)
         return receipt
 
@@ -172,7 +177,7 @@ class Writer:
     async def _results(self, flush: list[_Write]) -> list[Any]:
         """What each write of a flush came to: a value or an error."""
         if flush[0].forgotten is not None:
-            return [await self._commits.forget(flush[0].forgotten, flush[0].claim)]
+            return [await self._commits.forget(flush[0].forgotten, flush[0].claim, flush[0].copies)]
         changes = [change for write in flush for change in write.changes]
         try:
             outcomes = await self._commits.write(changes)

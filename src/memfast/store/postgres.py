@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any, overload
 from uuid import UUID
 
@@ -41,9 +42,10 @@ from memfast.store.codecs import decode_vectors
 from memfast.store.commit import Commit
 from memfast.store.conditions import narrowed
 from memfast.store.exports import read_scope
+from memfast.store.forget import erase_scope
 from memfast.store.imports import write_imports
 from memfast.store.pool import Pool, Purpose
-from memfast.store.queries import READ, WRITE
+from memfast.store.queries import FORGET, READ, WRITE
 from memfast.store.records import read_memory
 from memfast.store.server import ServerFacts
 from memfast.store.writes import write_changes
@@ -217,7 +219,14 @@ class PostgresStore:
             record = await connection.fetchrow(READ.user, scope.id)
         return None if record is None else _user(record)
 
-    async def forget(self, scope: Scope, *, now: datetime, claim: Claim | None = None) -> ForgetReceipt | None:
+    async def forget(
+        self,
+        scope: Scope,
+        *,
+        now: datetime,
+        claim: Claim | None = None,
+        copies: Mapping[str, int | None] = MappingProxyType({}),
+    ) -> ForgetReceipt | None:
         """See `ports.MemoryStore.forget`."""
         commit = Commit(self._pool)
         async with self._pool.connection("write") as connection, commit.transaction(connection):
@@ -226,15 +235,14 @@ class PostgresStore:
                 kept = await find_answer(connection, scope, claim, now=now)
                 if kept is not None:
                     raise AnsweredBeforeError(kept)
-            row = await connection.fetchrow(WRITE.forget_scope, scope.id, now)
-            if row is None:
-                return None
-            commit.began(row)
-            erased = await connection.fetchval(WRITE.forget_memories, scope.id)
-            receipt = ForgetReceipt(memories=erased, version=row["version"], at=now)
-            if claim is not None:
+            receipt = await erase_scope(connection, scope, commit.began, copies, now=now)
+            if receipt is not None and claim is not None:
                 await keep_answer(connection, scope, claim, receipt)
         return receipt
+
+    async def forgotten(self, scope_ids: Sequence[UUID]) -> Sequence[UUID]:
+        """See `ports.MemoryStore.forgotten`."""
+        return [row[0] for row in await self._pool.fetch(FORGET.forgotten, scope_ids)]
 
     async def check(self) -> StoreHealth:
         """See `ports.MemoryStore.check`."""

@@ -66,6 +66,22 @@ async def test_what_was_stored_is_there_for_its_time(cache, redis):
     assert (stats.hits, stats.misses, stats.stored, stats.dropped, stats.state) == (2, 1, 2, 1, "closed")
 
 
+async def test_keys_are_erased_by_how_they_begin(cache, redis, monkeypatch):
+    """More than one batch of them, and what waits to be stored under one; others stay, also where they look alike."""
+    for number in range(250):
+        redis.do("SET", f"memfast:{{a*}}:{number}", "x")
+    redis.do("SET", "memfast:{ab}:1", "x")
+    cache.put(b"memfast:{a*}:waits", b"x", 60)
+    cache.put(b"memfast:{b}:waits", b"x", 60)
+    assert await cache.erase(b"memfast:{a*}:") == 250
+    await until(lambda: cache.stats().stored == 1)
+    assert redis.do("DBSIZE") == b":2"
+    assert await cache.erase(b"memfast:{a*}:") == 0
+    redis.freeze()
+    assert await cache.erase(b"memfast:{b}:") is None
+    redis.thaw()
+
+
 async def test_concurrent_callers_share_a_round_trip(cache, redis):
     """Fifty of them are answered by one pipeline."""
     await stored(cache, b"k", b"v")

@@ -9,6 +9,8 @@ import httpx
 import pytest
 
 from memfast.http.app import build_app
+from memfast.model import ScopeReads
+from memfast.store.forget import OWNED_TABLES
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -148,7 +150,15 @@ async def test_forgetting_leaves_nothing_but_a_nameless_version(api, user, check
     response = await api.client.delete(user_url(user))
     receipt = response.json()
     assert (receipt["user_id"], receipt["memories"], receipt["version"]) == (user, 4, 7)
-    assert receipt["remains"]
+    assert receipt["rows"] == {
+        "memories": 5,
+        "memory_vectors": 4,
+        "history": 1,
+        "access_stats": 0,
+        "idempotency": 0,
+        "api_keys": 0,
+    }
+    assert {"where", "until"} == set().union(*receipt["remains"])
     assert response.headers["memfast-token"].endswith(".7")
     check_problem(await api.client.get(user_url(user)), 404, "not-found")
     check_problem(await api.client.delete(user_url(user)), 404, "not-found")
@@ -173,6 +183,89 @@ async def test_forgetting_leaves_nothing_but_a_nameless_version(api, user, check
     user_now = (await api.client.get(user_url(user))).json()
     assert (user_now["memories"], user_now["version"], user_now["created_at"]) == (1, 8, again["created_at"])
     assert [hit["id"] for hit in (await api.search(user, query="secret")).json()["results"]] == [ids[1]]
+
+
+async def test_every_table_of_a_scope_is_emptied(api):
+    """The list of what is erased is that of the schema: a new table with a scope's id has to be on it."""
+    async with api.database() as connection:
+        rows = await connection.fetch(
+            "SELECT table_name FROM information_schema.columns WHERE table_schema = 'public' AND column_name = 'scope_id'"
+        )
+    assert {row[0] for row in rows} - {"scopes"} == set(OWNED_TABLES)
+
+
+async def copies(api, user):
+    """What the worker says that it keeps of a user: answers, memories, questions, snapshots."""
+    kept = (await api.client.get("/v1/cache/user", params={"user_id": user})).json()
+    return [kept[name] for name in ("answers", "memories", "questions", "snapshots")]
+
+
+async def test_forgetting_erases_the_copies_too(api, user):
+    """Finished answers, the shard, questions and the snapshot: counted in the receipt, and not there any more."""
+    memory = await api.create(user, "octopus")
+    for query in ("octopus", "octopus", "squid"):
+        await api.search(user, query=query)
+    await api.listing(user)
+    await api.get(user, memory["id"])
+    services = api.services
+    scope = services.access.scope(services.access.recognise(None), user)
+    await services.warm.load(scope)
+    services.shards.save(scope, services.shards.get(scope.id))
+    held = await copies(api, user)
+    assert held[0] >= 3
+    assert held[1:] == [1, 2, 1]
+    receipt = (await api.client.delete(user_url(user))).json()
+    assert [receipt["copies"][name] for name in ("answers", "memories", "questions", "snapshots")] == held
+    assert receipt["copies"]["redis"] is None
+    assert await copies(api, user) == [0, 0, 0, 0]
+    await services.heat.flush()
+    async with api.database() as connection:
+        assert await connection.fetchval("SELECT count(*) FROM access_stats WHERE scope_id = $1", scope.id) == 0
+
+
+async def test_what_is_forgotten_elsewhere_is_found_out(api, user):
+    """Another host forgets: this worker's look erases what it keeps of that user, and of nobody else."""
+    neighbour = api.new_user()
+    services = api.services
+    scopes = [services.access.scope(services.access.recognise(None), name) for name in (user, neighbour)]
+    for scope in scopes:
+        await api.create(scope.user_id, "octopus")
+        await api.search(scope.user_id, query="octopus")
+        await services.warm.load(scope)
+        services.shards.save(scope, services.shards.get(scope.id))
+    held = [await copies(api, scope.user_id) for scope in scopes]
+    await services.heat.flush()
+    await services.heat._log.record([ScopeReads(scope_id=scopes[0].id, reads=1, queries=[])], now=services.clock.now())
+    assert (await services.forget._store.forget(scopes[0], now=services.clock.now())).rows["access_stats"] == 1
+    await services.copies.look()
+    assert [await copies(api, scope.user_id) for scope in scopes] == [[0, 0, 0, 0], held[1]]
+    late = [ScopeReads(scope_id=scope.id, reads=1, queries=[]) for scope in scopes]
+    await services.heat._log.record(late, now=services.clock.now())
+    async with api.database() as connection:
+        rows = await connection.fetch(
+            "SELECT scope_id FROM access_stats WHERE scope_id = ANY ($1)", [s.id for s in scopes]
+        )
+    assert [row[0] for row in rows] == [scopes[1].id]
+
+
+async def test_what_comes_after_forgetting_is_forgotten_again(api, user, check_problem):
+    """A leftover under a nameless scope is erased by asking once more; then there is nothing."""
+    await api.create(user, "x")
+    await api.client.delete(user_url(user))
+    scope_id = api.services.access.scope(api.services.access.recognise(None), user).id
+    async with api.database() as connection:
+        await connection.execute("INSERT INTO access_stats VALUES (1, now(), $1, '\\x00')", scope_id)
+    receipt = (await api.client.delete(user_url(user))).json()
+    assert (receipt["memories"], receipt["rows"]["access_stats"], receipt["version"]) == (0, 1, 3)
+    check_problem(await api.client.delete(user_url(user)), 404, "not-found")
+
+
+async def test_another_namespace_is_not_forgotten_by_mistake(api, user, check_problem):
+    """Whoever says which namespace is meant is refused by a key of another."""
+    await api.create(user, "x")
+    refused = await api.client.delete(user_url(user), params={"namespace": "other"})
+    check_problem(refused, 403, "forbidden", says="default")
+    assert (await api.client.delete(user_url(user), params={"namespace": "default"})).status_code == 200
 
 
 async def test_forgetting_one_user_leaves_the_others(api, user):

@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from filter_world import read
 from memfast.store.conditions import narrowed
-from memfast.store.queries import ADMIN, READ, WRITE
+from memfast.store.queries import ACCESS, ADMIN, FORGET, READ, WRITE
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -118,8 +118,10 @@ STATEMENTS = {
         f"{MEMORY}, 0, '2024-01-01', 21",
         {"history_pkey", "memories_pkey", "scopes_pkey"},
     ),
-    "forget_scope": (WRITE.forget_scope, f"{SCOPE}, now()", {"scopes_pkey"}),
-    "forget_memories": (WRITE.forget_memories, SCOPE, None),
+    "forget_scope": (FORGET.forget_scope, f"{SCOPE}, now()", {"scopes_pkey"}),
+    "erase_memories": (FORGET.erase_memories, SCOPE, {"memories_by_version"}),
+    "erase_memory_vectors": (FORGET.erase_memory_vectors, SCOPE, {"memory_vectors_pkey"}),
+    "record_access": (ACCESS.record_access, f"{SCOPE}, 1, now(), '\\x00'", {"scopes_pkey"}),
 }
 ALTERNATIVES = {
     "scopes_pkey",

@@ -83,3 +83,17 @@ async def test_a_long_question_is_counted_and_not_remembered():
     await heat.flush()
     assert log.items[0].reads == 2
     assert [query.count for query in log.items[0].queries] == [1]
+
+
+async def test_what_is_forgotten_is_counted_and_worded_no_more():
+    """One scope's questions, reads and repetitions go; the other's stay."""
+    log = Log()
+    heat = Heat(log, Clock())
+    for scope, key in ((ADA, b"key-1"), (ADA, b"key-2"), (BOB, b"key-3")):
+        heat.asked(scope, key, b"what? " + key)
+        heat.again(key, scope.bytes)
+    assert (heat.scopes(), heat.questions(ADA)) == ({ADA, BOB}, 2)
+    assert (heat.forget(ADA), heat.forget(ADA)) == (2, 0)
+    assert (heat.scopes(), heat.questions(ADA), heat.questions(BOB)) == ({BOB}, 0, 1)
+    await heat.flush()
+    assert [(item.scope_id, item.reads) for item in log.items] == [(BOB, 2)]

@@ -64,9 +64,9 @@ class Store:
             raise fate
         return self.outcomes or [self._created(change) for change in changes]
 
-    async def forget(self, scope, *, now, claim=None):
+    async def forget(self, scope, *, now, claim=None, copies=None):
         await self.apply([], now=now)
-        return ForgetReceipt(memories=1, version=9, at=now)
+        return ForgetReceipt(memories=1, version=9, at=now, rows={}, copies={}, keys=0)
 
     def _created(self, change):
         version = self.versions[change.scope.id] = self.versions.get(change.scope.id, 0) + 1

@@ -4,7 +4,10 @@
 SELECT scope_id, queries FROM access_stats WHERE scope_id = ANY ($1);
 
 -- name: record_access
-INSERT INTO access_stats AS a (scope_id, reads, last_at, queries) VALUES ($1, $2, $3, $4)
+-- Of a scope that bears a name: what is forgotten while this runs is not counted any more.
+INSERT INTO access_stats AS a (scope_id, reads, last_at, queries)
+SELECT s.scope_id, $2::bigint, $3::timestamptz, $4::bytea FROM scopes s
+WHERE s.scope_id = $1 AND s.user_id IS NOT NULL FOR KEY SHARE OF s
 ON CONFLICT (scope_id) DO UPDATE SET
     reads = a.reads + EXCLUDED.reads, last_at = EXCLUDED.last_at, queries = EXCLUDED.queries;
 

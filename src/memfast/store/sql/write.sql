@@ -180,28 +180,6 @@ WITH lapsed AS (
 )
 SELECT count(*) FROM gone;
 
--- name: forget_scope
--- The row stays, nameless: its version must never start again. Copies below purged_to reload.
-UPDATE scopes SET version = version + 1, purged_to = version + 1, memories = 0, user_id = NULL, created_at = NULL,
-                  updated_at = $2
-WHERE scope_id = $1 AND user_id IS NOT NULL
-RETURNING version, pg_current_xact_id()::text AS transaction_id,
-          (SELECT stats_reset FROM pg_stat_wal) AS server_life;
-
--- name: forget_memories
-WITH vectors AS (
-    DELETE FROM memory_vectors WHERE scope_id = $1
-), events AS (
-    DELETE FROM history WHERE scope_id = $1
-), questions AS (
-    DELETE FROM access_stats WHERE scope_id = $1
-), answers AS (
-    DELETE FROM idempotency WHERE scope_id = $1
-), gone AS (
-    DELETE FROM memories WHERE scope_id = $1 RETURNING deleted_at
-)
-SELECT count(*) FILTER (WHERE deleted_at IS NULL) FROM gone;
-
 -- name: vector_schema
 SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector';
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Protocol, TypeAlias
+from types import MappingProxyType
+from typing import Protocol
 from uuid import UUID
 
 import numpy as np
@@ -36,6 +37,7 @@ from memfast.model import (
     User,
     UserPage,
 )
+from memfast.ports.shards import FragmentTable, Hits, Shard, Shards
 
 __all__ = [
     "AccessLog",
@@ -53,8 +55,7 @@ __all__ = [
     "Sweeper",
 ]
 
-FragmentTable: TypeAlias = tuple[NDArray[np.int64], NDArray[np.uint8]]
-"""Where the fragment of each row begins and ends, int64 (2, n), and the bytes of all."""
+_NOTHING: Mapping[str, int | None] = MappingProxyType({})
 
 
 class Clock(Protocol):
@@ -191,12 +192,20 @@ class MemoryStore(Protocol):
         """One user's counts and times; None when the scope has never been written or was forgotten."""
         ...
 
-    async def forget(self, scope: Scope, *, now: datetime, claim: Claim | None = None) -> ForgetReceipt | None:
+    async def forget(
+        self, scope: Scope, *, now: datetime, claim: Claim | None = None, copies: Mapping[str, int | None] = _NOTHING
+    ) -> ForgetReceipt | None:
         """Erase everything the scope holds, its name and its kept answers included. None when there was nothing.
+
+        `copies` stands in the receipt.
 
         Raises:
             AnsweredBeforeError: the claim was answered before; nothing was erased.
         """
+        ...
+
+    async def forgotten(self, scope_ids: Sequence[UUID]) -> Sequence[UUID]:
+        """Those of some scopes that were forgotten and not written to since."""
         ...
 
     async def check(self) -> StoreHealth:
@@ -322,185 +331,14 @@ class SharedCache(Protocol):
         """
         ...
 
+    async def erase(self, prefix: bytes) -> int | None:
+        """Remove every key that begins so, and what waits to be stored under one; None where that could not be done."""
+        ...
+
     def stats(self) -> SharedCacheStats:
         """Counters."""
         ...
 
     async def close(self) -> None:
         """Release tasks and connections."""
-        ...
-
-
-class Hits(Protocol):
-    """What a shard found, by (score descending, id ascending)."""
-
-    @property
-    def blocks(self) -> tuple[FragmentTable, FragmentTable]:
-        """Tables of fragments as `search.encode.encode_fragment` makes them: see `kernels.join_rows`."""
-        ...
-
-    @property
-    def rows(self) -> list[int]:
-        """The memories' rows in these tables."""
-        ...
-
-    @property
-    def scores(self) -> Sequence[float]:
-        """Their scores."""
-        ...
-
-
-class Shard(Protocol):
-    """One scope's memories in memory at one version: a value, never changed. See `index.shard`."""
-
-    @property
-    def version(self) -> int:
-        """The scope's version."""
-        ...
-
-    @property
-    def purged_to(self) -> int:
-        """Tombstones up to this version are gone from the store."""
-        ...
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes in memory."""
-        ...
-
-    def next_expiry_after(self, now_us: int) -> int:
-        """No memory that lives at `now_us` expires before; microseconds since 1970."""
-        ...
-
-    def __len__(self) -> int:
-        """Rows."""
-        ...
-
-    def search(
-        self,
-        vector: NDArray[np.float32],
-        k: int,
-        *,
-        now_us: int,
-        where: Filter | None = None,
-        min_score: float = 0.0,
-    ) -> Hits:
-        """The nearest live memories, exactly what `search.rank` finds among all of them, or all that pass `where`."""
-        ...
-
-    def ranked(
-        self, terms: Sequence[tuple[str, float]], asked: int, k: int, *, now_us: int, where: Filter | None = None
-    ) -> tuple[NDArray[np.int64], Callable[[NDArray[np.int64]], NDArray[np.float64]], float]:
-        """The best rows by these terms, a function for the BM25 scores of rows, the ceiling of the `asked` first."""
-        ...
-
-    def term_frequencies(self, terms: Sequence[str]) -> NDArray[np.int64]:
-        """How many live memories have each of these terms."""
-        ...
-
-    def vectors_of(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float32]:
-        """The vectors of rows, float32 (r, dimensions)."""
-        ...
-
-    def importances(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float64]:
-        """The importance of rows."""
-        ...
-
-    def created_us(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
-        """When rows were created, microseconds since 1970."""
-        ...
-
-    def neighbours(self, rows: Sequence[int] | NDArray[np.int64], *, now_us: int, reach: int = 2) -> NDArray[np.int64]:
-        """Rows 1 before, 1 after, 2 before and so on in the runs of rows, (2 · reach, r); -1 where there is none."""
-        ...
-
-    def get(self, target: UUID, *, now_us: int) -> bytes | None:
-        """The fragment of a live memory, or None."""
-        ...
-
-    @property
-    def vector_total(self) -> NDArray[np.float64]:
-        """The sum of the live rows' vectors, float64 (dimensions,)."""
-        ...
-
-    @property
-    def fragment_tables(self) -> tuple[FragmentTable, FragmentTable]:
-        """Tables of the rows' fragments: see `kernels.join_rows`."""
-        ...
-
-    def fragment(self, row: int) -> memoryview:
-        """A row's fragment."""
-        ...
-
-    def vector_scores(self, vector: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        """The dot products of these rows with a vector of any norm."""
-        ...
-
-    def by_id(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """These rows in ascending order of id."""
-        ...
-
-    def masks(self, now_us: int, where: Filter | None = None) -> tuple[NDArray[np.bool_] | None, NDArray[np.bool_]]:
-        """The rows of both blocks that live, have not expired and pass; None where all of the first do."""
-        ...
-
-    def passing(
-        self, rows: NDArray[np.int64], masks: tuple[NDArray[np.bool_] | None, NDArray[np.bool_]]
-    ) -> NDArray[np.bool_]:
-        """Which of these rows the masks let pass."""
-        ...
-
-    def needs_rebuild(self, flat_limit: int) -> bool:
-        """Whether `rebuilt` would be faster to search."""
-        ...
-
-    def rebuilt(self, flat_limit: int) -> Shard:
-        """The same state, packed, and with a graph above `flat_limit` memories. Takes long: run it in a thread."""
-        ...
-
-    def apply(self, delta: Delta) -> Shard | None:
-        """The shard at the delta's version, or None where it must be loaded anew."""
-        ...
-
-
-class Shards(Protocol):
-    """The shards that a worker holds, bounded in bytes; the coldest leave first. See `index.pool`."""
-
-    def build(self, scope: Scope, snapshot: Snapshot) -> Shard:
-        """Make a shard of a snapshot. Takes long for a large scope: run it beside the event loop."""
-        ...
-
-    def restore(self, scope: Scope) -> Shard | None:
-        """The shard that was saved last, at the version it had then; None without a good one. Reads a file."""
-        ...
-
-    def save(self, scope: Scope, shard: Shard) -> int:
-        """Save a shard for later starts; returns the bytes on disk. Writes a file.
-
-        Raises:
-            CommandFailed: the disk is full, or the directory cannot be written.
-        """
-        ...
-
-    def unsave(self, scope_id: UUID) -> None:
-        """Remove what was saved of a scope, if anything was. Touches a file."""
-        ...
-
-    def get(self, scope_id: UUID) -> Shard | None:
-        """The shard of a scope, which is now the warmest."""
-        ...
-
-    def put(self, scope_id: UUID, shard: Shard, *, evict: bool = True) -> bool:
-        """Hold a shard instead of the scope's older one; False when there is no room for it.
-
-        With `evict` colder shards make room, without only free room is used.
-        """
-        ...
-
-    def drop(self, scope_id: UUID) -> None:
-        """Hold the scope's shard no longer."""
-        ...
-
-    def note_miss(self, scope_id: UUID, now_s: float) -> bool:
-        """A search found the scope cold; True when it is searched often enough to be loaded."""
         ...
