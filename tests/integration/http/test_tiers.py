@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -98,14 +99,27 @@ async def test_a_list_is_kept_until_a_write(api, user):
     assert len(after.json()["memories"]) == 4
 
 
-async def test_a_hot_answer_keeps_its_users_apart(api):
-    """The same question of two users is two answers."""
-    one, two = api.new_user(), api.new_user()
-    await fill(api, one, 3)
-    question = {"embedding": vector()}
-    await api.search(one, **question)
-    assert (await api.search(two, **question)).json()["results"] == []
-    assert len((await api.search(one, **question)).json()["results"]) == 3
+@pytest.mark.parametrize("mode", ["vector", "lexical", "hybrid"])
+async def test_users_of_equal_age_are_kept_apart(api, mode):
+    """Two users with as many writes, equal ids, vectors and words: whatever answers, each is shown its own."""
+    users, shared, ids = (api.new_user(), api.new_user()), vector(), [str(uuid4()) for _ in range(3)]
+    for user in users:
+        items = [{"id": own, "text": f"a word of {user}", "embedding": shared} for own in ids]
+        await api.create_many(user, items)
+    question = {"embedding": shared, "mode": mode} if mode != "lexical" else {"mode": mode}
+    question |= {} if mode == "vector" else {"query": "words"}
+    tiers = set()
+    for turn in range(3):
+        for user in (*users, *users):
+            found = await api.search(user, **question)
+            listed, got = await api.listing(user), await api.get(user, ids[0])
+            shown = [*found.json()["results"], *listed.json()["memories"], got.json()]
+            assert [memory["text"] for memory in shown] == [f"a word of {user}"] * 7
+            tiers.add(found.headers["memfast-tier"])
+        for user in users if turn == 1 else ():
+            await make_warm(api, user)
+        question["limit"] = 10 + turn
+    assert tiers == {"cold", "hot", "warm"}
 
 
 async def test_msgpack_and_json_are_kept_apart(api, user):
