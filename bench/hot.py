@@ -38,7 +38,16 @@ PLANTED = Planted(request_s=30e-6)
 CLIENTS = 8
 QUESTIONS = 50
 _USER = "hot"
-_SETTINGS = ("--set", "cache.entries=50000", "--set", "cache.idle_s=3000", "--set", "index.memory_mb=4096")
+_SETTINGS = (
+    "--set",
+    "cache.entries=50000",
+    "--set",
+    "cache.idle_s=3000",
+    "--set",
+    "index.memory_mb=4096",
+    "--set",
+    "memory.budget_mb=8192",
+)
 
 
 def measure(*, quick: bool = False, planted: bool = False) -> Report:

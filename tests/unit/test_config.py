@@ -33,7 +33,7 @@ DEFAULTS = {
     "embedding.base_url": "",
     "embedding.api_key": "",
     "embedding.dimensions": 0,
-    "cache.memory_mb": 256,
+    "cache.memory_mb": 128,
     "cache.entries": 10_000,
     "cache.ttl_s": 300.0,
     "cache.idle_s": 60.0,

@@ -182,7 +182,7 @@ class EmbeddingConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class CacheConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Finished answers and embeddings, in the workers' memory."""
 
-    memory_mb: Annotated[int, _doc("finished answers, all workers", "MiB", ge=0, le=1024 * 1024)] = 256
+    memory_mb: Annotated[int, _doc("finished answers, all workers", "MiB", ge=0, le=1024 * 1024)] = 128
     entries: Annotated[int, _doc("finished answers of a worker", "answers", ge=1)] = 10_000
     ttl_s: Annotated[float, _doc("longest life of an answer", "s", gt=0)] = 300.0
     idle_s: Annotated[float, _doc("time without use after which an answer goes", "s", gt=0)] = 60.0
@@ -193,7 +193,7 @@ class CacheConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 class IndexConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Users whose memories are searched in the workers' memory."""
 
-    memory_mb: Annotated[int, _doc("warm users, all workers", "MiB", ge=0, le=1024 * 1024)] = 512
+    memory_mb: Annotated[int, _doc("warm users, all workers", "MiB", ge=0, le=1024 * 1024)] = 256
     flat_limit: Annotated[
         int, _doc("memories of a user up to which every one is compared; above, hnswlib chooses", "memories", ge=100)
     ] = 40_000
@@ -281,7 +281,7 @@ class MemoryConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     budget_mb: Annotated[
         int, _doc("from 80 % of it cold copies leave, from 95 % at once down to 70 %", "MiB", ge=64)
-    ] = 1536
+    ] = 500
     watch_interval_s: Annotated[float, _doc("how often a worker reads its memory", "s", gt=0, le=60)] = 0.5
 
 
@@ -452,28 +452,29 @@ PROFILES: dict[str, dict[str, Any]] = {
         "postgres.pool_min": 20,
         "postgres.pool_max": 64,
         "server.backlog": 4096,
-        "cache.memory_mb": 1024,
+        "cache.memory_mb": 768,
         "cache.entries": 50_000,
         "cache.ttl_s": 600.0,
         "cache.idle_s": 120.0,
         "cache.embedding_entries": 5000,
         "cache.embedding_ttl_s": 1200.0,
-        "index.memory_mb": 1024,
-        "memory.budget_mb": 4096,
+        "index.memory_mb": 768,
+        "memory.budget_mb": 2048,
     },
     "memory-constrained": {
         "postgres.pool_min": 1,
         "postgres.pool_max": 3,
         "embedding.batch_size": 25,
         "server.body_max_bytes": 4 * 1024 * 1024,
-        "cache.memory_mb": 64,
+        "cache.memory_mb": 32,
         "cache.entries": 1000,
         "cache.ttl_s": 60.0,
         "cache.idle_s": 30.0,
         "cache.embedding_entries": 100,
         "cache.embedding_ttl_s": 300.0,
-        "index.memory_mb": 128,
-        "memory.budget_mb": 512,
+        "index.memory_mb": 64,
+        "memory.budget_mb": 256,
+        "memory.watch_interval_s": 0.1,
     },
     "throughput": {"postgres.pool_min": 10, "postgres.pool_max": 10, "embedding.batch_size": 256},
     "latency": {

@@ -92,6 +92,7 @@ class Pressure:
         if level == "high":
             self.counts.clean_ups += 1
             self._release(STEP_BYTES)
+            await asyncio.to_thread(self._give_back)  # of a heap in pieces that takes milliseconds
             return
         self.counts.emergencies += 1
         excess = before - int(TARGET_SHARE * self._budget_bytes)
