@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bench import batch_create, cold_search, footprint, hot, hybrid, start, tiers, transfer, warm
+from bench import batch_create, cold_search, footprint, hot, hybrid, start, tiers, transfer, warm, writes
 from bench.harness.report import Figure, Report, finish, options
 from bench.quality import __main__ as locomo
 from bench.quality import agentlogs, ir
@@ -39,6 +39,7 @@ def _benchmarks(chosen: argparse.Namespace) -> Iterator[tuple[str, Callable[[], 
     yield "scan", lambda: _scan(quick=chosen.quick)
     yield "cold_search", lambda: cold_search.measure(quick=chosen.quick)
     yield "batch_create", lambda: batch_create.measure(quick=chosen.quick)
+    yield "writes", lambda: writes.measure(quick=chosen.quick)
     yield "start", lambda: start.measure(quick=chosen.quick)
     yield "hot", lambda: hot.measure(quick=chosen.quick)
     yield "warm", lambda: warm.measure(quick=chosen.quick)

@@ -125,14 +125,15 @@ class Plantable(Protocol):
 
 @dataclass(frozen=True)
 class Planted:
-    """CPU time that a service is made to lose, in seconds: once at its start, and with every request."""
+    """CPU time that a service is made to lose, in seconds: once at its start, and with every `every`-th request."""
 
     start_s: float = 0.0
     request_s: float = 0.0
+    every: int = 1
 
     def program(self) -> list[str]:
         """The module that runs such a service, and its first arguments."""
-        return ["bench.harness.planted", str(self.start_s), str(self.request_s)]
+        return ["bench.harness.planted", str(self.start_s), str(self.request_s), str(self.every)]
 
 
 class Service(Program):
