@@ -49,7 +49,7 @@ BATCH_GATES = {"vectors given": 8.0, "texts": 6.0}
 
 CLIENTS = 64
 BATCH = 100
-PLANTED = Planted(request_s=2.0, every=200)
+PLANTED = Planted(request_s=0.45, every=250)
 """A worker that stands still now and then: fewer creates, with company too, and 64 callers that wait for it."""
 
 _ONE_STATEMENT = """
