@@ -300,7 +300,7 @@ class _Run:
             self._report.skipped += 1
             return
         past = self._reader.history(line, parent.change)
-        if self._full():
+        if self._events >= STEP_MEMORIES or self._bytes >= STEP_BYTES:  # a step full of memories takes their history
             await self._flush()
             await self._settle()
         if not self._units:  # the memory itself is written

@@ -80,7 +80,7 @@ class Limits:
         if value.tzinfo is None:
             raise InvalidRequest(f"{path}: must name its offset, e.g. {value.isoformat()}Z", path=path)
         try:
-            moment = value.astimezone(UTC)
+            moment = value if value.tzinfo is UTC else value.astimezone(UTC)
         except OverflowError as error:
             raise InvalidRequest(f"{path}: lies outside the years 1 to 9999", path=path) from error
         if not _FIRST_MOMENT < moment < _LAST_MOMENT:  # the driver takes these two for infinity

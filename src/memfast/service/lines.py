@@ -206,6 +206,7 @@ class Reader:
         self._user_id = user_id
         self._actor = actor
         self._now = now
+        self._latest: tuple[str | None, Scope] | None = None
         self.vectors = True
         """Whether the lines' vectors are of the present model."""
 
@@ -322,11 +323,15 @@ class Reader:
         )
 
     def _scope(self, user_id: str | None) -> Scope:
-        if user_id is None:
-            user_id = self._user_id
-            if user_id is None:
-                raise InvalidRequest("$.user_id: is missing; name it in the line or for the import", path="$.user_id")
-        return self._scope_of(self._limits.user_id(user_id, "$.user_id"))
+        """The scope of a line's user, which is most often that of the line before."""
+        if self._latest is not None and self._latest[0] == user_id:
+            return self._latest[1]
+        name = self._user_id if user_id is None else user_id
+        if name is None:
+            raise InvalidRequest("$.user_id: is missing; name it in the line or for the import", path="$.user_id")
+        scope = self._scope_of(self._limits.user_id(name, "$.user_id"))
+        self._latest = user_id, scope
+        return scope
 
     def _metadata(self, raw: Raw) -> Raw:
         if bytes(raw) == b"{}":
