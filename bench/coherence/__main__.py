@@ -64,6 +64,7 @@ async def _measure(service: Service, reads: int, owners: int, seed: int, kills: 
                 seed=seed,
                 owners=owners,
                 reads=reads,
+                sql_share=0.02,
                 disturb=lambda: harm(fleet, database, tally, seed=seed, kills=kills, every=reads // (kills + 1)),
             )
             judged = await History(checker, seed).run(writers=3, readers=3, writes=100)

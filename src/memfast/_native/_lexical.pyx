@@ -15,7 +15,7 @@ from libc.string cimport memset
 cimport numpy as cnp
 
 from memfast._native._arrays cimport is_array
-from memfast._native._ranking cimport ID_BYTES, Best, offer, sort_best_first
+from memfast._native._heap cimport ID_BYTES, HitById, offer, sort_best_first
 
 from memfast._native._lexical_reference import (
     BASE_WANTED, BM25_B, BM25_K1, COUNT_MAX, IDS_WANTED, MASK_WANTED, ROWS_WANTED, TAIL_WANTED, TERMS_MAX,
@@ -83,7 +83,7 @@ cdef class Work:
     cdef Match *by_term         # the same in the order of the terms
     cdef double *scores
     cdef int32_t *hits          # the rows with a score, in the order in which they got it
-    cdef Best *best
+    cdef HitById *best
     cdef Py_ssize_t found
     cdef Py_ssize_t terms
     cdef Py_ssize_t mask
@@ -101,7 +101,7 @@ cdef class Work:
         self.table = <int32_t *> calloc(self.mask + 1, sizeof(int32_t))
         self.scores = <double *> calloc(rows + 1, sizeof(double))
         self.hits = <int32_t *> malloc((rows + 1) * sizeof(int32_t))
-        self.best = <Best *> malloc((k + 1) * sizeof(Best))
+        self.best = <HitById *> malloc((k + 1) * sizeof(HitById))
         if not (self.wanted and self.table and self.scores and self.hits and self.best):
             raise MemoryError
 
@@ -378,9 +378,9 @@ cdef struct Finding:
 
 cdef Py_ssize_t keep_best(Work work, Py_ssize_t k, const Finding *base, const Finding *tail) noexcept nogil:
     """Rank the hits; return how many rows stand in `best`, in order."""
-    cdef Best *heap = work.best
+    cdef HitById *heap = work.best
     cdef const Finding *part
-    cdef Best one
+    cdef HitById one
     cdef Py_ssize_t i, row, size = 0
     cdef double floor = 0.0
     for i in range(work.found if k else 0):

@@ -217,6 +217,17 @@ async def test_a_filter_holds_for_neighbours_too(api, talks):
     assert set(await texts(api, talks, "the kitchen in Vienna", **options)) == set(RUNS["travel"])
 
 
+@pytest.mark.parametrize("options", [{"mode": "lexical", "neighbors": True}, {"mode": "hybrid"}], ids=str)
+async def test_a_filter_parts_a_run(api, talks, options):
+    """What stands beside a hit and does not pass is looked at, lent nothing, and not found."""
+    said = [turn["text"] for turn in memories()]
+    until = said.index(RUNS["kitchen"][1])
+    where = {"created_at": {"lt": (BEGAN + timedelta(minutes=until, seconds=30)).isoformat()}}
+    hits = await texts(api, talks, "Which colour did you choose?", filter=where, limit=50, **options)
+    assert RUNS["kitchen"][1] in hits
+    assert set(hits) <= set(said[: until + 1])
+
+
 async def test_duplicates_are_folded(api, talks):
     """Of ten memories that say the same only one is found, and the others stay where nobody folds."""
     await api.create_many(talks, [{"text": f"Ben: The cat is called Mimi{'!' * number}"} for number in range(10)])
