@@ -339,7 +339,7 @@ cdef int score_all(Work work, const Base *base, const Tail *tail, int64_t rows, 
             row = base.rows[place]
             if base.live == NULL or base.live[row]:
                 hits[found] = row
-                found += (scores[row] == 0.0) & (found < room)  # `and` would be a branch, guessed wrong every other time
+                found += (scores[row] == 0.0) & (found < room)  # `and` would be a branch, often guessed wrong
                 count = base.counts[place]
                 scores[row] += factor * count / (count + (steady + per_length * base.lengths[row]))
         for i in range(one.first_match, one.last_match):
