@@ -21,10 +21,11 @@ from memfast.bootstrap import ground
 from memfast.config import load
 from memfast.store.embedded import Cluster, available_majors
 
-_spec = importlib.util.spec_from_file_location("filter_world", Path(__file__).with_name("filter_world.py"))
-_module = importlib.util.module_from_spec(_spec)
-sys.modules["filter_world"] = _module
-_spec.loader.exec_module(_module)
+for _name in ("filter_world", "memory_world"):
+    _spec = importlib.util.spec_from_file_location(_name, Path(__file__).with_name(f"{_name}.py"))
+    _module = importlib.util.module_from_spec(_spec)
+    sys.modules[_name] = _module
+    _spec.loader.exec_module(_module)
 
 
 _spec = importlib.util.spec_from_file_location("redis_server", Path(__file__).with_name("redis_server.py"))

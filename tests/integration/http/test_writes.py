@@ -9,7 +9,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from memfast.model import EMPTY_OBJECT, Create, Memory
+from memfast.model import Create
+from memory_world import memory_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -88,22 +89,7 @@ def unwritable(api, user_id):
     scope = api.services.access.scope(api.services.access.recognise(None), user_id)
     vector = np.zeros(api.site.prepared.dimensions, np.float32)
     vector[0] = 1
-    now = api.services.clock.now()
-    named = dict.fromkeys(("agent_id", "run_id", "source", "expires_at"))
-    memory = Memory(
-        id=uuid4(),
-        user_id=user_id,
-        text="a\0b",
-        kind="fact",
-        tags=[],
-        entities=[],
-        importance=0.5,
-        metadata=EMPTY_OBJECT,
-        created_at=now,
-        updated_at=now,
-        version=0,
-        **named,
-    )
+    memory = memory_of(api.services.clock.now(), id=uuid4(), user_id=user_id, text="a\0b")
     return Create(scope=scope, memory=memory, vector=vector)
 
 

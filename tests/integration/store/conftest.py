@@ -17,9 +17,10 @@ sys.path.insert(0, str(Path(__file__).parents[3]))  # `bench` stands beside `tes
 
 from bench.harness.proxy import AtCommit, Proxy
 
-from memfast.model import EMPTY_OBJECT, Create, Memory, Scope, derive_scope_id
+from memfast.model import Create, Scope, derive_scope_id
 from memfast.store.pool import Pool, PoolSize
 from memfast.store.postgres import PostgresStore
+from memory_world import memory_of
 
 _world = Path(__file__).parents[2] / "unit" / "store" / "changes_world.py"
 _spec = importlib.util.spec_from_file_location("changes_world", _world)
@@ -136,23 +137,7 @@ def new_create(scope):
 
     def create(target=None, owner=scope, text="text", **fields):
         vector = np.random.default_rng().standard_normal(DIMENSIONS)
-        memory = Memory(
-            id=target or uuid4(),
-            user_id=owner.user_id,
-            text=text,
-            kind="fact",
-            tags=[],
-            entities=[],
-            importance=0.5,
-            metadata=EMPTY_OBJECT,
-            agent_id=None,
-            run_id=None,
-            source=None,
-            created_at=NOW,
-            updated_at=NOW,
-            expires_at=None,
-            version=0,
-        )
+        memory = memory_of(NOW, id=target or uuid4(), user_id=owner.user_id, text=text)
         vector = (vector / np.linalg.norm(vector)).astype(np.float32)
         return Create(scope=owner, memory=memory, vector=vector, **fields)
 

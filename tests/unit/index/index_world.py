@@ -14,6 +14,7 @@ from memfast.index.shard import Shard, ShardIdentity
 from memfast.model import Delta, Memory, NearestRows
 from memfast.search.rank import rank
 from memfast.search.words import words_of
+from memory_world import memory_of
 
 DIMENSIONS = 8
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
@@ -116,23 +117,7 @@ def wanted(hits):
     return [(msgspec.json.encode(hit.memory), hit.score) for hit in hits]
 
 
-MEMORY = Memory(
-    id=UUID(int=0),
-    user_id="u",
-    text="t",
-    kind="fact",
-    tags=[],
-    entities=[],
-    importance=0.5,
-    metadata=msgspec.Raw(b"{}"),
-    agent_id=None,
-    run_id=None,
-    source=None,
-    created_at=EPOCH,
-    updated_at=EPOCH,
-    expires_at=None,
-    version=0,
-)
+MEMORY = memory_of(EPOCH, id=UUID(int=0), text="t")
 
 
 def numbered(count, vector=None):

@@ -7,7 +7,8 @@ import pytest
 from index_world import DIMENSIONS, IDENTITY, VECTORS, at
 
 from memfast.index.pool import ShardPool
-from memfast.model import Memory, Scope, Snapshot
+from memfast.model import Scope, Snapshot
+from memory_world import memory_of
 
 SCOPE = Scope(UUID(int=1), "default", "ada")
 WINDOW_S = 600.0
@@ -16,11 +17,7 @@ WINDOW_S = 600.0
 @pytest.fixture
 def snapshot():
     """One memory."""
-    fields = {"kind": "fact", "tags": [], "entities": [], "importance": 0.5, "metadata": b"{}", "version": 1}
-    nothing = {"agent_id": None, "run_id": None, "source": None, "expires_at": None}
-    memory = Memory(
-        id=UUID(int=7), user_id="ada", text="peanuts", created_at=at(0), updated_at=at(0), **fields, **nothing
-    )
+    memory = memory_of(at(0), id=UUID(int=7), user_id="ada", text="peanuts", version=1)
     return Snapshot(memories=[memory], vectors=VECTORS[:1], version=1, purged_to=0)
 
 

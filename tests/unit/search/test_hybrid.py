@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from memfast.index.shard import Shard, ShardIdentity
-from memfast.model import EMPTY_OBJECT, Memory
 from memfast.search.hybrid import Question, Ranking, find
 from memfast.search.words import words_of
+from memory_world import memory_of
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 ENDS = BEGAN + timedelta(days=1)
@@ -21,20 +21,11 @@ QUERY = np.array([1.0, 0.0], np.float32)
 def shard():
     """One run of three memories; the one in the middle expires. Vectors say the same of all."""
     memories = [
-        Memory(
+        memory_of(
+            BEGAN + timedelta(minutes=number),
             id=UUID(int=number + 1),
-            user_id="u",
             text=text,
-            kind="fact",
-            tags=[],
-            entities=[],
-            importance=0.5,
-            metadata=EMPTY_OBJECT,
-            agent_id=None,
             run_id="run",
-            source=None,
-            created_at=BEGAN + timedelta(minutes=number),
-            updated_at=BEGAN,
             expires_at=ENDS if number == 1 else None,
             version=1,
         )

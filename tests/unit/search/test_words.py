@@ -2,17 +2,16 @@
 
 from collections import Counter
 from datetime import UTC, datetime
-from uuid import UUID
 
-import msgspec
 import pytest
 import Stemmer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memfast.model import EMPTY_OBJECT, Memory
+from memfast.model import Memory
 from memfast.search import words
 from memfast.search.words import FUNCTION_WORDS, LANGUAGES, Words
+from memory_world import memory_of
 
 ENGLISH = Words()
 PLAIN = Words("none")
@@ -99,24 +98,7 @@ def test_words_for_a_thesaurus():
 def memory(**fields) -> Memory:
     """A memory made on a Monday."""
     at = datetime(2023, 5, 8, 23, 59, tzinfo=UTC)
-    blank = Memory(
-        id=UUID(int=1),
-        user_id="u",
-        text="",
-        kind="fact",
-        tags=[],
-        entities=[],
-        importance=0.5,
-        metadata=EMPTY_OBJECT,
-        agent_id=None,
-        run_id=None,
-        source=None,
-        created_at=at,
-        updated_at=at.replace(year=2024),
-        expires_at=None,
-        version=1,
-    )
-    return msgspec.structs.replace(blank, **fields)
+    return memory_of(at, updated_at=at.replace(year=2024), **fields)
 
 
 def test_terms_of_a_memory():

@@ -10,10 +10,11 @@ import numpy as np
 from memfast.errors import StoreUnavailable
 from memfast.index.pool import ShardPool
 from memfast.kernels import ByteCache
-from memfast.model import EMPTY_OBJECT, DatabaseFacts, Delta, Memory, Scope, Snapshot
+from memfast.model import DatabaseFacts, Delta, Scope, Snapshot
 from memfast.service.answers import Answers
 from memfast.service.coherence import Coherence
 from memfast.service.heat import Heat
+from memory_world import memory_of
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 LINEAGE = UUID(int=77)
@@ -120,21 +121,7 @@ def cache():
 
 def memory(number, version, text="text", **fields):
     """A memory; its vector is `vector(number)`."""
-    named = dict.fromkeys(("agent_id", "run_id", "source", "expires_at")) | fields
-    return Memory(
-        id=UUID(int=number),
-        user_id="user 1",
-        text=text,
-        kind="fact",
-        tags=[],
-        entities=[],
-        importance=0.5,
-        metadata=EMPTY_OBJECT,
-        created_at=EPOCH,
-        updated_at=EPOCH,
-        version=version,
-        **named,
-    )
+    return memory_of(EPOCH, id=UUID(int=number), user_id="user 1", text=text, version=version, **fields)
 
 
 def vector(number):

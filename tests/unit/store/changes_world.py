@@ -10,7 +10,8 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from memfast.errors import Conflict, NotFound, PreconditionFailed
-from memfast.model import EMPTY_OBJECT, Create, Delete, Memory, Patch, Scope, Undelete
+from memfast.model import Create, Delete, Patch, Scope, Undelete
+from memory_world import memory_of
 
 NOW = datetime(2025, 1, 1, tzinfo=UTC)
 LATER, EARLIER = NOW + timedelta(days=1), NOW - timedelta(days=1)
@@ -20,22 +21,8 @@ IDS = [UUID(int=number) for number in range(1, 5)]
 
 def new_memory(target, text="text", expires_at=None, version=0, created_at=NOW):
     """A memory with one telling field."""
-    return Memory(
-        id=target,
-        user_id="ada",
-        text=text,
-        kind="fact",
-        tags=[],
-        entities=[],
-        importance=0.5,
-        metadata=EMPTY_OBJECT,
-        agent_id=None,
-        run_id=None,
-        source=None,
-        created_at=created_at,
-        updated_at=NOW,
-        expires_at=expires_at,
-        version=version,
+    return memory_of(
+        NOW, id=target, user_id="ada", text=text, created_at=created_at, expires_at=expires_at, version=version
     )
 
 
