@@ -7,6 +7,7 @@ import contextlib
 import logging
 import random
 import secrets
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -25,7 +26,7 @@ from memfast.bootstrap.ranking import build_ranking, open_thesaurus
 from memfast.bootstrap.shared import SharedLayer, guard, open_shared
 from memfast.config import Config
 from memfast.embedding.guarded import GuardedEmbedder
-from memfast.errors import MemfastError
+from memfast.errors import DatabaseRefused, MemfastError, Unavailable
 from memfast.index.hnsw import MISSING_REASON
 from memfast.index.pool import ShardPool
 from memfast.kernels import ByteCache, CacheStats, SlotTable
@@ -86,6 +87,13 @@ _log = logging.getLogger("memfast")
 LIFE_NOTE_S = 5.0
 """Time between notes of how far the database has come, in seconds."""
 
+PATIENCE_S = 8.0
+"""How long a worker's start waits for the database, in seconds: then it ends, and another one is started. Granian ends
+the service where that takes less than 5.5 s."""
+
+AGAIN_S = 0.2
+"""Time between tries to reach it, in seconds."""
+
 DRAIN_S = 5.0
 """Time for the background's tasks, which are short, when a worker stops, in seconds."""
 
@@ -141,10 +149,10 @@ async def open_services(site: Ground) -> AsyncIterator[Services]:
     """Open a worker's live objects, in order; close them in reverse.
 
     Raises:
-        DatabaseRefused: the database cannot be reached.
+        DatabaseRefused: the database could not be reached for `PATIENCE_S`.
     """
-    async with AsyncExitStack() as stack:
-        base = await _open_base(site, stack)
+    stack, base = await _begun(site)
+    async with stack:
         services = _services(base, _copies(base))
         _run(
             stack,
@@ -159,6 +167,22 @@ async def open_services(site: Ground) -> AsyncIterator[Services]:
             guard(base.shared, site, services.coherence, base.ledger),
         )
         yield services
+
+
+async def _begun(site: Ground) -> tuple[AsyncExitStack, _Base]:
+    """What the services stand on. A database that the parent has found may be away for a moment: it is waited for."""
+    until_s = time.monotonic() + PATIENCE_S
+    while True:
+        async with AsyncExitStack() as stack:
+            try:
+                base = await _open_base(site, stack)
+            except (DatabaseRefused, Unavailable) as error:
+                if time.monotonic() >= until_s:
+                    raise
+                _log.warning("a worker waits for the database: %s", error)
+            else:
+                return stack.pop_all(), base
+        await asyncio.sleep(AGAIN_S)
 
 
 class _Base(Struct, frozen=True, kw_only=True):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import time
+from collections.abc import Iterable
 from typing import Any
 
 from granian import loops
@@ -21,6 +23,12 @@ from memfast.cli.signals import STOP_SIGNALS
 
 __all__ = ["run_workers"]
 
+YOUNG_S = 5.5
+"""Age in seconds below which a worker that was killed is replaced only after a pause."""
+
+PAUSE_S = 1.0
+"""That pause, in seconds."""
+
 _LOOP = "memfast"
 _KILL_S = 5
 """Seconds beyond the stop timeout after which a worker is killed."""
@@ -30,7 +38,7 @@ def run_workers(site: Ground, port: Port) -> None:
     """Run the workers until SIGTERM or SIGINT; they share the listening `port`.
 
     Raises:
-        SystemExit: with 1, when workers die again and again.
+        SystemExit: with 1, when workers end by themselves again and again.
     """
     multiprocessing.set_start_method("fork", force=True)  # workers inherit the data directory's lock and the port
     # A signal between fork and the worker's own handlers would meet the parent's, which mean nothing there.
@@ -74,6 +82,20 @@ class _Server(MPServer):
     def share(self, port: Port) -> None:
         """Serve on this port."""
         self._port = port
+
+    def _respawn_workers(self, workers: Iterable[int], spawn_target: Any, target_loader: Any, delay: float = 0) -> None:
+        """Replace workers that died.
+
+        Granian takes two deaths of a worker within 5.5 s for a program that cannot start, and ends the service. One
+        that was killed says nothing of the program: it is replaced however often that happens, but not at once.
+        """
+        dead = {idx: self.wrks[idx] for idx in workers}
+        killed = [idx for idx, worker in dead.items() if (worker.inner.exitcode or 0) < 0]
+        if any(time.monotonic() - dead[idx].birth < YOUNG_S for idx in killed):
+            time.sleep(PAUSE_S)
+        super()._respawn_workers(list(dead), spawn_target, target_loader, delay)
+        for idx in killed:
+            self.respawned_wrks.pop(idx, None)
 
     def _init_shared_socket(self) -> None:
         # A descriptor of its own: a worker closes it when it accepts no more.

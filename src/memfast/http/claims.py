@@ -71,7 +71,7 @@ def _digest(exchange: Exchange) -> bytes:
         exchange.method,
         exchange.path,
         sorted(exchange.query.split(b"&")),
-        exchange.headers.get(b"if-match"),
+        exchange.condition,
         exchange.form,
     )
     seed = blake2b(repr(about).encode(), digest_size=_SEED_BYTES).digest()

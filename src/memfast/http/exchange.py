@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -106,6 +106,7 @@ class Exchange:
 
     __slots__ = (
         "_access",
+        "_fields",
         "_marks",
         "_repeatable",
         "_started",
@@ -143,6 +144,7 @@ class Exchange:
         self.request_id = request_id
         self.target: Target | None = None
         self._access = access
+        self._fields: Iterable[Header] = scope["headers"]
         self._repeatable = True
         self._started = started
         self._marks = marks
@@ -216,6 +218,12 @@ class Exchange:
         except msgspec.ValidationError as error:
             raise InvalidRequest("id: must be a UUID, e.g. 0198c5b2-7c3e-7d41-9a53-5f2b8c6d7e01", path="id") from error
 
+    @property
+    def condition(self) -> bytes | None:
+        """`If-Match` as it was sent; several lines of it are one list (RFC 9110, 5.3). None without it."""
+        lines = [value for name, value in self._fields if name == b"if-match"]
+        return b", ".join(lines) if lines else None
+
     def if_match(self) -> frozenset[int] | None:
         """The versions of which `If-Match` asks for one; None without it, or for `*` (RFC 9110, 13.1.1).
 
@@ -225,7 +233,7 @@ class Exchange:
         Raises:
             InvalidRequest: it is not a list of ETags.
         """
-        value = self.headers.get(b"if-match", b"*").strip()
+        value = (b"*" if self.condition is None else self.condition).strip()
         if value == b"*":
             return None
         if _VERSION.fullmatch(value):

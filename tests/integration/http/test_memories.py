@@ -386,6 +386,19 @@ async def test_if_match_takes_every_form_of_the_standard(api, user, value):
     assert (await api.patch(user, memory["id"], {"kind": "b"}, headers=headers)).status_code == 200
 
 
+async def test_several_lines_of_if_match_are_one_list(api, user, check_problem):
+    """Whichever of them names the version; one that is broken spoils all."""
+    memory = await api.create(user, "x")
+    for lines in (['"1"', '"7"'], ['"7"', '"2"'], ['"7", W/"9"', "", '"3"']):
+        headers = [("if-match", line) for line in lines]
+        assert (await api.patch(user, memory["id"], {"kind": "a"}, headers=headers)).status_code == 200, lines
+    none = await api.patch(user, memory["id"], {"kind": "b"}, headers=[("if-match", '"1"'), ("if-match", '"2"')])
+    check_problem(none, 412, "precondition-failed")
+    for wrong in ("*", "7"):
+        headers = [("if-match", '"4"'), ("if-match", wrong)]
+        check_problem(await api.patch(user, memory["id"], {"kind": "b"}, headers=headers), 400, "invalid-request")
+
+
 @pytest.mark.parametrize("value", ['W/"1"', '"2"', '"2", W/"1", "3"', '"x"', '""', '"01"', '"²"', '"' + "9" * 19 + '"'])
 async def test_if_match_compares_strongly(api, user, value, check_problem):
     """Weak ETags match nothing, foreign ones neither: 412 for change and delete, and nothing happens."""
