@@ -12,6 +12,8 @@ import pytest
 import pytest_asyncio
 
 from memfast import kernels
+from memfast.errors import StoreUnavailable
+from memfast.service import imports
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -541,6 +543,28 @@ async def test_searches_go_on_while_an_import_runs(api, empty):
     assert all(texts == ["bob's tea"] for texts in seen)
 
 
+@pytest.mark.parametrize("failing", [1, 2, 3])
+async def test_an_import_says_how_far_it_came(api, user, monkeypatch, check_problem, failing):
+    """Whichever step is not written, the last one too: no success, what was written before stands, the rest goes on."""
+    monkeypatch.setattr(imports, "STEP_MEMORIES", 2)
+    real, steps = api.services.imports._commit, []
+
+    async def breaking(changes):
+        steps.append(len(changes))
+        if len(steps) == failing:
+            raise StoreUnavailable("it went away")
+        return await real(changes)
+
+    lines = [json.dumps({"type": "memory", "user_id": user, "text": f"{n}"}).encode() for n in range(1, 6)]
+    monkeypatch.setattr(api.services.imports, "_commit", breaking)
+    response = await api.client.post("/v1/import", content=b"\n".join(lines), headers=NDJSON)
+    written = 2 * (failing - 1)
+    check_problem(response, 503, "store-unavailable", says=f"everything up to line {written} is dealt with")
+    texts = [memory["text"] for memory in (await api.listing(user, order="created_asc")).json()["memories"]]
+    assert sorted(texts) == [f"{n}" for n in range(1, written + 1)]
+    assert (await imported(api, lines[written:]))["created"] == 5 - written
+
+
 async def test_a_snapshot_is_one_moment(api, user):
     """What is written while an export runs is in it as a whole or not at all."""
     await api.create_many(user, [{"text": f"{n}"} for n in range(600)])
@@ -562,8 +586,6 @@ async def _anybody(api):
 
 async def test_an_export_that_breaks_off_says_so(api, user, monkeypatch):
     """Instead of the trailer there is a line with the reason; what fails before the first line is a problem."""
-    from memfast.errors import StoreUnavailable
-
     await api.create_many(user, [{"text": f"{n}"} for n in range(600)])
     real = api.services.exports._store.export
 
