@@ -42,8 +42,9 @@ test: $(VENV)/.dev ## install and run the whole test suite
 	$(BIN)/coverage run -m pytest -n 2 --dist loadfile --max-worker-restart 1
 	$(BIN)/coverage combine --quiet
 
-soak: $(VENV)/.dev ## the random tests of resilience in their long form, ten times as much
-	SOAK=10 $(BIN)/python -m pytest --timeout=1800 tests/unit/resilience tests/integration/store/test_storm.py
+soak: $(VENV)/.dev ## the random tests of resilience and of idempotency keys in their long form, ten times as much
+	SOAK=10 $(BIN)/python -m pytest --timeout=1800 tests/unit/resilience tests/integration/store/test_storm.py \
+		tests/e2e/test_idempotency.py
 
 check: $(VENV)/.dev ## everything CI does: format, lint, types, layers, tests and their coverage
 	$(BIN)/ruff format --check .

@@ -14,5 +14,7 @@ CREATE TABLE idempotency (
     PRIMARY KEY (scope_id, key),
     CHECK ((request IS NULL) = (answer IS NULL))
 );
+-- For purges, which hold the user's lock: beside 100,000 answers 50 to 80 ms without it, 5 with it, COMMIT included.
+CREATE INDEX idempotency_memories ON idempotency (scope_id, memory_id) WHERE memory_id IS NOT NULL;
 -- For the sweep.
 CREATE INDEX idempotency_expiring ON idempotency (scope_id, expires_at);

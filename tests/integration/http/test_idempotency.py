@@ -359,6 +359,20 @@ async def test_a_request_waits_for_the_first_with_its_key(api, user, check_probl
     assert (await rows(api, user))[1] == 2
 
 
+async def test_a_request_that_ends_while_its_write_is_under_way(api, user, check_problem):
+    """The write goes on, and whoever sends it again, as it is told to, has its answer."""
+    await api.create(user)
+    async with locked(api, user):
+        first = asyncio.create_task(create(api, user))
+        await until(lambda: api.services.writer.snapshot().under_way)
+        first.cancel()
+        check_problem(await first, 504, "outcome-unknown", says="again with the same key")
+        second = asyncio.create_task(create(api, user))
+        await until(lambda: api.services.writer.snapshot().waiting_interactive)
+    assert replayed(await second)
+    assert (await rows(api, user))[1] == 2
+
+
 async def test_who_waited_for_a_request_that_failed_does_it(api, user, monkeypatch):
     """The first fails, one of those that waited succeeds, the others have its answer."""
     embed, failing = api.services.embedder.embed, asyncio.Event()

@@ -104,7 +104,7 @@ STATEMENTS = {
     ),
     "walk_expiring": (ADMIN.walk_expiring, f"{SCOPE}, now(), 1000", {"memories_expiring", "scopes_pkey"}),
     "walk_outdated": (ADMIN.walk_outdated, f"{SCOPE}, now(), 1000", None),
-    "erase_history": (WRITE.erase_history, f"{SCOPE}, {IDS}", None),
+    "erase_history": (WRITE.erase_history, f"{SCOPE}, {IDS}", {"history_pkey", "idempotency_memories"}),
     "kept_answer": (READ.kept_answer, f"{SCOPE}, '\\x03', now()", {"idempotency_pkey"}),
     "kept_answers": (WRITE.kept_answers, f"{SCOPE}, {KEYS}, now()", {"idempotency_pkey"}),
     "erase_lapsed_keys": (
@@ -135,6 +135,7 @@ ALTERNATIVES = {
     "history_superseded",
     "memories_deleted",
     "idempotency_expiring",
+    "idempotency_memories",
     "idempotency_pkey",
 }
 

@@ -123,7 +123,7 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $
 
 -- name: erase_history
 -- And what answers showed of the memories; their keys stay taken.
--- Plan: history by primary key, idempotency by primary key.
+-- Plan: history by primary key, idempotency_memories.
 WITH answers AS (
     UPDATE idempotency SET request = NULL, answer = NULL WHERE scope_id = $1 AND memory_id = ANY ($2)
 )
