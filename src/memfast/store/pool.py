@@ -390,7 +390,7 @@ class Pool:
             outcome = self._judged(purpose, use, None)
             connection, use.connection = use.connection, None
             await self._release(connection)
-        except BaseException as error:
+        except BaseException as error:  # a use that was cut off after long tells of the server as well
             outcome = self._judged(purpose, use, error)
             raise
         finally:
