@@ -21,7 +21,7 @@ from bench.coherence.driver import Checker, Tally, drive
 from bench.coherence.fleet import Fleet, Worker
 from bench.coherence.history import History
 from bench.coherence.model import Item, Operation, Put, State
-from bench.coherence.plan import DIMENSIONS, VECTORS, Plan
+from bench.coherence.plan import DIMENSIONS, LEG_TIMEOUT_MS, VECTORS, Plan
 from bench.coherence.tokens import TokenClient, Tokens
 from bench.harness.load import run
 from bench.harness.report import Figure, Report, finish, options
@@ -37,6 +37,7 @@ QUERY_S = 0.5
 
 ROUNDS = 20
 SETTINGS = {"coherence.mode": "cluster", "embedding.provider": "none", "embedding.dimensions": DIMENSIONS}
+SETTINGS["search.leg_timeout_ms"] = LEG_TIMEOUT_MS
 
 
 class _Nobody:

@@ -19,7 +19,7 @@ from bench.coherence.driver import PATIENCE_S, Asked, Checker, Tally, drive
 from bench.coherence.fleet import Fleet
 from bench.coherence.harm import harm
 from bench.coherence.history import History
-from bench.coherence.plan import DIMENSIONS
+from bench.coherence.plan import DIMENSIONS, LEG_TIMEOUT_MS
 from bench.coherence.planted import OfYesterday
 from bench.coherence.truth import open_database
 from bench.harness.load import run
@@ -39,6 +39,8 @@ SETTINGS = (
     "embedding.provider=none",
     "--set",
     f"embedding.dimensions={DIMENSIONS}",
+    "--set",
+    f"search.leg_timeout_ms={LEG_TIMEOUT_MS}",
     "--set",
     "history.expiry_interval_s=86400",  # the model knows every version: none may come by itself
 )

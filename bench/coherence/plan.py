@@ -30,9 +30,11 @@ from bench.coherence.model import (
 )
 from bench.coherence.words import Words
 
-__all__ = ["DIMENSIONS", "VECTORS", "VOCABULARY", "Plan"]
+__all__ = ["DIMENSIONS", "LEG_TIMEOUT_MS", "VECTORS", "VOCABULARY", "Plan"]
 
 DIMENSIONS = 8
+LEG_TIMEOUT_MS = 60_000
+"""The most that the service takes: a search that gives words up because the machine is busy is not stale."""
 MEMORIES_MAX = 30
 """Memories of a user, about: few, so that most writes change what most reads say."""
 

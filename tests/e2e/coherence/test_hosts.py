@@ -10,7 +10,7 @@ import pytest
 from bench.coherence.driver import Checker, Stale, Tally, drive
 from bench.coherence.history import History
 from bench.coherence.model import Search
-from bench.coherence.plan import DIMENSIONS, VECTORS
+from bench.coherence.plan import DIMENSIONS, LEG_TIMEOUT_MS, VECTORS
 from bench.coherence.tokens import TokenClient
 from pair import Pair, Unwatched, install, reached, worker
 
@@ -31,6 +31,7 @@ def sites(server, make_site):
     """The grounds of two services with slots of their own, over one database."""
     dsn = server.new_database()
     settings = {"embedding__provider": "none", "embedding__dimensions": DIMENSIONS, "coherence__mode": "cluster"}
+    settings["search__leg_timeout_ms"] = LEG_TIMEOUT_MS
     return [make_site(dsn, **settings) for _ in range(2)]
 
 

@@ -15,7 +15,7 @@ from bench.coherence.fleet import Fleet
 from bench.coherence.harm import harm
 from bench.coherence.history import History
 from bench.coherence.model import Batch, Delete, Get, GetMany, Item, List, Put, Search, State
-from bench.coherence.plan import DIMENSIONS, VECTORS
+from bench.coherence.plan import DIMENSIONS, LEG_TIMEOUT_MS, VECTORS
 from bench.coherence.planted import OfYesterday
 from bench.coherence.truth import open_database
 from bench.coherence.words import Words
@@ -36,6 +36,7 @@ def start(serve, data_dir):
 
     def started(folder=None):
         settings = {"workers": 2, "embedding_provider": "none", "embedding_dimensions": DIMENSIONS}
+        settings["search_leg_timeout_ms"] = LEG_TIMEOUT_MS
         settings["history_expiry_interval_s"] = 86_400  # the model knows every version: none may come by itself
         return serve(folder or data_dir(), **settings).wait_until_ready()
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 from bench.coherence.driver import Checker, Tally, drive
-from bench.coherence.plan import DIMENSIONS
+from bench.coherence.plan import DIMENSIONS, LEG_TIMEOUT_MS
 from bench.coherence.tokens import TokenClient
 from pair import Pair, worker
 from redis import Redis
@@ -30,6 +30,7 @@ def sites(server, make_site, redis):
     settings = {
         "embedding__provider": "none",
         "embedding__dimensions": DIMENSIONS,
+        "search__leg_timeout_ms": LEG_TIMEOUT_MS,
         "coherence__mode": "cluster",
         "redis__url": redis.url,
         "redis__min_cost_ms": 0.0,
