@@ -42,7 +42,8 @@ test: $(VENV)/.dev ## install and run the whole test suite
 	$(BIN)/coverage run -m pytest -n 2 --dist loadfile --max-worker-restart 1
 	$(BIN)/coverage combine --quiet
 
-soak: $(VENV)/.dev ## the random tests of resilience and of idempotency keys in their long form, ten times as much
+soak: $(VENV)/.dev ## half an hour of faults (MINUTES=N); the random tests of resilience and idempotency keys ten times as long
+	$(BIN)/python -m bench.soak --minutes $(or $(MINUTES),30)
 	SOAK=10 $(BIN)/python -m pytest --timeout=1800 tests/unit/resilience tests/integration/store/test_storm.py \
 		tests/e2e/test_idempotency.py
 

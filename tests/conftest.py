@@ -28,7 +28,8 @@ for _name in ("filter_world", "memory_world"):
     _spec.loader.exec_module(_module)
 
 
-_spec = importlib.util.spec_from_file_location("redis_server", Path(__file__).with_name("redis_server.py"))
+_file = Path(__file__).parents[1] / "bench" / "harness" / "redis_server.py"
+_spec = importlib.util.spec_from_file_location("redis_server", _file)
 _redis_server = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(_redis_server)
 

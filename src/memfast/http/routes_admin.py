@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 
 from memfast import __version__, kernels
@@ -94,7 +95,9 @@ async def show_cache(exchange: Exchange, services: Services) -> Reply:
 async def show_background(exchange: Exchange, services: Services) -> Reply:
     """The queue of the answering worker, and what failed."""
     exchange.principal.require_admin()
-    return exchange.reply(BackgroundAnswer(pid=os.getpid(), background=services.background.snapshot()))
+    return exchange.reply(
+        BackgroundAnswer(pid=os.getpid(), tasks=len(asyncio.all_tasks()), background=services.background.snapshot())
+    )
 
 
 async def clear_cache(exchange: Exchange, services: Services) -> Reply:

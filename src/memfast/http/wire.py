@@ -419,9 +419,10 @@ class CacheAnswer(Struct, kw_only=True):
 
 
 class BackgroundAnswer(Struct, kw_only=True):
-    """Work that no request waits for, of the worker that answers."""
+    """Work that no request waits for, of the worker that answers; `tasks` are all of its event loop, requests too."""
 
     pid: int
+    tasks: int
     background: BackgroundSnapshot
 
 
