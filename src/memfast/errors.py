@@ -28,6 +28,7 @@ MemfastError
 │   ├── StoreFull              507  PostgreSQL has no room left
 │   ├── StillReading           503  the user's memories are being read
 │   ├── EmbedderUnavailable    503  the embedding endpoint failed
+│   ├── EmbedderChanged        503  the database was moved to another model just now
 │   ├── DeadlineExceeded       504  the request's time is up; nothing was written
 │   └── OutcomeUnknown         504  the connection broke at COMMIT: written or not, ask again
 └── StartError              `memfast` cannot start; carries an exit code
@@ -54,6 +55,7 @@ __all__ = [
     "DataDirBusy",
     "DatabaseRefused",
     "DeadlineExceeded",
+    "EmbedderChanged",
     "EmbedderMismatch",
     "EmbedderUnavailable",
     "EmbeddingRequired",
@@ -211,6 +213,10 @@ class EmbedderUnavailable(Unavailable):
         self.failure = failure
 
     slug, status, title = "embedder-unavailable", 503, "The embedder failed"
+
+
+class EmbedderChanged(Unavailable):
+    slug, status, title = "embedder-changed", 503, "The database was moved to another embedding model"
 
 
 class DeadlineExceeded(Unavailable):

@@ -400,12 +400,14 @@ class DatabaseFacts(Struct, frozen=True, kw_only=True):
 
     `keys_generation` is 0 until the first key and rises with each change. `wal` is the position in the server's log, in
     bytes: it only grows while the database lives one life. `era` rises whenever somebody has every copy dropped.
+    `generation` is that of the vectors that searches compare.
     """
 
     lineage: UUID
     schema: int
     keys_generation: int
     wal: int
+    generation: int
     era: int = 0
 
 

@@ -259,6 +259,7 @@ def test_secrets_are_not_shown():
     """Neither by the list of settings nor by an error about them."""
     assert {key for key, setting in KNOWN.items() if setting.secret} == {
         "embedding.api_key",
+        "embedding.next_api_key",
         "postgres.dsn",
         "redis.url",
     }

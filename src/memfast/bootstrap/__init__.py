@@ -7,23 +7,28 @@ worker and builds the live objects; commands use the rest.
 from memfast.bootstrap.commands import inspect_external, migrate, with_keyring, with_snapshots
 from memfast.bootstrap.embedder import build_embedder
 from memfast.bootstrap.ground import Ground, ground
+from memfast.bootstrap.reembed import inspect_generations, with_reembedding
 from memfast.bootstrap.services import Services, open_services
 from memfast.bootstrap.shared import inspect_shared
+from memfast.bootstrap.succession import Succession
 from memfast.store.embedded import available_majors, backup, restore, upgrade
 
 __all__ = [
     "Ground",
     "Services",
+    "Succession",
     "available_majors",
     "backup",
     "build_embedder",
     "ground",
     "inspect_external",
+    "inspect_generations",
     "inspect_shared",
     "migrate",
     "open_services",
     "restore",
     "upgrade",
     "with_keyring",
+    "with_reembedding",
     "with_snapshots",
 ]

@@ -1,6 +1,9 @@
-"""The configured embedder."""
+"""The configured embedder, or the one that a database was moved to."""
 
 from __future__ import annotations
+
+import msgspec
+from msgspec import Struct
 
 from memfast.config import Config, EmbeddingConfig
 from memfast.embedding.guarded import GuardedEmbedder
@@ -8,7 +11,7 @@ from memfast.errors import CommandFailed
 from memfast.ports import Clock, Embedder
 from memfast.resilience.breaker import Breaker, log_transition
 
-__all__ = ["build_embedder", "guard_embedder"]
+__all__ = ["adopted", "build_embedder", "guard_embedder", "noted"]
 
 _REMOTE = frozenset({"openai"})
 """Embedders that may be away, and whose vectors take longer to make than to fetch."""
@@ -23,6 +26,34 @@ def guard_embedder(config: Config, clock: Clock) -> GuardedEmbedder | None:
     breaker.listen(log_transition)
     slow_s = config.search.leg_timeout_ms / 1000 / 2  # less than searches wait, who gave up a little before counts too
     return GuardedEmbedder(build_embedder(embedding), breaker, clock, slow_s=slow_s, hold_s=embedding.hold_s)
+
+
+class _Noted(Struct, frozen=True):
+    """What decides what vectors mean and where they come from: no secrets, and nothing of how they are asked for."""
+
+    provider: str
+    model: str
+    base_url: str
+    dimensions: int
+    send_dimensions: bool
+    encoding_format: str
+
+
+def noted(config: EmbeddingConfig) -> bytes:
+    """An embedder's settings as a database keeps them beside its vectors."""
+    return msgspec.json.encode(msgspec.convert(config, _Noted, from_attributes=True))
+
+
+def adopted(config: EmbeddingConfig, settings: bytes) -> EmbeddingConfig:
+    """The configuration with the embedder that a database was moved to.
+
+    Another endpoint never gets the key of the one that is configured: it has `embedding.next_api_key`.
+    """
+    note = msgspec.json.decode(settings, type=_Noted)
+    key = config.api_key if note.base_url == config.base_url else config.next_api_key
+    return msgspec.convert(
+        {**msgspec.to_builtins(config), **msgspec.to_builtins(note), "api_key": key}, EmbeddingConfig
+    )
 
 
 def build_embedder(config: EmbeddingConfig) -> Embedder:

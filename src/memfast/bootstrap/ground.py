@@ -15,17 +15,17 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from memfast.bootstrap.embedder import build_embedder
+from memfast.bootstrap.embedder import adopted, build_embedder
 from memfast.config import Config
-from memfast.errors import DatabaseRefused
+from memfast.errors import DatabaseRefused, EmbedderMismatch
 from memfast.kernels import SlotTable
-from memfast.store.database import Prepared, new_lineage, prepare
+from memfast.store.database import Prepared, new_lineage, prepare, refreshed
 from memfast.store.embedded import Cluster, DataDirLock, Keeper
 from memfast.store.life import Note, continues_life, server_life, write_note
-from memfast.store.pool import PoolSize, connect, pool_size
+from memfast.store.pool import PoolSize, connect, pool_size, translated
 from memfast.store.server import ServerFacts
 
-__all__ = ["Ground", "Reporter", "attached", "database_address", "ground", "life_note", "open_connection"]
+__all__ = ["Ground", "Reporter", "attached", "database_address", "ground", "life_note", "open_connection", "renewed"]
 
 _log = logging.getLogger("memfast")
 
@@ -133,8 +133,40 @@ async def _prepare(config: Config, address: dict[str, Any], slots: str, report: 
     finally:
         await connection.close()
         await embedder.close()
+    config = await _following(config, prepared)
     pool = _pool_size(config, prepared.facts)
     return Ground(config=config, address=address, prepared=prepared, note=note, pool=pool, slots=slots)
+
+
+async def renewed(site: Ground) -> Ground:
+    """The ground of a database that may have been moved to another embedder since it was made ready.
+
+    Raises:
+        DatabaseRefused: the database cannot be reached.
+        Unavailable: it went away again.
+        EmbedderMismatch: nothing says how its vectors are made.
+    """
+    connection = await open_connection(site.config, site.address)
+    try:
+        async with translated():
+            prepared = await refreshed(connection, site.prepared)
+    finally:
+        await connection.close()
+    return msgspec.structs.replace(site, config=await _following(site.config, prepared), prepared=prepared)
+
+
+async def _following(config: Config, prepared: Prepared) -> Config:
+    """The configuration with the embedder that made the database's vectors."""
+    for embedding in (config.embedding, prepared.settings and adopted(config.embedding, prepared.settings)):
+        if embedding:
+            embedder = build_embedder(embedding)
+            await embedder.close()
+            if (embedder.model, embedder.dimensions) == (prepared.model, prepared.dimensions):
+                return msgspec.structs.replace(config, embedding=embedding)
+    raise EmbedderMismatch(
+        f"the database's vectors were made by {prepared.model} with {prepared.dimensions} dimensions, and nothing says "
+        "how it is asked: set embedding.* to it"
+    )
 
 
 async def _note_end(site: Ground) -> None:

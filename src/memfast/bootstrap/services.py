@@ -21,7 +21,7 @@ from msgspec import Struct
 
 from memfast.bootstrap.database import Pools, open_pools
 from memfast.bootstrap.embedder import build_embedder, guard_embedder
-from memfast.bootstrap.ground import Ground, life_note
+from memfast.bootstrap.ground import Ground, life_note, renewed
 from memfast.bootstrap.ranking import build_ranking, open_thesaurus
 from memfast.bootstrap.shared import SharedLayer, guard, open_shared
 from memfast.config import Config
@@ -80,7 +80,7 @@ from memfast.store.pool import Pool
 from memfast.store.postgres import PostgresStore
 from memfast.store.sweeper import PostgresSweeper
 
-__all__ = ["Services", "build_shards", "build_store", "open_services"]
+__all__ = ["Services", "build_shards", "build_store", "open_services", "snapshots_folder"]
 
 _log = logging.getLogger("memfast")
 
@@ -105,8 +105,12 @@ _REQUESTS_SHARE = 0.1
 
 
 class Services(Struct, frozen=True, kw_only=True):
-    """The live objects of one worker, as the faces use them."""
+    """The live objects of one worker, as the faces use them.
 
+    `moved` is set when the vectors that these compare are not the database's current ones any more.
+    """
+
+    moved: asyncio.Event
     access: Access
     answers: Answers
     coherence: Coherence
@@ -148,8 +152,11 @@ class Services(Struct, frozen=True, kw_only=True):
 async def open_services(site: Ground) -> AsyncIterator[Services]:
     """Open a worker's live objects, in order; close them in reverse.
 
+    They are for the generation of vectors that is current, which may be a later one than the parent has found.
+
     Raises:
         DatabaseRefused: the database could not be reached for `PATIENCE_S`.
+        EmbedderMismatch: nothing says how its vectors are made.
     """
     stack, base = await _begun(site)
     async with stack:
@@ -159,12 +166,12 @@ async def open_services(site: Ground) -> AsyncIterator[Services]:
             services.coherence.watch(site.config.postgres.watch_interval_s),
             services.modes.watch(),
             services.pressure.watch(site.config.memory.watch_interval_s),
-            _keep_life(site, services.coherence),
+            _keep_life(base.site, services.coherence),
             services.heat.watch(),
             services.copies.watch(),
             services.warmup.start(site.config.index.start_users, site.config.index.start_queries),
             _load(services.embedder),
-            guard(base.shared, site, services.coherence, base.ledger),
+            guard(base.shared, base.site, services.coherence, base.ledger),
         )
         yield services
 
@@ -201,6 +208,7 @@ class _Base(Struct, frozen=True, kw_only=True):
     coherence: Coherence
     limits: Limits
     log: PostgresAccessLog
+    moved: asyncio.Event
 
     @property
     def config(self) -> Config:
@@ -217,16 +225,19 @@ class _Base(Struct, frozen=True, kw_only=True):
 
 
 async def _open_base(site: Ground, stack: AsyncExitStack) -> _Base:
+    site = await renewed(site)
     config, prepared, clock = site.config, site.prepared, SystemClock()
     pools = await stack.enter_async_context(open_pools(site, clock))
     ledger = PostgresLedger(pools.control)
     facts, _ = await ledger.versions([])
-    access = Access(PostgresKeys(pools.work), prepared.secret, facts)
+    access, moved = Access(PostgresKeys(pools.work), prepared.secret, facts), asyncio.Event()
     slots, cluster = SlotTable.open(site.slots), config.coherence.mode == "cluster"
 
     def learned(facts: DatabaseFacts) -> None:
         access.learned(facts)
         embedder.learned(facts)
+        if facts.generation != prepared.generation:
+            moved.set()
 
     coherence = Coherence(slots, ledger, facts, clock, learned, cluster=cluster)
     remote = guard_embedder(config, clock)
@@ -249,6 +260,7 @@ async def _open_base(site: Ground, stack: AsyncExitStack) -> _Base:
         coherence=coherence,
         limits=Limits(config.limits, prepared.dimensions),
         log=PostgresAccessLog(pools.work),
+        moved=moved,
     )
 
 
@@ -282,6 +294,7 @@ def _services(base: _Base, copies: _Copies) -> Services:
     background, sweeps = _background(base, writer)
     retention, streams = _retention(config), Streams(config.server.streams_max)
     return Services(
+        moved=base.moved,
         access=base.access,
         answers=answers,
         coherence=coherence,
@@ -427,11 +440,16 @@ def _answers(base: _Base, heat: Heat) -> Answers:
     return Answers(kinds, share(_REQUESTS_SHARE), base.coherence, heat, base.clock, beyond, room)
 
 
+def snapshots_folder(config: Config) -> Path:
+    """Where shards are saved."""
+    return Path(config.data_dir) / "snapshots"
+
+
 def build_shards(config: Config, prepared: Prepared, life: Callable[[], UUID]) -> ShardPool:
     """An empty pool with a worker's share of the memory for shards."""
     return ShardPool(
         config.index.memory_mb * 1024 * 1024 // config.server.workers,
-        snapshots=Path(config.data_dir) / "snapshots",
+        snapshots=snapshots_folder(config),
         life=life,
         generation=prepared.generation,
         dimensions=prepared.dimensions,

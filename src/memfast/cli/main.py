@@ -85,6 +85,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_keys(commands, shared)
     _add_copies(commands, shared)
     _add_transfer(commands, shared)
+    _add_reembed(commands, shared)
     return parser
 
 
@@ -166,6 +167,30 @@ def _add_transfer(commands: Any, shared: argparse.ArgumentParser) -> None:
     for command in (export, take_in):
         command.add_argument("file", help="lines of JSON; .gz is compressed; - is standard input or output")
         command.add_argument("--url", help="the service, where it is not the configured one")
+
+
+def _add_reembed(commands: Any, shared: argparse.ArgumentParser) -> None:
+    reembed = _command(
+        commands,
+        shared,
+        "reembed",
+        "move the database to another embedding model, beside a running service",
+        _lazily("reembed", "reembed"),
+    )
+    reembed.add_argument("--provider", dest="embedding.provider", help="of the model to move to: wordllama or openai")
+    reembed.add_argument("--model", dest="embedding.model", help="its name")
+    reembed.add_argument("--dimensions", dest="embedding.dimensions", help="length of its vectors")
+    reembed.add_argument(
+        "--base-url", dest="embedding.base_url", help="its endpoint, which is given embedding.next_api_key"
+    )
+    reembed.add_argument(
+        "--from-text", action="store_true", help="replace vectors that clients gave by vectors of the texts"
+    )
+    instead = reembed.add_mutually_exclusive_group()
+    instead.add_argument("--status", action="store_true", help="show models and how far a move is, change nothing")
+    instead.add_argument(
+        "--rollback", "--abort", action="store_true", help="give up a move that has not switched, with all it built"
+    )
 
 
 def _shared_options() -> argparse.ArgumentParser:

@@ -25,7 +25,7 @@ _UNPREFIXED = "server"
 _NOT_SETTINGS = frozenset({"MEMFAST_CONFIG", "MEMFAST_API_KEY", "MEMFAST_NATIVE", "MEMFAST_BUILD"})
 """Variables of this prefix that something else reads."""
 
-_SECRETS = frozenset({"embedding.api_key", "postgres.dsn", "redis.url"})
+_SECRETS = frozenset({"embedding.api_key", "embedding.next_api_key", "postgres.dsn", "redis.url"})
 
 
 class Setting(Struct, frozen=True, kw_only=True):

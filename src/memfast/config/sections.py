@@ -151,6 +151,9 @@ class EmbeddingConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     model: Annotated[str, _doc("model name; needed for openai")] = ""
     base_url: Annotated[str, _doc("base address of the endpoint, without /embeddings; needed for openai")] = ""
     api_key: Annotated[str, _doc("key of the endpoint")] = ""
+    next_api_key: Annotated[
+        str, _doc("key of the endpoint that `memfast reembed` moves to, if `base_url` does not name it yet")
+    ] = ""
     dimensions: Annotated[
         int,
         _doc(

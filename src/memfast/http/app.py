@@ -13,7 +13,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.plugins import PluginProtocol
 from litestar.types import ASGIApp, Scope
 
-from memfast.bootstrap import Ground, open_services
+from memfast.bootstrap import Ground, Services, Succession
 from memfast.errors import InvalidRequest, MemfastError, MethodNotAllowed, NotFound
 from memfast.http import (
     routes_admin,
@@ -24,7 +24,7 @@ from memfast.http import (
     routes_transfer,
     routes_users,
 )
-from memfast.http.edge import EXCHANGE, Edge
+from memfast.http.edge import EXCHANGE, SERVICES, Edge
 from memfast.http.exchange import Exchange, Reply
 from memfast.http.openapi import build_document, build_page
 from memfast.http.problems import INTERNAL_ERROR, problem_reply
@@ -69,13 +69,14 @@ def build_app(site: Ground) -> Edge:
     holder: list[Edge] = []
 
     @asynccontextmanager
-    async def lifespan(app: Litestar) -> AsyncIterator[None]:
-        async with open_services(site) as services, holder[0].serving(services):
-            app.state.services = services
+    async def lifespan(_app: Litestar) -> AsyncIterator[None]:
+        succession = Succession(site, holder[0].serving)
+        holder[0].following = succession.after
+        async with succession.running():
             yield
 
     application = _Application(
-        route_handlers=[*(_handler(route) for route in ROUTES), *pages],
+        route_handlers=[*(_handler(route, holder) for route in ROUTES), *pages],
         lifespan=[lifespan],
         exception_handlers={HTTPException: _http_exception, Exception: _exception},
         openapi_config=None,
@@ -90,15 +91,15 @@ def build_app(site: Ground) -> Edge:
     return holder[0]
 
 
-def _handler(route: Route) -> HTTPRouteHandler:
+def _handler(route: Route, edge: list[Edge]) -> HTTPRouteHandler:
     path = route.path.replace("{memory_id}", "{memory_id:str}").replace("{user_id}", "{user_id:str}")
 
     async def handle(scope: Scope) -> ASGIApp:
         exchange: Exchange = scope[EXCHANGE]  # type: ignore[literal-required]
-        services = scope["litestar_app"].state.services
+        services: Services = scope[SERVICES]  # type: ignore[literal-required]
         if not scope["path_params"] and "%" in exchange.path:  # e.g. %2F, which the router takes for a trailing slash
             raise _no_route(exchange.path)
-        return await route.endpoint(exchange, services, **scope["path_params"])
+        return await edge[0].answer(route.endpoint, exchange, services, **scope["path_params"])
 
     handle.__name__ = route.endpoint.__name__
     return HTTPRouteHandler(path, http_method=route.method, status_code=200, include_in_schema=False)(handle)

@@ -14,7 +14,7 @@ import re
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping, MutableMapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import lru_cache, partial
 from hashlib import blake2b
 from typing import Any, TypeVar
@@ -23,6 +23,7 @@ from memfast.bootstrap import Services
 from memfast.config import ServerConfig
 from memfast.errors import (
     DeadlineExceeded,
+    EmbedderChanged,
     InvalidRequest,
     MemfastError,
     ModeRefused,
@@ -35,6 +36,8 @@ from memfast.http.exchange import (
     CONSISTENCY,
     MIN_VERSION,
     Exchange,
+    Reply,
+    StreamReply,
     finished_headers,
     mode_marks,
     sent_path,
@@ -48,12 +51,15 @@ from memfast.service.access import Principal
 from memfast.service.answers import KEY_BYTES
 from memfast.service.modes import Standing
 
-__all__ = ["EXCHANGE", "Edge"]
+__all__ = ["EXCHANGE", "SERVICES", "Edge"]
 
 _log = logging.getLogger("memfast.http")
 
 EXCHANGE = "memfast.exchange"
 """Where a route finds its `Exchange` in the ASGI scope."""
+
+SERVICES = "memfast.services"
+"""Where it finds the services that the request began with."""
 
 _PUBLIC = ("/v1/health",)
 _NAMED = "/v1/users/"
@@ -86,6 +92,18 @@ class _GoneError(Exception):
     """The client left before its body had arrived."""
 
 
+class _Use:
+    """Services and how many requests use them. `left` is set by the last one once `over` is."""
+
+    __slots__ = ("left", "over", "requests", "services")
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        self.requests = 0
+        self.over = False
+        self.left = asyncio.Event()
+
+
 class Edge:
     """Wraps the routed application.
 
@@ -110,7 +128,8 @@ class Edge:
         self._application = application
         self._direct = direct
         self._config = config
-        self._services: Services | None = None
+        self._use: _Use | None = None
+        self.following: Callable[[Services], Awaitable[Services]] | None = None
         self._reads = reads
         self._streams = streams
         self._deadlines = Deadlines(clock)
@@ -120,20 +139,26 @@ class Edge:
 
     @asynccontextmanager
     async def serving(self, services: Services) -> AsyncIterator[None]:
-        """Serve while the context is open."""
+        """Serve new requests by these services, until others are given; ends when no request uses them any more."""
         sweeper = asyncio.create_task(self._deadlines.run())
-        self._services = services
+        use = self._use = _Use(services)
         try:
             yield
+            if self._use is not use and use.requests:
+                use.over = True
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(use.left.wait(), self._config.timeout_max_s)
         finally:
             sweeper.cancel()
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        services = self._services
-        if scope["type"] != "http" or services is None:
+        use = self._use
+        if scope["type"] != "http" or use is None:
             await self._application(scope, receive, send)
             return
+        services = use.services
+        use.requests += 1
         started = time.perf_counter()
         headers = dict(scope["headers"])
         request_id = self._request_id(headers)
@@ -182,6 +207,10 @@ class Edge:
             await problem_reply(self._problem(error, request_id), standard, instance=sent_path(scope))(
                 scope, receive, send
             )
+        finally:
+            use.requests -= 1
+            if use.over and not use.requests:
+                use.left.set()
 
     async def _admitted(
         self, exchange: Exchange, services: Services, scope: AsgiScope, receive: Receive, send: Send
@@ -242,13 +271,24 @@ class Edge:
         """Answer by the endpoint of the very path, else by the router, for which a handler costs 20 µs."""
         endpoint = self._direct.get((scope["method"], exchange.path))
         if endpoint is not None:
-            reply = await endpoint(exchange, services)
+            reply = await self.answer(endpoint, exchange, services)
             await reply(scope, receive, send)
             return
-        scope[EXCHANGE] = exchange
+        scope[EXCHANGE], scope[SERVICES] = exchange, services
         if exchange.path.startswith(_NAMED) and exchange.path != _NAMED:
             scope["path"] = _NAMED + "-"  # the router would merge, strip and split at slashes of the id
         await self._application(scope, receive, send)
+
+    async def answer(
+        self, endpoint: Endpoint, exchange: Exchange, services: Services, **parameters: str
+    ) -> Reply | StreamReply:
+        """The endpoint's answer, by the services that follow where these were left behind: nothing was done then."""
+        try:
+            return await endpoint(exchange, services, **parameters)
+        except EmbedderChanged:
+            if self.following is None or exchange.parts is not None:
+                raise
+        return await endpoint(exchange, await self.following(services), **parameters)
 
     def _problem(self, error: Exception, request_id: bytes) -> MemfastError:
         if isinstance(error, MemfastError):

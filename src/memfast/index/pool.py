@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 import shutil
@@ -20,7 +21,9 @@ from memfast.index.snapshot import load, save
 from memfast.model import Scope, Snapshot
 from memfast.ports import Shard
 
-__all__ = ["PoolStats", "ShardPool"]
+__all__ = ["PoolStats", "ShardPool", "unsave_all"]
+
+_log = logging.getLogger("memfast.index")
 
 ADMISSIONS_MAX = 10_000
 """Scopes whose last miss is remembered, and scopes that are known to be too large."""
@@ -205,6 +208,15 @@ class ShardPool:
         """What is held now."""
         rows = sum(len(shard) for shard, _ in self._held.values())
         return PoolStats(len(self._held), rows, self._bytes, self._evictions)
+
+
+def unsave_all(snapshots: Path) -> None:
+    """Remove every saved shard: they are of vectors that are not compared any more."""
+    try:
+        for path in [*snapshots.glob("*.shard"), *snapshots.glob("*.shard.*.tmp")]:
+            path.unlink(missing_ok=True)
+    except OSError:
+        _log.warning("saved shards of another model could not be removed", exc_info=True)
 
 
 def _remember(times_s: OrderedDict[UUID, float], scope_id: UUID, at_s: float) -> None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from memfast.errors import MemfastError, Rejected, Unavailable
+from memfast.errors import EmbedderChanged, MemfastError, Rejected, Unavailable
 from memfast.model import Scope
 from memfast.search.encode import Form
 from memfast.service.answers import Answer
@@ -73,6 +73,9 @@ class Searches:
                     return error
 
         answers = await asyncio.gather(*map(search, distinct.values()))
+        for answer in answers:
+            if isinstance(answer, EmbedderChanged):  # of all of them: the request begins anew
+                raise answer
         found = dict(zip(distinct, answers, strict=True))
         return [key if isinstance(key, Rejected) else found[key] for key in keys]
 

@@ -13,16 +13,20 @@ from memfast.store.migrate import apply_migrations, load_migrations, pending_mig
 from memfast.store.queries import ADMIN
 from memfast.store.server import ServerFacts, inspect_server
 
-__all__ = ["Prepared", "new_lineage", "prepare", "read_prepared"]
+__all__ = ["Prepared", "new_lineage", "prepare", "read_prepared", "refreshed"]
 
 
 class Prepared(Struct, frozen=True, kw_only=True):
-    """A database that is ready: its schema number, its current generation of vectors, its secret and its life."""
+    """A database that is ready: its schema number, its current generation of vectors, its secret and its life.
+
+    `settings` is what makes its vectors, as `memfast reembed` noted it, or None where only the configuration knows.
+    """
 
     schema: int
     generation: int
     model: str
     dimensions: int
+    settings: bytes | None = None
     secret: bytes
     lineage: UUID
     keys_generation: int
@@ -32,6 +36,9 @@ class Prepared(Struct, frozen=True, kw_only=True):
 async def prepare(connection: Any, *, model: str, dimensions: int, report: Callable[[str], None]) -> Prepared:
     """Check the server, migrate, and stamp or compare the embedder.
 
+    A configuration that still names the embedder from which `memfast reembed` has moved the database away is no error:
+    what is current stands in the result.
+
     Raises:
         DatabaseRefused: the server, its pgvector or its schema will not do.
         EmbedderMismatch: the vectors there were made by another model.
@@ -40,7 +47,7 @@ async def prepare(connection: Any, *, model: str, dimensions: int, report: Calla
     schema = await apply_migrations(connection, load_migrations(), report=report)
     async with connection.transaction():
         await connection.execute(ADMIN.lock_migrations)
-        await _stamp(connection, model, dimensions)
+        await _stamp(connection, model, dimensions, report)
     return await _describe(connection, facts, schema)
 
 
@@ -55,26 +62,37 @@ async def read_prepared(connection: Any) -> Prepared | None:
     return await _describe(connection, facts, migrations[-1].number)
 
 
+async def refreshed(connection: Any, prepared: Prepared) -> Prepared:
+    """What a prepared database says of its vectors, its life and its keys now."""
+    return await _describe(connection, prepared.facts, prepared.schema)
+
+
 async def new_lineage(connection: Any) -> UUID:
     """Begin a new life: after a restore, everything that was copied from the old one is refused."""
     lineage: UUID = await connection.fetchval(ADMIN.new_lineage)
     return lineage
 
 
-async def _stamp(connection: Any, model: str, dimensions: int) -> None:
+async def _stamp(connection: Any, model: str, dimensions: int, report: Callable[[str], None]) -> None:
     current = await connection.fetchrow(ADMIN.current_embedder)
     if current is not None:
         if (current["model"], current["dimensions"]) == (model, dimensions):
+            return
+        if current["settings"] and await connection.fetchval(ADMIN.former_embedder, model, dimensions):
+            report(
+                f"the database was moved from {model} to {current['model']} with {current['dimensions']} dimensions, "
+                "which is used; let embedding.* say so too"
+            )
             return
         if await connection.fetchval(ADMIN.any_vector):
             raise EmbedderMismatch(
                 f"the database's vectors were made by {current['model']} with {current['dimensions']} dimensions, the "
                 f"configuration asks for {model} with {dimensions}: their vectors cannot be compared. Set "
-                "embedding.* back to the first, or use another data directory or database for the second"
+                "embedding.* back to the first and move to the second by `memfast reembed`, or use another data "
+                "directory or database for it"
             )
-    generation = 1 if current is None else int(current["generation"]) + 1
-    await connection.execute(ADMIN.add_embedder, generation, model, dimensions)
-    await connection.execute(ADMIN.move_scopes, generation)
+        await connection.execute(ADMIN.dismiss_embedder)
+    await connection.execute(ADMIN.add_embedder, model, dimensions)
 
 
 async def _describe(connection: Any, facts: ServerFacts, schema: int) -> Prepared:
@@ -86,6 +104,7 @@ async def _describe(connection: Any, facts: ServerFacts, schema: int) -> Prepare
         generation=embedder["generation"],
         model=embedder["model"],
         dimensions=embedder["dimensions"],
+        settings=None if embedder["settings"] is None else bytes(embedder["settings"]),
         secret=bytes(secret),
         lineage=row["lineage"],
         keys_generation=row["keys_generation"],

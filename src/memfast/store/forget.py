@@ -20,6 +20,7 @@ OWNED_TABLES: Mapping[str, str] = MappingProxyType(
         "memory_vectors": FORGET.erase_memory_vectors,
         "history": FORGET.erase_history,
         "access_stats": FORGET.erase_access_stats,
+        "reembedded": FORGET.erase_reembedded,
         _ANSWERS: FORGET.erase_answers,
     }
 )

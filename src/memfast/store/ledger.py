@@ -28,6 +28,7 @@ class PostgresLedger:
             keys_generation=row["keys_generation"],
             wal=row["wal"],
             era=row["copies_era"],
+            generation=row["generation"],
         )
         return facts, list(zip(row["scope_ids"] or (), row["versions"] or (), strict=True))
 

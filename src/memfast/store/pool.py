@@ -18,6 +18,7 @@ from msgspec import Struct
 from memfast.errors import (
     DatabaseRefused,
     DeadlineExceeded,
+    EmbedderChanged,
     MemfastError,
     OutcomeUnknown,
     Overloaded,
@@ -34,6 +35,7 @@ from memfast.store.counts import Counts
 from memfast.store.room import Room
 
 __all__ = [
+    "CHANGED",
     "Pool",
     "PoolPolicy",
     "PoolSize",
@@ -68,6 +70,9 @@ _BROKEN = (
     asyncpg.InternalClientError,
 )
 """After these another connection may do better."""
+
+CHANGED = "the database was moved to another embedding model just now; nothing was written. Repeat the request"
+"""Told where a generation of vectors is not the current one any more."""
 
 PING_S = 1.0
 """How long a sign of life may take, in seconds."""
@@ -104,6 +109,10 @@ async def translated() -> AsyncIterator[None]:
             "PostgreSQL has no disk space left; nothing was written. Free space, then repeat the request",
             retry_after_s=30,
         ) from error
+    except asyncpg.NotNullViolationError as error:
+        if (error.table_name, error.column_name) != ("scopes", "generation"):
+            raise
+        raise EmbedderChanged(CHANGED, begun=False) from None  # its details quote the row
     except (asyncpg.QueryCanceledError, asyncpg.LockNotAvailableError) as error:
         raise DeadlineExceeded("PostgreSQL cancelled the statement: it ran longer than the limit") from error
     except TimeoutError as error:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memfast.claims import AnsweredBeforeError, Claim
-from memfast.errors import DeadlineExceeded
+from memfast.errors import DeadlineExceeded, EmbedderChanged
 from memfast.filters import Filter, reads_json
 from memfast.model import (
     AnyChange,
@@ -44,7 +44,7 @@ from memfast.store.conditions import narrowed
 from memfast.store.exports import read_scope
 from memfast.store.forget import erase_scope
 from memfast.store.imports import write_imports
-from memfast.store.pool import Pool, Purpose
+from memfast.store.pool import CHANGED, Pool, Purpose
 from memfast.store.queries import FORGET, READ, WRITE
 from memfast.store.records import read_memory
 from memfast.store.server import ServerFacts
@@ -112,6 +112,7 @@ class PostgresStore:
             self._pool.connection("bulk") as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
+            _require_current(await connection.fetchrow(READ.scope_state, scope.id, self._generation))
             pages = read_scope(
                 connection, scope, generation=self._generation, dimensions=self._dimensions, now=now, since=since
             )
@@ -157,6 +158,7 @@ class PostgresStore:
         statement = READ.nearest if where is None else READ.nearest_where
         own = (scope.id, self._generation, vector, limit, now)
         records = await self._pool.fetch(*narrowed(statement, where, *own), purpose=_purpose(where))
+        _require_current(records[0])
         found = [record for record in records if record[2] is not None]
         vectors = decode_vectors([record[1] for record in found], self._dimensions)
         return NearestRows(_Rows(scope.user_id, found), vectors, records[0][0] or 0)
@@ -169,13 +171,14 @@ class PostgresStore:
             self._pool.connection("bulk") as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
-            state = await connection.fetchrow(READ.scope_state, scope.id)
+            state = await connection.fetchrow(READ.scope_state, scope.id, self._generation)
+            _require_current(state)
             cursor = await connection.cursor(READ.load_scope, scope.id, self._generation)
             while records := await cursor.fetch(_LOAD_ROWS):
                 memories.extend(read_memory(scope.user_id, record, 1) for record in records)
                 parts.append(decode_vectors([record[0] for record in records], self._dimensions))
         vectors = np.concatenate(parts) if parts else np.empty((0, self._dimensions), dtype=np.float32)
-        version, purged_to = (0, 0) if state is None else state
+        version, purged_to = state["version"] or 0, state["purged_to"] or 0
         return Snapshot(memories=memories, vectors=vectors, version=version, purged_to=purged_to)
 
     async def changes_since(self, scope: Scope, version: int) -> Delta | None:
@@ -183,6 +186,7 @@ class PostgresStore:
         records = await self._pool.fetch(READ.changes_since, scope.id, version, self._generation)
         if not records:
             return None
+        _require_current(records[0])
         live = [record for record in records if record[2] is not None]
         deleted = [(record[3], record[16]) for record in records if record[3] is not None and record[2] is None]
         return Delta(
@@ -255,6 +259,11 @@ class PostgresStore:
             schema=self._schema,
             commit_ms=round((time.perf_counter() - started) * 1000, 3),
         )
+
+
+def _require_current(record: Any) -> None:
+    if not record["current"]:
+        raise EmbedderChanged(CHANGED)
 
 
 def _purpose(where: Filter | None) -> Purpose:

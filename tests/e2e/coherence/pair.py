@@ -96,7 +96,7 @@ class InProcess:
     @property
     def services(self):
         """Its live objects."""
-        return self.edge._services
+        return self.edge._use.services
 
     @property
     def store(self):

@@ -175,7 +175,7 @@ async def opened(site):
         transport = httpx.ASGITransport(app=edge)
         hooks = {"response": [contract.check]}
         async with httpx.AsyncClient(transport=transport, base_url="http://memfast", event_hooks=hooks) as client:
-            yield Api(edge, edge._services, site, client)
+            yield Api(edge, edge._use.services, site, client)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -220,7 +220,7 @@ async def test_a_key_revoked_while_it_is_looked_up_is_not_remembered():
             return record
 
     keys = Keys()
-    facts = DatabaseFacts(lineage=uuid4(), schema=1, keys_generation=1, wal=1)
+    facts = DatabaseFacts(lineage=uuid4(), schema=1, keys_generation=1, wal=1, generation=1)
     access = Access(keys, b"secret", facts)
     first = asyncio.create_task(access.authenticate(b"Bearer key"))
     await asked.wait()

@@ -60,7 +60,7 @@ class Versions:
     """`Ledger` over a dictionary."""
 
     def __init__(self):
-        self.facts = DatabaseFacts(lineage=LINEAGE, schema=1, keys_generation=0, wal=1000)
+        self.facts = DatabaseFacts(lineage=LINEAGE, schema=1, keys_generation=0, wal=1000, generation=1)
         self.versions_of = {}
         self.asked = []
         self.lives = 0

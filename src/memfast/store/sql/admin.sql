@@ -23,8 +23,9 @@ INSERT INTO schema_migrations (number, name, checksum) VALUES ($1, $2, $3);
 
 -- name: database_facts
 -- Read by every worker twice a second: the life, the schema, whether the keys changed, whether copies are still wanted,
--- and the versions of scopes.
+-- the generation of vectors that is current, and the versions of scopes.
 SELECT d.lineage, d.keys_generation, d.copies_era, (SELECT max(number) FROM schema_migrations) AS schema,
+       (SELECT generation FROM embedders WHERE state = 'current') AS generation,
        (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint AS wal, s.scope_ids, s.versions
 FROM database d, (
     SELECT array_agg(scope_id) AS scope_ids, array_agg(version) AS versions FROM scopes WHERE scope_id = ANY ($1)
@@ -121,17 +122,21 @@ SELECT s.system_identifier::text AS system, c.timeline_id AS timeline,
 FROM pg_control_system() s, pg_control_checkpoint() c;
 
 -- name: current_embedder
-SELECT generation, model, dimensions FROM embedders ORDER BY generation DESC LIMIT 1;
+SELECT generation, model, dimensions, settings FROM embedders WHERE state = 'current';
+
+-- name: former_embedder
+-- Whether the vectors here were made by a model before those of the one that they were moved to.
+SELECT EXISTS (SELECT FROM embedders WHERE model = $1 AND dimensions = $2 AND state IN ('retired', 'erased'));
 
 -- name: any_vector
 SELECT EXISTS (SELECT FROM memory_vectors);
 
--- name: add_embedder
-INSERT INTO embedders (generation, model, dimensions) VALUES ($1, $2, $3);
+-- name: dismiss_embedder
+UPDATE embedders SET state = 'erased', settings = NULL WHERE state = 'current';
 
--- name: move_scopes
--- Scopes without vectors follow the embedder of the database.
-UPDATE scopes SET generation = $1;
+-- name: add_embedder
+INSERT INTO embedders (generation, model, dimensions, state)
+SELECT COALESCE(max(generation), 0) + 1, $1, $2, 'current' FROM embedders;
 
 -- name: find_key
 SELECT id, namespace, user_id, role, created_at, revoked_at FROM api_keys WHERE digest = $1 AND revoked_at IS NULL;

@@ -28,6 +28,9 @@ DELETE FROM history WHERE scope_id = $1;
 -- name: erase_access_stats
 DELETE FROM access_stats WHERE scope_id = $1;
 
+-- name: erase_reembedded
+DELETE FROM reembedded WHERE scope_id = $1;
+
 -- name: erase_answers
 -- Those that are kept under idempotency keys.
 DELETE FROM idempotency WHERE scope_id = $1;

@@ -1,5 +1,6 @@
 -- Reads of one scope. Each reads the scope's version in the same statement as the rows it labels. Wall time is a
--- parameter: an expired memory is gone at once, whatever the server's clock says.
+-- parameter: an expired memory is gone at once, whatever the server's clock says. What reads vectors reads in the same
+-- statement whether their generation is the current one: another may lack what was written since, or be half erased.
 
 -- name: get_memories
 -- Plan: primary key.
@@ -15,8 +16,11 @@ LEFT JOIN memories m ON m.scope_id = $1 AND m.id = ANY ($2) AND m.deleted_at IS 
 -- equal when rounded, as the answer shows them.
 -- Plan: memory_vectors by primary key, top-N sort, memories by primary key.
 SELECT s.version AS scope_version, n.embedding, m.id, m.text, m.kind, m.tags, m.entities, m.importance, m.metadata,
-       m.agent_id, m.run_id, m.source, m.created_at, m.updated_at, m.expires_at, m.version
-FROM (SELECT (SELECT version FROM scopes WHERE scope_id = $1) AS version) s
+       m.agent_id, m.run_id, m.source, m.created_at, m.updated_at, m.expires_at, m.version, s.current
+FROM (
+    SELECT (SELECT version FROM scopes WHERE scope_id = $1) AS version,
+           (SELECT state = 'current' FROM embedders WHERE generation = $2) AS current
+) s
 LEFT JOIN (
     SELECT v.id, v.embedding FROM memory_vectors v
     WHERE v.scope_id = $1 AND v.generation = $2 AND (v.expires_at IS NULL OR v.expires_at > $5)
@@ -30,8 +34,11 @@ ORDER BY n.id;
 -- The same among the memories that pass a filter, all of which are compared: where k pass, k are found.
 -- Plan: memory_vectors and memories by an index that begins with the scope, top-N sort, memories by primary key.
 SELECT s.version AS scope_version, n.embedding, m.id, m.text, m.kind, m.tags, m.entities, m.importance, m.metadata,
-       m.agent_id, m.run_id, m.source, m.created_at, m.updated_at, m.expires_at, m.version
-FROM (SELECT (SELECT version FROM scopes WHERE scope_id = $1) AS version) s
+       m.agent_id, m.run_id, m.source, m.created_at, m.updated_at, m.expires_at, m.version, s.current
+FROM (
+    SELECT (SELECT version FROM scopes WHERE scope_id = $1) AS version,
+           (SELECT state = 'current' FROM embedders WHERE generation = $2) AS current
+) s
 LEFT JOIN (
     SELECT v.id, v.embedding FROM memory_vectors v JOIN memories m ON m.scope_id = v.scope_id AND m.id = v.id
     WHERE v.scope_id = $1 AND v.generation = $2 AND (v.expires_at IS NULL OR v.expires_at > $5)
@@ -112,8 +119,10 @@ SELECT user_id, memories, version, created_at, updated_at FROM scopes
 WHERE scope_id = $1 AND user_id IS NOT NULL;
 
 -- name: scope_state
--- The version and the purge mark of a scope, for a load in the same snapshot.
-SELECT version, purged_to FROM scopes WHERE scope_id = $1;
+-- The version and the purge mark of a scope, for a load in the same snapshot, and whether generation $2 is current.
+SELECT s.version, s.purged_to, e.current
+FROM (SELECT (SELECT state = 'current' FROM embedders WHERE generation = $2) AS current) e
+LEFT JOIN scopes s ON s.scope_id = $1;
 
 -- name: load_scope
 -- Every live memory with its vector, in order of id.
@@ -128,8 +137,11 @@ ORDER BY m.id;
 -- What happened after a version, tombstones included (they have no text).
 -- Plan: memories_by_version, memory_vectors by primary key.
 SELECT s.version AS scope_version, s.purged_to, v.embedding, m.id, m.text, m.kind, m.tags, m.entities, m.importance,
-       m.metadata, m.agent_id, m.run_id, m.source, m.created_at, m.updated_at, m.expires_at, m.version
-FROM (SELECT version, purged_to FROM scopes WHERE scope_id = $1) s
+       m.metadata, m.agent_id, m.run_id, m.source, m.created_at, m.updated_at, m.expires_at, m.version, s.current
+FROM (
+    SELECT version, purged_to, (SELECT state = 'current' FROM embedders WHERE generation = $3) AS current
+    FROM scopes WHERE scope_id = $1
+) s
 LEFT JOIN memories m ON m.scope_id = $1 AND m.version > $2
 LEFT JOIN memory_vectors v ON v.scope_id = m.scope_id AND v.generation = $3 AND v.id = m.id;
 

@@ -23,9 +23,10 @@ JOIN history h ON h.scope_id = $1 AND h.id = p.id AND h.superseded_at > $3
 ORDER BY p.position, h.version;
 
 -- name: lock_scope
--- Locks the row of a scope that is to take memories in, made or named again where it must be. Its version stays.
+-- Locks the row of a scope that is to take memories in, made or named again where it must be. Its version stays. As with
+-- `raise_version` a generation that is not the current one is refused.
 INSERT INTO scopes AS s (scope_id, namespace, user_id, generation, version, memories, created_at, updated_at)
-VALUES ($1, $2, $3, $4, 0, 0, $5, $5)
+VALUES ($1, $2, $3, (SELECT generation FROM embedders WHERE generation = $4 AND state = 'current'), 0, 0, $5, $5)
 ON CONFLICT (scope_id) DO UPDATE SET
     user_id = EXCLUDED.user_id, created_at = COALESCE(s.created_at, EXCLUDED.created_at)
 RETURNING scope_id, version, pg_current_xact_id()::text AS transaction_id,

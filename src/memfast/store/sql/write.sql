@@ -4,9 +4,10 @@
 -- name: raise_version
 -- Raises the version by $5, expecting $6 more memories, and locks the row. Writes that may create the scope ($9) make
 -- the row; for others it must be there and bear a name: else no row is the answer. One statement for both, because a
--- flush locks its scopes in the order of their keys.
+-- flush locks its scopes in the order of their keys. Where generation $4 is not the current one the row has none, which
+-- is refused: the lock on the table, which comes before the snapshot, makes sure that it stays so until the COMMIT.
 INSERT INTO scopes AS s (scope_id, namespace, user_id, generation, version, memories, created_at, updated_at)
-SELECT $1, $2, $3, $4, $5, $6, $7, $8
+SELECT $1, $2, $3, (SELECT generation FROM embedders WHERE generation = $4 AND state = 'current'), $5, $6, $7, $8
 WHERE $9 OR EXISTS (SELECT FROM scopes e WHERE e.scope_id = $1 AND e.user_id IS NOT NULL)
 ON CONFLICT (scope_id) DO UPDATE SET
     version = s.version + EXCLUDED.version,
