@@ -6,6 +6,7 @@ worker and builds the live objects; commands use the rest.
 
 from memfast.bootstrap.commands import inspect_external, migrate, with_keyring, with_snapshots
 from memfast.bootstrap.embedder import build_embedder
+from memfast.bootstrap.forgetting import Finding, forget_alone, look_for_leftovers, rewrite
 from memfast.bootstrap.ground import Ground, ground
 from memfast.bootstrap.reembed import inspect_generations, with_reembedding
 from memfast.bootstrap.services import Services, open_services
@@ -14,19 +15,23 @@ from memfast.bootstrap.succession import Succession
 from memfast.store.embedded import available_majors, backup, restore, upgrade
 
 __all__ = [
+    "Finding",
     "Ground",
     "Services",
     "Succession",
     "available_majors",
     "backup",
     "build_embedder",
+    "forget_alone",
     "ground",
     "inspect_external",
     "inspect_generations",
     "inspect_shared",
+    "look_for_leftovers",
     "migrate",
     "open_services",
     "restore",
+    "rewrite",
     "upgrade",
     "with_keyring",
     "with_reembedding",

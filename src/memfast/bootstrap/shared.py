@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import msgspec
@@ -21,7 +21,7 @@ from memfast.service.coherence import Coherence
 from memfast.service.shared import Seal, SharedAnswers, SharedVectors
 from memfast.store.life import ServerLife
 
-__all__ = ["SharedLayer", "guard", "inspect_shared", "open_shared"]
+__all__ = ["SharedLayer", "guard", "inspect_shared", "open_shared", "search_shared"]
 
 _log = logging.getLogger("memfast.redis")
 
@@ -99,6 +99,20 @@ async def inspect_shared(config: Config) -> RedisFacts:
     except ImportError as error:
         raise _missing() from error
     return await inspect_redis(config.redis.url, max(1.0, config.redis.timeout_s))
+
+
+async def search_shared(config: Config, group: str, wanted: Sequence[bytes]) -> tuple[int, int]:
+    """See `cache.redis.search_redis`.
+
+    Raises:
+        CommandFailed: it cannot be reached.
+        ConfigError: the driver is not installed.
+    """
+    try:
+        from memfast.cache.redis import search_redis  # noqa: PLC0415 as in _open
+    except ImportError as error:
+        raise _missing() from error
+    return await search_redis(config.redis.url, max(1.0, config.redis.timeout_s), group.encode(), wanted)
 
 
 def _open(config: RedisConfig, breaker: Breaker, workers: int) -> SharedCache:

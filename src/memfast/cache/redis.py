@@ -23,7 +23,7 @@ from memfast.errors import CommandFailed
 from memfast.model import RedisFacts, SharedCacheStats
 from memfast.resilience.breaker import Breaker, Outcome
 
-__all__ = ["RedisCache", "inspect_redis"]
+__all__ = ["RedisCache", "inspect_redis", "search_redis"]
 
 _log = logging.getLogger("memfast.redis")
 
@@ -310,6 +310,36 @@ async def inspect_redis(url: str, timeout_s: float) -> RedisFacts:
     return RedisFacts(
         str(information["redis_version"]), None if most is None else int(most), settings.get("maxmemory-policy")
     )
+
+
+async def search_redis(url: str, timeout_s: float, group: bytes, wanted: Sequence[bytes]) -> tuple[int, int]:
+    """How many of memfast's keys name a group or hold one of these bytes, and how many keys there are.
+
+    Raises:
+        CommandFailed: the server cannot be reached.
+    """
+    client = Redis.from_url(url, **_options(url, timeout_s))
+    found, keys, batch = 0, 0, list[bytes]()
+
+    async def look() -> int:
+        values = await client.mget(batch)
+        return sum(
+            group in key or any(value is not None and each in value for each in wanted)
+            for key, value in zip(batch, values, strict=True)
+        )
+
+    try:
+        async for key in client.scan_iter(match=b"memfast:*", count=SCAN_KEYS):
+            keys += 1
+            batch.append(key)
+            if len(batch) >= BATCH:
+                found += await look()
+                batch.clear()
+        return found + (await look() if batch else 0), keys
+    except _FAILURES as error:
+        raise CommandFailed(f"Redis cannot be reached: {error}") from error
+    finally:
+        await client.aclose()
 
 
 async def _config(client: Redis, name: str) -> Iterable[tuple[str, str]]:

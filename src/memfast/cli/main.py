@@ -61,7 +61,8 @@ def build_parser() -> argparse.ArgumentParser:
         prog="memfast",
         description="A memory service for AI agents.",
         epilog="Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 port taken, 4 data directory in use, "
-        "5 database refused, 6 other embedding model, 130 Ctrl-C, 143 SIGTERM "
+        "5 database refused, 6 other embedding model, "
+        "10 found something forgotten, 11 could not look everywhere for it, 130 Ctrl-C, 143 SIGTERM "
         "(0 for `serve`, which is meant to be stopped).",
     )
     parser.add_argument("--version", action="version", version=f"memfast {__version__}")
@@ -86,6 +87,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_copies(commands, shared)
     _add_transfer(commands, shared)
     _add_reembed(commands, shared)
+    _add_forgetting(commands, shared)
     return parser
 
 
@@ -142,6 +144,24 @@ def _add_copies(commands: Any, shared: argparse.ArgumentParser) -> None:
         _lazily("database", "upgrade"),
     )
     upgrade.add_argument("--to", type=int, default=18, help="PostgreSQL version (18)")
+
+
+def _add_forgetting(commands: Any, shared: argparse.ArgumentParser) -> None:
+    forget = _command(commands, shared, "forget", "erase a user", _lazily("forget", "forget"))
+    forget.add_argument("--rewrite", action="store_true", help="rewrite all tables: no file says it any more")
+    forget.add_argument("--yes", action="store_true", help="do not ask")
+    verify = _command(
+        commands, shared, "verify-forgotten", "look for what is left of a user", _lazily("forget", "verify")
+    )
+    verify.add_argument("--text", action="append", default=[], help="what a memory said, from its begin on; repeatable")
+    verify.add_argument(
+        "--path", action="append", default=[], type=Path, help="another file or directory to look into; repeatable"
+    )
+    verify.add_argument("--json", action="store_true", help="as JSON, which a pipe gets anyway")
+    for command in (forget, verify):
+        command.add_argument("user", help="the user's id")
+        command.add_argument("--namespace", default="default", help="the user's tenant (default)")
+        command.add_argument("--url", help="the service, where it is not the configured one")
 
 
 def _add_transfer(commands: Any, shared: argparse.ArgumentParser) -> None:

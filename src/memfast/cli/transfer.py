@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -17,9 +16,10 @@ from msgspec import Struct
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from memfast.cli.client import detail_of, open_client
 from memfast.cli.lines import STDIO, LineFile, opened_for_reading, opened_for_writing
 from memfast.cli.signals import Stopped
-from memfast.config import Config, Effective
+from memfast.config import Effective
 from memfast.errors import CommandFailed, Rejected
 from memfast.service.lines import ErrorLine, HeaderLine, HistoryLine, TrailerLine, decode_line
 
@@ -43,12 +43,12 @@ def export(effective: Effective, arguments: argparse.Namespace) -> int:
     """Write everything of a user, or of the key's namespace, to a file."""
     parameters = {} if arguments.user is None else {"user_id": arguments.user}
     tail, lines = b"", 0
-    with _client(effective.config, arguments.url) as client, opened_for_writing(arguments.file) as file:
+    with open_client(effective.config, arguments.url) as client, opened_for_writing(arguments.file) as file:
         try:
             with client.stream("GET", "/v1/export", params=parameters) as answer, _progress() as progress:
                 if answer.status_code != 200:
                     answer.read()
-                    raise CommandFailed(f"the service refused the export: {_detail(answer)}")
+                    raise CommandFailed(f"the service refused the export: {detail_of(answer)}")
                 task = _start(progress, "exporting", None)
                 for chunk in answer.iter_bytes():
                     file.write(chunk)
@@ -70,7 +70,7 @@ def import_(effective: Effective, arguments: argparse.Namespace) -> int:
     if arguments.user is not None:
         options["user_id"] = arguments.user
     with (
-        _client(effective.config, arguments.url) as client,
+        open_client(effective.config, arguments.url) as client,
         opened_for_reading(arguments.file, arguments.form) as file,
         _progress() as progress,
     ):
@@ -259,7 +259,7 @@ class _Sender:
             if response.status_code == 200:
                 answer: dict[str, Any] = response.json()
                 return answer
-            reason = _detail(response)
+            reason = detail_of(response)
             if response.status_code < 500:
                 raise CommandFailed(f"the service refused the import: {reason}")
         raise CommandFailed(f"the service at {self._client.base_url} does not take the import: {reason}")
@@ -281,13 +281,6 @@ def _told(sender: _Sender, parts: _Parts, state: _State) -> int:
     return 1 if state.counts["errors"] else 0
 
 
-def _client(config: Config, url: str | None) -> httpx.Client:
-    host = "127.0.0.1" if config.server.host in {"0.0.0.0", "::"} else config.server.host  # noqa: S104 - compared only
-    key = os.environ.get("MEMFAST_API_KEY", "")
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    return httpx.Client(base_url=url or f"http://{host}:{config.server.port}", timeout=_TIMEOUT_S, headers=headers)
-
-
 def _last_line(tail: bytes) -> TrailerLine:
     """The trailer of an export.
 
@@ -299,13 +292,6 @@ def _last_line(tail: bytes) -> TrailerLine:
         return line
     reason = line.detail if isinstance(line, ErrorLine) else "its end is missing"
     raise CommandFailed(f"the export broke off: {reason}")
-
-
-def _detail(response: httpx.Response) -> str:
-    try:
-        return str(response.json()["detail"])
-    except (ValueError, KeyError, TypeError):
-        return f"status {response.status_code}"
 
 
 def _progress() -> Progress:
