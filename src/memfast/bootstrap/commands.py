@@ -8,7 +8,7 @@ from typing import Any
 from memfast.bootstrap.database import open_pool
 from memfast.bootstrap.embedder import build_embedder
 from memfast.bootstrap.ground import Reporter, attached, ground, open_connection
-from memfast.bootstrap.services import build_shards, build_store
+from memfast.bootstrap.stores import build_shards, build_store
 from memfast.config import Config
 from memfast.errors import CommandFailed
 from memfast.resilience.clock import SystemClock

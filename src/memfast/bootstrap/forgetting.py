@@ -11,8 +11,8 @@ from msgspec import Struct
 
 from memfast.bootstrap.database import open_pool
 from memfast.bootstrap.ground import Reporter, attached, database_address
-from memfast.bootstrap.services import build_shards, build_store
 from memfast.bootstrap.shared import search_shared
+from memfast.bootstrap.stores import build_shards, build_store
 from memfast.config import Config
 from memfast.errors import CommandFailed, MemfastError
 from memfast.model import ForgetReceipt, Scope, derive_scope_id

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from memfast.bootstrap.embedder import build_embedder, noted
 from memfast.bootstrap.ground import Reporter, attached, open_connection
-from memfast.bootstrap.services import snapshots_folder
+from memfast.bootstrap.stores import snapshots_folder
 from memfast.config import Config
 from memfast.errors import CommandFailed
 from memfast.index.pool import unsave_all

@@ -8,11 +8,10 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -24,6 +23,7 @@ from memfast.bootstrap.embedder import build_embedder, guard_embedder
 from memfast.bootstrap.ground import Ground, life_note, renewed
 from memfast.bootstrap.ranking import build_ranking, open_thesaurus
 from memfast.bootstrap.shared import SharedLayer, guard, open_shared
+from memfast.bootstrap.stores import build_shards, build_store
 from memfast.config import Config
 from memfast.embedding.guarded import GuardedEmbedder
 from memfast.errors import DatabaseRefused, MemfastError, Unavailable
@@ -72,7 +72,6 @@ from memfast.service.warmup import Warmup
 from memfast.service.writer import Writer
 from memfast.store.access import PostgresAccessLog
 from memfast.store.claims import PostgresKeyedAnswers
-from memfast.store.database import Prepared
 from memfast.store.keys import PostgresKeys
 from memfast.store.ledger import PostgresLedger
 from memfast.store.life import write_note
@@ -80,7 +79,7 @@ from memfast.store.pool import Pool
 from memfast.store.postgres import PostgresStore
 from memfast.store.sweeper import PostgresSweeper
 
-__all__ = ["Services", "build_shards", "build_store", "open_services", "snapshots_folder"]
+__all__ = ["Services", "open_services"]
 
 _log = logging.getLogger("memfast")
 
@@ -440,41 +439,9 @@ def _answers(base: _Base, heat: Heat) -> Answers:
     return Answers(kinds, share(_REQUESTS_SHARE), base.coherence, heat, base.clock, beyond, room)
 
 
-def snapshots_folder(config: Config) -> Path:
-    """Where shards are saved."""
-    return Path(config.data_dir) / "snapshots"
-
-
-def build_shards(config: Config, prepared: Prepared, life: Callable[[], UUID]) -> ShardPool:
-    """An empty pool with a worker's share of the memory for shards."""
-    return ShardPool(
-        config.index.memory_mb * 1024 * 1024 // config.server.workers,
-        snapshots=snapshots_folder(config),
-        life=life,
-        generation=prepared.generation,
-        dimensions=prepared.dimensions,
-        admit_window_s=config.index.admit_window_s,
-        language=config.search.language,
-        int8=config.index.int8,
-        disk_reserve_bytes=0 if config.postgres.dsn else config.postgres.disk_reserve_mb * 1024 * 1024,
-    )
-
-
 def _pressure(config: Config, answers: Answers, shards: ShardPool) -> Pressure:
     budget_bytes = config.memory.budget_mb * 1024 * 1024 // config.server.workers
     return Pressure(budget_bytes, resident_bytes, (answers, shards), give_back)
-
-
-def build_store(config: Config, pool: Pool, prepared: Prepared) -> PostgresStore:
-    """The store of a prepared database."""
-    return PostgresStore(
-        pool,
-        generation=prepared.generation,
-        dimensions=prepared.dimensions,
-        schema=prepared.schema,
-        facts=prepared.facts,
-        flush_timeout_s=config.writes.flush_timeout_s,
-    )
 
 
 def _run(stack: AsyncExitStack, *work: Coroutine[Any, Any, None]) -> None:

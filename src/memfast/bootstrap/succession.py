@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from memfast.bootstrap.ground import Ground
-from memfast.bootstrap.services import Services, open_services, snapshots_folder
+from memfast.bootstrap.services import Services, open_services
+from memfast.bootstrap.stores import snapshots_folder
 from memfast.errors import EmbedderChanged, MemfastError
 from memfast.index.pool import unsave_all
 
