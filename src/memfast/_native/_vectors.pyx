@@ -172,9 +172,8 @@ cdef inline int64_t row_at(const Field *field, Py_ssize_t place) noexcept nogil:
 
 cdef int fill_field(Field *field, Work work, object matrix, object mask) except -1:
     """Describe the rows that pass the mask, or all."""
-    cdef Py_ssize_t count = cnp.PyArray_DIM(matrix, 0)
+    cdef Py_ssize_t count = cnp.PyArray_DIM(matrix, 0), kept
     cdef const uint8_t *passes
-    cdef Py_ssize_t kept
     field.matrix = <const float *> cnp.PyArray_DATA(matrix)
     field.width = cnp.PyArray_DIM(matrix, 1)
     field.index = NULL
@@ -296,6 +295,16 @@ cdef Py_ssize_t list_reaching(
     return kept
 
 
+cdef double least_score(const Field *field, const float *query, const Hit *hits, Py_ssize_t size) noexcept nogil:
+    """Return the lowest exact score of some rows."""
+    cdef double least = INFINITY
+    cdef Py_ssize_t i
+    for i in range(size):
+        mf_prefetch(field.matrix + hits[min(i + AHEAD, size - 1)].row * field.width, field.width)
+        least = min(least, mf_score(mf_dot64(field.matrix + hits[i].row * field.width, query, field.width)))
+    return least
+
+
 cdef Py_ssize_t rescore_exactly(
     const Field *field, const float *query, double spread, double floor, Py_ssize_t k, float *upper, int64_t *index,
     Hit *best,
@@ -365,11 +374,9 @@ cdef int fill_codes(Codes *codes, Work work, object matrix, object quantised, co
 def top_k(matrix, query, Py_ssize_t k):
     """Rank all rows exactly; see `_vectors_reference.top_k`."""
     check_arrays(matrix, query, k)
-    cdef Py_ssize_t count = cnp.PyArray_DIM(matrix, 0)
-    cdef Py_ssize_t width = cnp.PyArray_DIM(matrix, 1)
+    cdef Py_ssize_t count = cnp.PyArray_DIM(matrix, 0), width = cnp.PyArray_DIM(matrix, 1), i, size = 0
     cdef const float *rows = <const float *> cnp.PyArray_DATA(matrix)
     cdef const float *wanted = <const float *> cnp.PyArray_DATA(query)
-    cdef Py_ssize_t i, size = 0
     cdef Hit hit
     k = min(k, count)
     cdef Work work = Work(k, 0, 0)
@@ -423,7 +430,7 @@ cdef Py_ssize_t search_field(
 ) noexcept nogil:
     """Rank exactly, by the int8 image where there is one; return how many rows stand in `best`, in order."""
     cdef Py_ssize_t size
-    cdef double spread = 0.0
+    cdef double spread = 0.0, floor = -INFINITY
     if k < 1:
         return 0
     if image != NULL:
@@ -431,7 +438,9 @@ cdef Py_ssize_t search_field(
     else:
         spread = dot_error(field.width, sqrt(mf_dot64(query, query, field.width)))
         size = score_rows(field, query, k, lower, upper)
-    size = rescore_exactly(field, query, spread, floor_of(lower, size, k) - spread, k, upper, index, best)
+    if size == k:  # what these rows score at least is nearer to the k-th score than their bounds are
+        floor = max(floor_of(lower, size, k) - spread, least_score(field, query, lower, k))
+    size = rescore_exactly(field, query, spread, floor, k, upper, index, best)
     sort_best_first(best, size)
     return size
 
@@ -446,17 +455,16 @@ def search_rows(matrix, query, Py_ssize_t k, *, mask=None, quantised=None):
     cdef Field field
     cdef Codes codes
     cdef const Codes *image = NULL
-    cdef Hit *best = work.best
     fill_field(&field, work, matrix, mask)
     if quantised is not None:
         fill_codes(&codes, work, matrix, quantised, wanted)
         image = &codes
     if field.count * field.width <= HELD_CELLS:
-        size = search_field(&field, image, wanted, k, work.lower, work.upper, work.index, best)
+        size = search_field(&field, image, wanted, k, work.lower, work.upper, work.index, work.best)
     else:
         with nogil:
-            size = search_field(&field, image, wanted, k, work.lower, work.upper, work.index, best)
-    return arrays_of(best, size, True)
+            size = search_field(&field, image, wanted, k, work.lower, work.upper, work.index, work.best)
+    return arrays_of(work.best, size, True)
 
 
 def quantise(matrix):
