@@ -67,6 +67,8 @@ _NAMED = "/v1/users/"
 
 _KEPT = ("/v1/search", "/v1/memories")
 _REPEATABLE = frozenset({"GET", "POST"})
+_CREATING = frozenset({"/v1/memories", "/v1/memories/batch"})
+"""Paths to which a POST is a write: its answer is never another's."""
 _DIGESTED_BYTES = 64 * 1024
 """Largest body that is looked up whole; a larger one is a batch, and none is asked twice."""
 
@@ -338,11 +340,12 @@ class Edge:
 
 def _digest(scope: AsgiScope, headers: dict[bytes, bytes], principal: Principal, body: bytes) -> bytes | None:
     """What a request says and whom it speaks for, as 192 bits; None where no answer may be given unseen."""
-    repeatable = scope["method"] in _REPEATABLE and scope["path"].startswith(_KEPT)
+    method, path = scope["method"], scope["path"]
+    repeatable = method in _REPEATABLE and path.startswith(_KEPT) and not (method == "POST" and path in _CREATING)
     if not repeatable or len(body) > _DIGESTED_BYTES or CONSISTENCY in headers:
         return None
     content_type, accept = headers.get(b"content-type"), headers.get(b"accept")
-    seed = _seed(principal, scope["method"], scope["path"], scope["query_string"], content_type, accept)
+    seed = _seed(principal, method, path, scope["query_string"], content_type, accept)
     return blake2b(body, digest_size=KEY_BYTES, key=seed).digest()
 
 
