@@ -303,6 +303,30 @@ async def test_a_move_goes_on_where_the_model_failed(store, connection, mover, f
 
 
 @pytest.mark.usefixtures("small_pages")
+async def test_a_clean_up_goes_on_where_it_was_killed(store, connection, mover, fill, users, monkeypatch):
+    """After the switch, with some of the old vectors gone: the same command erases the rest, and of history too."""
+    monkeypatch.setattr(reembed, "ERASED_ROWS", 4)
+    creates = await fill(store)
+    await store.apply([Delete(scope=users[0], id=creates[0].memory.id)], now=NOW)
+    steps = []
+
+    def killed(what, done, _total):
+        steps.append(done)
+        if what == "erasing" and done > 8:
+            raise KeyboardInterrupt
+
+    move = await mover(Model())
+    move._progress = killed
+    with pytest.raises(KeyboardInterrupt):
+        await move.run(from_text=True)
+    assert len(await vectors_of(connection, 1)) == 17
+    assert await vectors_of(connection, 2) == await expected(connection)
+    again = await mover(Model())
+    assert not await again.run(from_text=True)
+    await require_moved(connection)
+
+
+@pytest.mark.usefixtures("small_pages")
 async def test_a_roll_back_leaves_nothing(store, connection, mover, fill, users):
     """Also what a killed roll-back left is taken back by the next one."""
     await fill(store)
