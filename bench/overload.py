@@ -1,4 +1,4 @@
-"""Cold searches at ten times the rate that the service can do, beside the rate that it does when nobody overdoes it.
+"""Cold searches at ten times the rate that the service can do, and a service that is knocked over under its usual load.
 
     python -m bench.overload [--quick] [--json FILE]
 
@@ -6,6 +6,9 @@ Peak is what eight clients get in a closed loop. Then so many searches are sent 
 becomes of them; those that are answered with results count. Everything else must be a refusal that says when to come
 back. Health is asked all the while, over a connection of its own. The share of the peak that is left has no gate: client,
 service and PostgreSQL take the processor from each other, and on a machine with anything else to do that decides it.
+
+The second part is `bench.metastable`: every copy gone, every worker killed, PostgreSQL stopped for ten seconds (three with
+--quick), under four fifths of the load that the service can do. By ten seconds after that it must answer as before.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from bench import metastable
 from bench.harness.corpus import fill, unit_vectors
 from bench.harness.load import Connection, closed_loop, connections, encode, run
 from bench.harness.pairs import interleaved, median_ratio
@@ -165,7 +169,8 @@ def _report(measured: list[tuple[Flood, float]], rate: float) -> Report:
 def main() -> int:
     """Run from the command line; 1 when a gate is missed."""
     chosen = options(__doc__, lambda parser: parser.add_argument("--quick", action="store_true"), timed=False)
-    return finish(measure(quick=chosen.quick), chosen.json)
+    flood, fall = measure(quick=chosen.quick), metastable.measure(quick=chosen.quick)
+    return finish(Report(flood.figures + fall.figures, {"flood": flood.details, "fall": fall.details}), chosen.json)
 
 
 if __name__ == "__main__":

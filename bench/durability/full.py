@@ -122,7 +122,7 @@ async def _asked(place: Site, method: str, path: str, body: Any = None) -> tuple
 
 async def _again(place: Site, journal: Journal, seed: int) -> None:
     """Everything stands also after everything was killed."""
-    await place.kill("everything", random.Random(seed))
+    place.kill("everything", random.Random(seed))
     await asyncio.to_thread(place.reap_and_start)
     await read_back(place.address, journal)
 

@@ -76,7 +76,7 @@ async def kill_rounds(
             journals.append(journal)
             yield Round(fault, seed + number, journal.account, back_s)
         if unsafe is None:
-            await place.kill("everything", random.Random(seed))
+            place.kill("everything", random.Random(seed))
             yield await _once_more(place, journals, seed)
 
 
@@ -86,7 +86,7 @@ async def _round(place: Site, fault: str, seed: int) -> tuple[Journal, float]:
     users = [f"round-{seed}-{number}" for number in range(_USERS)]
     async with writing(place.address, journal, users, writers=WRITERS, seed=seed):
         await asyncio.sleep(chance.uniform(0.1, 0.8))
-        await place.kill(fault, chance)
+        place.kill(fault, chance)
         killed_at = time.monotonic()
         if fault in _NEEDS_START:
             await asyncio.to_thread(place.reap_and_start)

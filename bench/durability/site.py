@@ -29,9 +29,6 @@ BACK_S = 60.0
 """How long it may take until a write succeeds again."""
 
 _POLL_S = 0.02
-_CRASH_LOOP_S = 6.0
-"""The service gives up on workers that die so soon after their start."""
-
 SETTINGS = (
     "--set",
     "server.workers=2",
@@ -71,7 +68,6 @@ class Site:
         self._unsafe = unsafe
         self._environment = environment
         self._service: Service | None = None
-        self._worker_born = 0.0
 
     @property
     def address(self) -> tuple[str, int]:
@@ -96,7 +92,6 @@ class Site:
         )
         self._service.__enter__()
         self._service.wait_for(READY)
-        self._worker_born = time.monotonic()
 
     def reap_and_start(self) -> None:
         """Start it again after its parent was killed, as a user would; whatever else still runs is the start's affair."""
@@ -114,11 +109,9 @@ class Site:
             return [each.pid for each in children if _lives(each) and each.name() != "postgres"]
         return []
 
-    async def kill(self, fault: str, chance: random.Random) -> None:
+    def kill(self, fault: str, chance: random.Random) -> None:
         """Kill -9 what the fault names; see `kills.FAULTS`."""
-        if fault == "worker":  # not one so young that the service would take it for one that cannot start
-            await asyncio.sleep(max(0.0, self._worker_born + _CRASH_LOOP_S - time.monotonic()))
-            self._worker_born = time.monotonic()
+        if fault == "worker":
             targets = [chance.choice(self.workers())]
         elif fault == "parent":
             targets = [self.service.pid]

@@ -112,6 +112,8 @@ class Search:
             shard = self._warm.current(scope.id, epochs)
             if shard is None:
                 shard = await self._warm.shard(scope, epochs)
+            if shard is None:
+                shard = await self._warm.arriving(scope.id, epochs)
             if shard is not None:
                 answer = await self._search_shard(shard, asked, form, "warm", away)
                 self._answers.keep("search", key, scope.id, epochs, answer)

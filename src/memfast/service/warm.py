@@ -32,6 +32,9 @@ INLINE_DECODED_ROWS = 300
 COMPLETE_MAX = 100_000
 """Shards whose epochs are remembered."""
 
+ARRIVES_S = 0.1
+"""How long a search waits for a load that is under way, in seconds."""
+
 LOADS_MAX = 2
 """Loads that run at once in a worker."""
 
@@ -108,6 +111,17 @@ class Warm:
             update = self._updates[scope.id, epochs] = asyncio.create_task(self._catch_up(scope, epochs))
             update.add_done_callback(lambda task: self._updated(scope.id, epochs, task))
         return await asyncio.shield(update)
+
+    async def arriving(self, scope_id: UUID, epochs: Epochs) -> Shard | None:
+        """The scope's shard where it is being loaded and comes soon; else None.
+
+        Searches that go to the database meanwhile would keep it from the load, and the scope cold.
+        """
+        load = self._loads.get(scope_id)
+        if load is None:
+            return None
+        await asyncio.wait({load}, timeout=ARRIVES_S)
+        return self.current(scope_id, epochs)
 
     def is_short(self, shard: Shard, *, decodes: bool = False) -> bool:
         """Whether a search of the shard may run on the event loop. One that may not is given to `run`.

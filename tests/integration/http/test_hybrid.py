@@ -72,6 +72,7 @@ async def drop(api, user, *, load=False):
     """Forget every copy of a user, or hold the user in memory alone."""
     services = api.services
     scope = services.access.scope(await services.access.authenticate(None), user)
+    await asyncio.gather(*services.warm._loads.values())  # what an earlier search began would be waited for
     services.answers.clear()
     services.warm.drop(scope.id)
     if load:

@@ -111,6 +111,35 @@ async def test_a_users_second_miss_loads_it(world, warming, rows, pool):
     assert ids(warm.current(ADA.id, epochs(world))) == [1, 2, 3]
 
 
+async def test_a_search_waits_for_a_load_that_is_under_way(world, warming, rows, monkeypatch):
+    """As long as it comes soon; without a load nobody waits."""
+    warm, before = warming(), epochs(world)
+    assert await warm.arriving(ADA.id, before) is None
+    rows.gate.clear()
+    load = warm.load(ADA)
+    monkeypatch.setattr(module, "ARRIVES_S", 0.01)
+    assert await warm.arriving(ADA.id, before) is None
+    assert not load.done(), "a search that waits no longer takes the load with it"
+    monkeypatch.setattr(module, "ARRIVES_S", 30.0)
+    waiting = asyncio.create_task(warm.arriving(ADA.id, before))
+    await begun(lambda: rows.loads)
+    rows.gate.set()
+    assert ids(await waiting) == [1, 2, 3]
+    late = asyncio.create_task(warm.arriving(ADA.id, before))
+    assert await late is None, "the load is over: `current` has it"
+    world.coherence.wrote(ADA.id, 4)
+    rows.gate.clear()
+    again = warm.load(ADA)
+    waiting = asyncio.create_task(warm.arriving(ADA.id, epochs(world)))
+    await begun(lambda: rows.loads == 2)
+    world.coherence.wrote(ADA.id, 5)
+    rows.gate.set()
+    assert await again
+    await waiting
+    assert await warm.arriving(ADA.id, epochs(world)) is None
+    assert warm.current(ADA.id, epochs(world)) is None, "what was written meanwhile is not in it"
+
+
 async def test_misses_long_apart_load_nothing(world, warming, rows):
     """Within the window, or not at all."""
     warm = warming()
