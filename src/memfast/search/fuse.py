@@ -157,12 +157,14 @@ def fuse(legs: Mapping[str, NDArray[np.float64]], settings: FusionSettings) -> F
     if settings.method == "rrf":
         found = {name: _rank_shares(scores, settings.rrf_k) for name, scores in found.items()}
     whole = sum(settings.weights.values()) or 1.0
-    total = np.zeros(rows.pop())
-    for name, weight in settings.weights.items():
-        if name in found:
-            total += weight / whole * found[name]
-    bonus = _convergence(found, settings) if settings.convergence else np.zeros(len(total))
-    total += bonus
+    shares = [weight / whole * found[name] for name, weight in settings.weights.items() if name in found]
+    total = np.zeros(rows.pop()) if not shares else shares[0]
+    for share in shares[1:]:
+        total += share
+    bonus = np.zeros(len(total))
+    if settings.convergence:
+        bonus = _convergence(found, settings)
+        total += bonus
     return Fused(_rounded(total), found, bonus)
 
 
