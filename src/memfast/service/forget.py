@@ -177,6 +177,7 @@ class Forget:
         Raises:
             NotFound: there is nothing under that name.
         """
+        await self._store.user(scope)  # where PostgreSQL is away this raises, and the copies go on being served
         copies = await self._copies.erase(scope.id)
         receipt = await self._writer.forget(scope, claim, msgspec.structs.asdict(copies))
         if receipt is None:
