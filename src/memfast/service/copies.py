@@ -94,8 +94,12 @@ class Copies:
             memories=memories,
             questions=questions,
             snapshots=await self._warm.erase(scope_id),
-            redis=None if self._shared is None else await self._shared.erase(scope_id),
+            redis=await self.erase_shared(scope_id),
         )
+
+    async def erase_shared(self, scope_id: UUID) -> int | None:
+        """Erase the answers of a scope in Redis: none of them is good without the database's word."""
+        return None if self._shared is None else await self._shared.erase(scope_id)
 
     async def look(self) -> None:
         """Erase, once, what is kept of scopes that were forgotten elsewhere.

@@ -177,10 +177,10 @@ class Forget:
         Raises:
             NotFound: there is nothing under that name.
         """
-        await self._store.user(scope)  # where PostgreSQL is away this raises, and the copies go on being served
-        copies = await self._copies.erase(scope.id)
-        receipt = await self._writer.forget(scope, claim, msgspec.structs.asdict(copies))
+        copies = msgspec.structs.asdict(await self._copies.kept(scope.id))  # a forget that is refused leaves them alone
+        copies["redis"] = await self._copies.erase_shared(scope.id)
+        receipt = await self._writer.forget(scope, claim, copies)
         if receipt is None:
             raise NotFound(f"there is no user {scope.user_id!r}")
-        await self._copies.erase(scope.id)  # of what was being made meanwhile
+        await self._copies.erase(scope.id)
         return receipt

@@ -39,6 +39,7 @@ async def rewrite_database(connection: Any, observer: Any, report: Callable[[str
         await connection.execute(FORGET.erase_statistics)
         await connection.execute(FORGET.forbid_catalogs)
     await connection.execute(FORGET.analyze)
+    report("rewriting tables and indexes")
     watch = asyncio.create_task(_watch(observer, report))
     try:
         await connection.execute(FORGET.rewrite)

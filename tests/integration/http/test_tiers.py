@@ -214,6 +214,7 @@ async def test_an_unreachable_ledger_keeps_what_was_served(api, user, monkeypatc
     async def refuse(_ids):
         raise StoreUnavailable("away")
 
+    await coherence.check()  # none of the background is under way then
     with monkeypatch.context() as patch:
         patch.setattr(coherence._ledger, "versions", refuse)
         trusted = coherence._trusted_until

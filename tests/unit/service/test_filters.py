@@ -91,14 +91,20 @@ def memory_of(fields):
     return Memory(**fields, id=None, user_id="u", text="t", version=1)
 
 
+def roomy(wire):
+    """The bytes of a filter that may be larger than the service takes."""
+    limits = Limits(LimitsConfig(filter_conditions=1000, filter_depth=32), 8)
+    return encoded(read_filter(wire, limits, "$.filter"))
+
+
 @given(memory_fields, wire_filters, wire_filters)
 def test_filters_with_equal_bytes_pass_the_same_memories(fields, one, two):
     """The canonical form loses nothing, and negation is exact."""
     memory = memory_of(fields)
     if encoded(read(one)) == encoded(read(two)):
         assert passes(one, memory) == passes(two, memory)
-    assert encoded(read({"AND": [one, two, one]})) == encoded(read({"AND": [two, one]}))
-    assert encoded(read({"NOT": {"NOT": one}})) == encoded(read(one))
+    assert roomy({"AND": [one, two, one]}) == roomy({"AND": [two, one]})
+    assert roomy({"NOT": {"NOT": one}}) == roomy(one)
 
 
 WRONG = [
