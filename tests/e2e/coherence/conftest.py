@@ -33,6 +33,7 @@ def site():
         "server.workers": 2,
         "embedding.provider": "none",
         "embedding.dimensions": 8,
+        "memory.budget_mb": 65_536,  # what is resident in this process is the tests' own
         "search.leg_timeout_ms": 60_000,
     }
     with bootstrap.ground(load({}, flags=flags).config, lambda line: None) as made:
