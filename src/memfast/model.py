@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from memfast.claims import Claim, Kept
 from memfast.errors import MemfastError
 from memfast.filters import Filter
+from memfast.links import Link, LinkKey
 
 __all__ = [
     "EMPTY_OBJECT",
@@ -26,6 +27,7 @@ __all__ = [
     "DatabaseFacts",
     "Delete",
     "Delta",
+    "DropLink",
     "ForgetReceipt",
     "HistoryEvent",
     "HistoryPage",
@@ -37,20 +39,19 @@ __all__ = [
     "Memory",
     "MemoryPage",
     "NearestRows",
+    "Neighbourhood",
     "NewKey",
     "OnConflict",
     "Outcome",
     "Past",
     "Patch",
-    "PoolSnapshot",
     "Position",
-    "RedisFacts",
+    "PutLink",
+    "Related",
     "Scope",
     "ScopeReads",
-    "SharedCacheStats",
     "Snapshot",
     "Status",
-    "StoreHealth",
     "StoredMemory",
     "Undelete",
     "User",
@@ -77,14 +78,6 @@ def derive_scope_id(secret: bytes, namespace: str, user_id: str) -> UUID:
         digest.update(len(encoded).to_bytes(4, "big"))
         digest.update(encoded)
     return UUID(bytes=digest.digest())
-
-
-class RedisFacts(Struct, frozen=True):
-    """What matters of a Redis server. `maxmemory_bytes` is 0 without a bound, None where it may not be asked."""
-
-    version: str
-    maxmemory_bytes: int | None
-    policy: str | None
 
 
 class Scope(Struct, frozen=True, gc=False):
@@ -245,20 +238,36 @@ class Import(Struct, frozen=True, kw_only=True, gc=False):
         return self.row.id
 
 
-Change = Create | Patch | Delete | Undelete
+class PutLink(_Change, frozen=True, kw_only=True):
+    """Link two live memories of a scope, or change the link that they have. The store fills in `link.version`."""
+
+    link: Link
+
+
+class DropLink(_Change, frozen=True, kw_only=True):
+    """Remove a link."""
+
+    key: LinkKey
+
+
+Change = Create | Patch | Delete | Undelete | PutLink | DropLink
 AnyChange = Change | Import
 
 
 def target_of(change: AnyChange) -> UUID:
-    """The id of the memory that a change is about."""
-    return change.memory.id if isinstance(change, Create) else change.id
+    """The id of the memory that a change is about; of a link it is the first one."""
+    if isinstance(change, Create):
+        return change.memory.id
+    if isinstance(change, PutLink):
+        return change.link.from_id
+    return change.key.from_id if isinstance(change, DropLink) else change.id
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
     """What became of one change: `refused` says why it was not made, else `status` and `version` tell.
 
-    `version` is the memory's, `scope_version` the one that this change has taken of the scope, also where it changed
-    nothing. An undelete that needs a vector is refused with `EmbeddingRequired` and the `memory` whose text is to be
+    `version` is the memory's or the link's, `scope_version` the one that this change has taken of the scope, also where
+    it changed nothing. `link` is what was put or dropped. An undelete that needs a vector is refused with `EmbeddingRequired` and the `memory` whose text is to be
     embedded. `past_taken` says that the history which an import brought is the memory's now. `before` is what the
     change's claim was answered before: it was not made again.
     """
@@ -268,6 +277,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     version: int = 0
     scope_version: int = 0
     memory: Memory | None = None
+    link: Link | None = None
     refused: MemfastError | None = None
     past_taken: bool = False
     before: Kept | None = None
@@ -358,6 +368,25 @@ class HistoryPage(Struct, frozen=True):
     events: list[HistoryEvent]
     has_more: bool
     version: int
+
+
+class Related(Struct, frozen=True):
+    """A memory that a walk over links found: so many links away, with the product of their weights."""
+
+    memory: Memory
+    depth: int
+    weight: float
+
+
+class Neighbourhood(Struct, frozen=True):
+    """What a walk found, nearest first, and the scope's version of the snapshot.
+
+    `expires_at` is when that stops being true by itself: whoever was walked through counts too.
+    """
+
+    results: list[Related]
+    version: int
+    expires_at: datetime | None
 
 
 class Hit(Struct, frozen=True):
@@ -455,46 +484,3 @@ class HotScope(Struct, frozen=True, kw_only=True):
     version: int
     reads: int
     queries: list[AskedQuery]
-
-
-class PoolSnapshot(Struct, frozen=True, kw_only=True):
-    """A pool of connections: state now and counters since it was opened.
-
-    `waiting` are callers without a connection, `refused` those that got none because too many waited, `reused` uses of
-    a connection that was used before. `utilisation` is the share of `limit` that is in use, 0..1.
-    """
-
-    size: int
-    idle: int
-    limit: int
-    waiting: int
-    utilisation: float
-    created: int
-    acquired: int
-    reused: int
-    refused: int
-    acquire_ms_mean: float
-    acquire_ms_max: float
-
-
-class SharedCacheStats(Struct, frozen=True, kw_only=True):
-    """A shared cache as one worker sees it: its breaker's state, and counters since the worker started.
-
-    `hits` and `misses` count keys; `dropped` are values that were not stored, `failures` round trips that failed.
-    """
-
-    state: str
-    hits: int
-    misses: int
-    stored: int
-    dropped: int
-    failures: int
-
-
-class StoreHealth(Struct, frozen=True, kw_only=True):
-    """The store as a health check sees it."""
-
-    server_version: str
-    pgvector_version: str
-    schema: int
-    commit_ms: float

@@ -14,8 +14,8 @@ from memfast import __version__
 from memfast.bootstrap.ground import Ground
 from memfast.config import Config, RedisConfig
 from memfast.errors import ConfigError, MemfastError
-from memfast.model import RedisFacts
 from memfast.ports import Clock, Ledger, SharedCache
+from memfast.readings import RedisFacts
 from memfast.resilience.breaker import Breaker, log_transition
 from memfast.service.coherence import Coherence
 from memfast.service.shared import Seal, SharedAnswers, SharedVectors

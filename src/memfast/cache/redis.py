@@ -20,7 +20,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from memfast.errors import CommandFailed
-from memfast.model import RedisFacts, SharedCacheStats
+from memfast.readings import RedisFacts, SharedCacheStats
 from memfast.resilience.breaker import Breaker, Outcome
 
 __all__ = ["RedisCache", "inspect_redis", "search_redis"]

@@ -8,7 +8,8 @@ from uuid import UUID
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from memfast.model import HistoryEvent, Memory, OnConflict, PoolSnapshot, SharedCacheStats, StoreHealth, User
+from memfast.model import HistoryEvent, Memory, OnConflict, User
+from memfast.readings import PoolSnapshot, SharedCacheStats, StoreHealth
 from memfast.resilience.breaker import BreakerSnapshot
 from memfast.service.background import BackgroundSnapshot
 from memfast.service.tokens import TEXT_PATTERN

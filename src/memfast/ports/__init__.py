@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from memfast.claims import Claim, Kept
 from memfast.filters import Filter
+from memfast.links import LinkPage, LinkQuery, Walk
 from memfast.model import (
     AnyChange,
     DatabaseFacts,
@@ -25,29 +26,31 @@ from memfast.model import (
     Memory,
     MemoryPage,
     NearestRows,
+    Neighbourhood,
     NewKey,
     Outcome,
     Past,
     Scope,
     ScopeReads,
-    SharedCacheStats,
     Snapshot,
     StoredMemory,
-    StoreHealth,
     User,
     UserPage,
 )
 from memfast.ports.shards import FragmentTable, Hits, Shard, Shards
+from memfast.readings import SharedCacheStats, StoreHealth
 
 __all__ = [
     "AccessLog",
     "Clock",
     "Embedder",
     "FragmentTable",
+    "Graph",
     "Hits",
     "KeyStore",
     "KeyedAnswers",
     "Ledger",
+    "LinkStore",
     "MemoryStore",
     "Shard",
     "Shards",
@@ -210,6 +213,32 @@ class MemoryStore(Protocol):
 
     async def check(self) -> StoreHealth:
         """Whether the store can commit, measured by doing so."""
+        ...
+
+
+class LinkStore(Protocol):
+    """The links of the store of record; they are written by `MemoryStore.apply`."""
+
+    async def list(self, scope: Scope, query: LinkQuery, *, now: datetime) -> LinkPage:
+        """One page of the links both of whose memories live, in the order of their keys."""
+        ...
+
+
+class Graph(Protocol):
+    """What answers questions about links. Every engine gives the same answer."""
+
+    @property
+    def engine(self) -> str:
+        """Its name in answers, e.g. `postgresql`."""
+        ...
+
+    async def related(self, scope: Scope, walk: Walk, *, now: datetime) -> Neighbourhood | None:
+        """The live memories around one, each once; None where the scope has no such memory.
+
+        Directed links are followed from their start to their end only, and nobody is walked through who does not live.
+        The order is by depth, then by falling weight, the newest, the id. The weight of a memory is the greatest
+        product of weights over a shortest path to it. `FANOUT_LINKS` and `LEVEL_MEMORIES` bound the walk.
+        """
         ...
 
 

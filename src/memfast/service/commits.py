@@ -70,7 +70,9 @@ class Commits:
                 epochs = self._coherence.wrote(scope_id, 0 if delta is None else delta.version)
                 self._warm.wrote(scope_id, delta, epochs)
         deleted = {
-            change.scope.id for change, outcome in zip(changes, outcomes, strict=True) if outcome.status == "deleted"
+            change.scope.id
+            for change, outcome in zip(changes, outcomes, strict=True)
+            if outcome.status == "deleted" and outcome.link is None
         }
         for scope_id in deleted:  # after the last bump: what fails here must not cost one
             await self._warm.erase(scope_id)
@@ -158,8 +160,11 @@ def _delta(own: list[tuple[AnyChange, Outcome]], dimensions: int) -> Delta | Non
     version = own[-1][1].scope_version
     live: dict[UUID, tuple[Memory, NDArray[np.float32]]] = {}
     deleted: dict[UUID, int] = {}
+    linked = False
     for change, outcome in own:
-        if outcome.status == "deleted":
+        if outcome.link is not None:
+            linked = True  # the version has risen, and nothing else of what a shard holds has changed
+        elif outcome.status == "deleted":
             live.pop(outcome.id, None)
             deleted[outcome.id] = outcome.version
         elif outcome.status in {"created", "updated"} and outcome.memory is not None:
@@ -168,7 +173,7 @@ def _delta(own: list[tuple[AnyChange, Outcome]], dimensions: int) -> Delta | Non
                 return None
             deleted.pop(outcome.id, None)
             live[outcome.id] = (outcome.memory, vector)
-    if not live and not deleted:
+    if not live and not deleted and not linked:
         return None
     vectors = np.empty((len(live), dimensions), dtype=np.float32)
     for row, (_, vector) in enumerate(live.values()):

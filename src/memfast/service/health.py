@@ -8,8 +8,8 @@ from typing import Literal
 from msgspec import Struct
 
 from memfast.errors import MemfastError
-from memfast.model import StoreHealth
 from memfast.ports import Clock, Embedder, MemoryStore
+from memfast.readings import StoreHealth
 
 __all__ = ["Health", "Report"]
 

@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from memfast.claims import Kept
 from memfast.errors import Conflict, EmbeddingRequired, NotFound, PreconditionFailed
-from memfast.model import Change, Create, Delete, Memory, Outcome, Patch, Undelete, target_of
+from memfast.links import Link, LinkKey
+from memfast.model import Change, Create, Delete, DropLink, Memory, Outcome, Patch, PutLink, Undelete, target_of
+from memfast.store.linking import Linking
 from memfast.store.texts import normalise
 
 __all__ = ["Content", "Flush", "Row", "plan"]
@@ -62,6 +64,7 @@ class Flush(Struct, frozen=True, kw_only=True):
         passed: rows that came and went, by id, in order: only history knows them.
         erased: ids whose history is erased first.
         purged: those among them whose stored row does not enter history.
+        links: what becomes of links.
     """
 
     rows: dict[UUID, Row]
@@ -70,6 +73,7 @@ class Flush(Struct, frozen=True, kw_only=True):
     passed: dict[UUID, list[Row]]
     erased: set[UUID]
     purged: set[UUID]
+    links: Linking
 
 
 def plan(
@@ -80,6 +84,7 @@ def plan(
     first_version: int,
     now: datetime,
     before: Mapping[int, Kept] | None = None,
+    links: Mapping[LinkKey, Link] | None = None,
 ) -> Flush:
     """Apply changes of one scope in order, each seeing those before it.
 
@@ -91,8 +96,9 @@ def plan(
         first_version: the version of the first change.
         now: wall time of the flush.
         before: what changes were answered before, by position: they take their version and do nothing.
+        links: the stored links that changes speak of, either way round.
     """
-    planning = _Plan(existing, deleted or {}, now)
+    planning = _Plan(existing, deleted or {}, links or {}, now)
     answered = {first_version + position: kept for position, kept in (before or {}).items()}
     outcomes = [
         msgspec.structs.replace(planning.apply(change, version), scope_version=version)
@@ -111,17 +117,25 @@ def plan(
         passed=planning.passed,
         erased=planning.erased,
         purged=planning.purged,
+        links=planning.links,
     )
 
 
 class _Plan:
     """The rows of one scope while changes are applied to them."""
 
-    def __init__(self, existing: Mapping[UUID, Row], deleted: Mapping[UUID, Content], now: datetime) -> None:
+    def __init__(
+        self,
+        existing: Mapping[UUID, Row],
+        deleted: Mapping[UUID, Content],
+        links: Mapping[LinkKey, Link],
+        now: datetime,
+    ) -> None:
         self.rows: dict[UUID, Row] = {}
         self.passed: dict[UUID, list[Row]] = {}
         self.erased: set[UUID] = set()
         self.purged: set[UUID] = set()
+        self.links = Linking(links)
         self._existing = existing
         self._deleted = dict(deleted)
         self._now = now
@@ -131,6 +145,8 @@ class _Plan:
         """Make a change, or say why not."""
         if isinstance(change, Create):
             return self._create(change, version)
+        if isinstance(change, PutLink | DropLink):
+            return self._link(change, version)
         row = self._row(change.id)
         if row is None:
             return _missing(change.id)
@@ -147,6 +163,8 @@ class _Plan:
         target = change.memory.id
         row = self._row(target)
         if row is None or row.memory is None or not row.live(self._now):
+            if row is not None and row.memory is not None:  # expired, and with it its links
+                self.links.sever(target)
             memory = msgspec.structs.replace(change.memory, version=version)
             self._put(memory, change.vector, change.actor)
             return Outcome(id=target, status="created", version=version, memory=memory)
@@ -180,9 +198,24 @@ class _Plan:
             return Outcome(id=change.id, status="deleted", version=row.version)
         if not change.purge:
             self._deleted[change.id] = Content(row.memory, row.vector, stored=row.vector is None)
+        self.links.sever(change.id)
         after = Row(memory=None, version=version, stored=row.stored, deleted_at=self._now, actor=change.actor)
         self._replace(change.id, after, passing=not change.purge)
         return Outcome(id=change.id, status="deleted", version=version)
+
+    def _link(self, change: PutLink | DropLink, version: int) -> Outcome:
+        if isinstance(change, DropLink):
+            dropped = self.links.drop(change.key)
+            if dropped is None:
+                return _no_link(change)
+            return Outcome(id=target_of(change), status="deleted", version=version, link=dropped)
+        for name in ("from_id", "to_id"):
+            end = getattr(change.link, name)
+            row = self._row(end)
+            if row is None or not row.live(self._now):
+                return _no_end(end, name, change)
+        link, status = self.links.put(msgspec.structs.replace(change.link, version=version))
+        return Outcome(id=target_of(change), status=status, version=version, link=link)
 
     def _purge(self, target: UUID, row: Row) -> None:
         self.passed.pop(target, None)
@@ -269,6 +302,17 @@ def _expected(change: Patch | Delete | Undelete, row: Row) -> bool:
 
 def _missing(target: UUID) -> Outcome:
     return Outcome(id=target, refused=NotFound(f"the user has no memory with the id {target}"))
+
+
+def _no_end(end: UUID, name: str, change: PutLink) -> Outcome:
+    refused = NotFound(f"$.{name}: the user has no memory with the id {end}", path=f"$.{name}")
+    return Outcome(id=target_of(change), refused=refused)
+
+
+def _no_link(change: DropLink) -> Outcome:
+    key = change.key
+    detail = f"the user has no link of the type {key.type} from the memory {key.from_id} to {key.to_id}"
+    return Outcome(id=target_of(change), refused=NotFound(detail))
 
 
 def _unrestorable(target: UUID) -> Outcome:

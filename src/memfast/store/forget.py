@@ -18,6 +18,7 @@ OWNED_TABLES: Mapping[str, str] = MappingProxyType(
     {
         "memories": FORGET.erase_memories,
         "memory_vectors": FORGET.erase_memory_vectors,
+        "links": FORGET.erase_links,
         "history": FORGET.erase_history,
         "access_stats": FORGET.erase_access_stats,
         "reembedded": FORGET.erase_reembedded,

@@ -17,7 +17,7 @@ from memfast.errors import Conflict
 from memfast.model import Import, Outcome, Past, Scope, StoredMemory
 from memfast.resilience.turns import Turns
 from memfast.store.flush import Row
-from memfast.store.queries import TRANSFER, WRITE
+from memfast.store.queries import LINKS, TRANSFER, WRITE
 from memfast.store.records import (
     MEMORY_COLUMNS,
     NOTHING_SAID,
@@ -53,6 +53,7 @@ class Intake(Struct, frozen=True, kw_only=True):
         merged: history that the scope may have already.
         version: the scope's from now on.
         count_delta: how many more memories live.
+        severed: memories that had expired, and with them their links.
     """
 
     outcomes: list[Outcome]
@@ -62,6 +63,7 @@ class Intake(Struct, frozen=True, kw_only=True):
     merged: list[Past]
     version: int
     count_delta: int
+    severed: list[UUID]
 
 
 def plan_intake(imports: Sequence[Import], existing: Mapping[UUID, Row], *, version: int, now: datetime) -> Intake:
@@ -80,6 +82,7 @@ def plan_intake(imports: Sequence[Import], existing: Mapping[UUID, Row], *, vers
     replaced: list[StoredMemory] = []
     past: list[Past] = []
     merged: list[Past] = []
+    severed: list[UUID] = []
     delta = 0
     for each in imports:
         before = existing.get(each.id)
@@ -96,6 +99,8 @@ def plan_intake(imports: Sequence[Import], existing: Mapping[UUID, Row], *, vers
             past += each.past
         else:
             replaced.append(row)
+            if before.memory is not None and not before.live(now):
+                severed.append(each.id)
         delta += (row.memory is not None) - (before is not None and before.memory is not None)
         updated = before is not None and before.live(now)
         outcomes.append(
@@ -109,7 +114,14 @@ def plan_intake(imports: Sequence[Import], existing: Mapping[UUID, Row], *, vers
             )
         )
     return Intake(
-        outcomes=outcomes, new=new, replaced=replaced, past=past, merged=merged, version=version, count_delta=delta
+        outcomes=outcomes,
+        new=new,
+        replaced=replaced,
+        past=past,
+        merged=merged,
+        version=version,
+        count_delta=delta,
+        severed=severed,
     )
 
 
@@ -205,6 +217,8 @@ class _Rows:
         for row in intake.replaced:
             self._later(WRITE.replace_memory, *_values(scope, row), True, self._now)
             self._later(WRITE.put_vector, *self._vector(scope, row))
+        if intake.severed:
+            self._later(LINKS.sever_links, scope.id, intake.severed)
         self._history += [(scope, past) for past in intake.past]
         for past in intake.merged:
             self._later(TRANSFER.add_history, *self._past(scope, past))

@@ -25,8 +25,8 @@ from memfast.errors import (
     StoreFull,
     StoreUnavailable,
 )
-from memfast.model import PoolSnapshot
 from memfast.ports import Clock
+from memfast.readings import PoolSnapshot
 from memfast.resilience.breaker import Breaker, Outcome, Transition
 from memfast.resilience.clock import SystemClock
 from memfast.resilience.retry import Budget, Retry

@@ -33,10 +33,10 @@ from memfast.model import (
     Scope,
     Snapshot,
     StoredMemory,
-    StoreHealth,
     User,
     UserPage,
 )
+from memfast.readings import StoreHealth
 from memfast.store.claims import find_answer, keep_answer
 from memfast.store.codecs import decode_vectors
 from memfast.store.commit import Commit

@@ -6,7 +6,7 @@ import re
 from importlib.resources import files
 from types import SimpleNamespace
 
-__all__ = ["ACCESS", "ADMIN", "CONDITIONS", "FORGET", "READ", "REEMBED", "TRANSFER", "WRITE", "parse"]
+__all__ = ["ACCESS", "ADMIN", "CONDITIONS", "FORGET", "LINKS", "READ", "REEMBED", "TRANSFER", "WRITE", "parse"]
 
 _HEADER = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 
@@ -38,5 +38,6 @@ WRITE = _load("write.sql")
 ADMIN = _load("admin.sql")
 ACCESS = _load("access.sql")
 FORGET = _load("forget.sql")
+LINKS = _load("links.sql")
 TRANSFER = _load("transfer.sql")
 REEMBED = _load("reembed.sql")

@@ -10,11 +10,14 @@ from uuid import UUID
 from msgspec import Struct
 
 from memfast.errors import NotFound
-from memfast.model import Change, Create, Delete, Memory, Outcome, Scope, Undelete, target_of
+from memfast.links import Link, LinkKey
+from memfast.model import Change, Create, Delete, DropLink, Memory, Outcome, PutLink, Scope, Undelete, target_of
 from memfast.store.claims import find_answers, keep_answers
 from memfast.store.codecs import decode_vector
 from memfast.store.flush import Content, Flush, Row, plan
-from memfast.store.queries import WRITE
+from memfast.store.linking import Linking
+from memfast.store.links import link_values, read_link
+from memfast.store.queries import LINKS, WRITE
 from memfast.store.records import MEMORY_COLUMNS, VECTOR_COLUMNS, memory_values, passed_values, read_memory
 from memfast.store.texts import hash_text
 
@@ -33,8 +36,11 @@ _ORDER = (
     WRITE.put_vector,
     WRITE.set_vector_expiry,
     WRITE.correct_count,
+    LINKS.sever_links,
+    LINKS.drop_link,
+    LINKS.put_link,
 )
-"""History is erased before it is written, and a vector copied to it before it is deleted."""
+"""History is erased before it is written, a vector copied to it before it is deleted; links go before others come."""
 
 
 async def write_changes(
@@ -58,6 +64,7 @@ async def write_changes(
     stored = await _existing(connection, known)
     await _add_hidden(connection, known, stored, generation)
     await _add_same_texts(connection, known, stored)
+    await _add_links(connection, known, stored)
     outcomes: list[Outcome | None] = [None] * len(changes)
     statements = _Statements(generation, now)
     for part in parts:
@@ -67,7 +74,15 @@ async def write_changes(
         else:
             before, first = stored[part.scope.id], version - len(part.changes) + 1
             done = {row: answered[place] for row, place in enumerate(part.positions) if place in answered}
-            flush = plan(part.changes, before.rows, before.hidden, first_version=first, now=now, before=done)
+            flush = plan(
+                part.changes,
+                before.rows,
+                before.hidden,
+                first_version=first,
+                now=now,
+                before=done,
+                links=before.links,
+            )
             statements.add(part, flush, before)
             results = flush.outcomes
         for position, outcome in zip(part.positions, results, strict=True):
@@ -98,15 +113,28 @@ class _Part(Struct, frozen=True):
     @property
     def ids(self) -> list[UUID]:
         """The ids under which there may be a row."""
-        return [target_of(change) for change in self.changes if not (isinstance(change, Create) and change.fresh_id)]
+        ids = [
+            target_of(change)
+            for change in self.changes
+            if not (isinstance(change, DropLink) or (isinstance(change, Create) and change.fresh_id))
+        ]
+        return ids + [change.link.to_id for change in self.changes if isinstance(change, PutLink)]
+
+    @property
+    def links(self) -> set[LinkKey]:
+        """The keys of the links that changes speak of, either way round."""
+        keys = [change.link.key for change in self.changes if isinstance(change, PutLink)]
+        keys += [change.key for change in self.changes if isinstance(change, DropLink)]
+        return {*keys, *(key.reverse for key in keys)}
 
 
 class _Stored(Struct, frozen=True):
-    """Rows of one scope by id, what tombstones among them hide, and memories whose text has no hash yet."""
+    """Rows of one scope by id, what tombstones hide, memories whose text has no hash yet, and links by key."""
 
     rows: dict[UUID, Row]
     hidden: dict[UUID, Content]
     unhashed: list[Memory]
+    links: dict[LinkKey, Link]
 
 
 def _parts(changes: Sequence[Change]) -> list[_Part]:
@@ -147,7 +175,7 @@ async def _raise_versions(
 
 async def _existing(connection: Any, parts: list[_Part]) -> dict[UUID, _Stored]:
     """What is stored of what changes speak of, by scope."""
-    stored = {part.scope.id: _Stored({}, {}, []) for part in parts}
+    stored = {part.scope.id: _Stored({}, {}, [], {}) for part in parts}
     names = {part.scope.id: part.scope.user_id for part in parts}
     arguments = [(part.scope.id, part.ids) for part in parts if part.ids]
     for record in await connection.fetchmany(WRITE.existing_memories, arguments) if arguments else ():
@@ -190,6 +218,23 @@ async def _add_same_texts(connection: Any, parts: list[_Part], stored: dict[UUID
             stored[scope_id].unhashed.append(memory)
 
 
+async def _add_links(connection: Any, parts: list[_Part], stored: dict[UUID, _Stored]) -> None:
+    """Read the links that changes speak of."""
+    arguments = [
+        (
+            part.scope.id,
+            [key.from_id for key in keys],
+            [key.to_id for key in keys],
+            [key.type for key in keys],
+        )
+        for part in parts
+        if (keys := list(part.links))
+    ]
+    for record in await connection.fetchmany(LINKS.existing_links, arguments) if arguments else ():
+        link = read_link(record)
+        stored[record[8]].links[link.key] = link
+
+
 class _Statements:
     """What is to be sent: arguments by statement, and new rows."""
 
@@ -217,11 +262,21 @@ class _Statements:
             self._add_passed(scope, target, passed, gone=flush.rows[target].memory is None)
         if flush.erased:
             self._later(WRITE.erase_history, scope.id, list(flush.erased))
+        self._add_links(scope, flush.links, stored.links)
         if stored.unhashed:
             hashes = [hash_text(memory.text) for memory in stored.unhashed]
             self._later(WRITE.set_text_hashes, scope.id, [memory.id for memory in stored.unhashed], hashes)
         if flush.count_delta != part.expected:
             self._later(WRITE.correct_count, scope.id, flush.count_delta - part.expected)
+
+    def _add_links(self, scope: Scope, links: Linking, stored: dict[LinkKey, Link]) -> None:
+        if links.severed:
+            self._later(LINKS.sever_links, scope.id, list(links.severed))
+        for key, link in links.rows.items():
+            if link is not None:
+                self._later(LINKS.put_link, scope.id, *link_values(link))
+            elif key in stored:
+                self._later(LINKS.drop_link, scope.id, key.from_id, key.to_id, key.type)
 
     def _add_live(
         self, scope: Scope, target: UUID, row: Row, memory: Memory, before: Row | None, recorded: bool
@@ -272,4 +327,7 @@ class _Statements:
 
 def _no_scope(change: Change) -> Outcome:
     target = target_of(change)
+    if isinstance(change, PutLink):
+        refused = NotFound(f"$.from_id: the user has no memory with the id {target}", path="$.from_id")
+        return Outcome(id=target, refused=refused)
     return Outcome(id=target, refused=NotFound(f"the user has no memory with the id {target}"))

@@ -153,6 +153,7 @@ async def test_forgetting_leaves_nothing_but_a_nameless_version(api, user, check
     assert receipt["rows"] == {
         "memories": 5,
         "memory_vectors": 4,
+        "links": 0,
         "history": 1,
         "access_stats": 0,
         "reembedded": 0,

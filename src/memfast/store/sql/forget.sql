@@ -22,6 +22,9 @@ DELETE FROM memories WHERE scope_id = $1;
 -- name: erase_memory_vectors
 DELETE FROM memory_vectors WHERE scope_id = $1;
 
+-- name: erase_links
+DELETE FROM links WHERE scope_id = $1;
+
 -- name: erase_history
 DELETE FROM history WHERE scope_id = $1;
 

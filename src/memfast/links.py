@@ -1,0 +1,94 @@
+"""Links between memories as data, and how they are told from one another."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+from msgspec import Raw, Struct
+
+__all__ = ["DEFAULT_TYPE", "FANOUT_LINKS", "LEVEL_MEMORIES", "Link", "LinkKey", "LinkPage", "LinkQuery", "Walk"]
+
+DEFAULT_TYPE = "relates_to"
+
+FANOUT_LINKS = 256
+"""Links of a memory that a walk follows in each direction: the strongest, of equal ones those to the lowest ids."""
+
+LEVEL_MEMORIES = 500
+"""Memories of one distance that a walk keeps, and goes on from: the nearest by weight, of equal ones the newest."""
+
+
+class LinkKey(Struct, frozen=True, array_like=True, order=True):
+    """What a link is told from others by: two memories and a type; an undirected one has the lower id first."""
+
+    from_id: UUID
+    to_id: UUID
+    type: str
+
+    @property
+    def reverse(self) -> LinkKey:
+        """The key of a link the other way."""
+        return LinkKey(self.to_id, self.from_id, self.type)
+
+
+class Link(Struct, frozen=True, kw_only=True):
+    """Something that two memories of one user have to do with each other, as it stands in answers.
+
+    `weight` is from 0 to 1. An undirected link is followed both ways. `metadata` is a JSON object; `version` is the
+    scope's at the link's last change, filled in by the store.
+    """
+
+    from_id: UUID
+    to_id: UUID
+    type: str
+    weight: float
+    directed: bool
+    metadata: Raw
+    created_at: datetime
+    version: int
+
+    @property
+    def key(self) -> LinkKey:
+        """What it is told from others by, as it is."""
+        return LinkKey(self.from_id, self.to_id, self.type)
+
+    def normalised(self) -> Link:
+        """The link with the lower id first, if it is undirected."""
+        if self.directed or self.from_id < self.to_id:
+            return self
+        return msgspec.structs.replace(self, from_id=self.to_id, to_id=self.from_id)
+
+
+class LinkQuery(Struct, frozen=True, kw_only=True):
+    """A listing of one scope's links, of one memory or of all. `limit` ≥ 1; `after` is where a page ended."""
+
+    limit: int
+    memory_id: UUID | None = None
+    type: str | None = None
+    after: LinkKey | None = None
+
+
+class LinkPage(Struct, frozen=True):
+    """A page of links in the order of their keys, whether more follow, and the scope's version of the snapshot.
+
+    `found` is False where the memory asked for is not there.
+    """
+
+    links: list[Link]
+    has_more: bool
+    version: int
+    found: bool = True
+
+
+class Walk(Struct, frozen=True, kw_only=True):
+    """A breadth-first walk from a memory over links of at least `min_weight`, of one type or of any.
+
+    `depth` is the number of links to the farthest memory, 1 to 4; `limit` ≥ 1 bounds what is found.
+    """
+
+    start: UUID
+    depth: int
+    limit: int
+    type: str | None = None
+    min_weight: float = 0.0

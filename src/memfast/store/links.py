@@ -1,0 +1,74 @@
+"""Links in PostgreSQL: as rows of the driver, listed, and walked over (`ports.LinkStore`, `ports.Graph`)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from memfast.links import FANOUT_LINKS, LEVEL_MEMORIES, Link, LinkKey, LinkPage, LinkQuery, Walk
+from memfast.model import Neighbourhood, Related, Scope
+from memfast.store.pool import Pool
+from memfast.store.queries import LINKS
+from memfast.store.records import read_memory
+
+__all__ = ["PostgresLinks", "link_values", "read_link"]
+
+_FIRST = LinkKey(UUID(int=0), UUID(int=0), "")
+
+
+class PostgresLinks:
+    """Reads links and what they lead to, each in one statement."""
+
+    engine = "postgresql"
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def list(self, scope: Scope, query: LinkQuery, *, now: datetime) -> LinkPage:
+        """See `ports.LinkStore.list`."""
+        after = query.after or _FIRST
+        arguments = (scope.id, now, after.from_id, after.to_id, after.type, query.type, query.limit + 1)
+        if query.memory_id is None:
+            records = await self._pool.fetch(LINKS.list_links, *arguments)
+        else:
+            records = await self._pool.fetch(LINKS.list_links_of, *arguments, query.memory_id)
+        links = [read_link(record, 2) for record in records if record[2] is not None]
+        return LinkPage(links[: query.limit], len(links) > query.limit, records[0][0] or 0, records[0][1])
+
+    async def related(self, scope: Scope, walk: Walk, *, now: datetime) -> Neighbourhood | None:
+        """See `ports.Graph.related`."""
+        bounds = (FANOUT_LINKS, LEVEL_MEMORIES)
+        records = await self._pool.fetch(
+            LINKS.related, scope.id, walk.start, now, walk.depth, walk.limit, walk.type, walk.min_weight, *bounds
+        )
+        version, found, holds_until = records[0][:3]
+        if not found:
+            return None
+        results = [
+            Related(read_memory(scope.user_id, record, 5), record[3], record[4])
+            for record in records
+            if record[3] is not None
+        ]
+        return Neighbourhood(results, version, holds_until)
+
+
+def read_link(record: Any, start: int = 0) -> Link:
+    """A link of a row whose columns from `start` on are from_id, to_id, type and on to created_at, version."""
+    from_id, to_id, type_, weight, directed, metadata, created_at, version = record[start : start + 8]
+    return Link(
+        from_id=from_id,
+        to_id=to_id,
+        type=type_,
+        weight=weight,
+        directed=directed,
+        metadata=metadata,
+        created_at=created_at,
+        version=version,
+    )
+
+
+def link_values(link: Link) -> tuple[Any, ...]:
+    """The values of a row but for the scope's id, in the order of `put_link`."""
+    key = (link.from_id, link.to_id, link.type)
+    return (*key, link.weight, link.directed, link.metadata, link.created_at, link.version)
