@@ -14,9 +14,11 @@ CREATE TABLE links (
     type       text COLLATE "C" NOT NULL,
     metadata   json NOT NULL,
     directed   boolean NOT NULL,
-    PRIMARY KEY (scope_id, from_id, to_id, type),
     CHECK (from_id <> to_id AND (directed OR from_id < to_id))
 );
 -- A walk takes the strongest links of a memory, from either side, and reads no others.
 CREATE INDEX links_from ON links (scope_id, from_id, weight DESC, to_id);
 CREATE INDEX links_to ON links (scope_id, to_id, directed, weight DESC, from_id);
+-- Made last: where memories have few links all three look as good for finding one link, the planner takes the newest,
+-- and either of the others would read every link of one that has many.
+ALTER TABLE links ADD PRIMARY KEY (scope_id, from_id, to_id, type);

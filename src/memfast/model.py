@@ -267,9 +267,9 @@ class Outcome(Struct, frozen=True, kw_only=True):
     """What became of one change: `refused` says why it was not made, else `status` and `version` tell.
 
     `version` is the memory's or the link's, `scope_version` the one that this change has taken of the scope, also where
-    it changed nothing. `link` is what was put or dropped. An undelete that needs a vector is refused with `EmbeddingRequired` and the `memory` whose text is to be
-    embedded. `past_taken` says that the history which an import brought is the memory's now. `before` is what the
-    change's claim was answered before: it was not made again.
+    it changed nothing. `link` is what was put or dropped. An undelete that needs a vector is refused with
+    `EmbeddingRequired` and the `memory` whose text is to be embedded. `past_taken` says that the history which an
+    import brought is the memory's now. `before` is what the change's claim was answered before: it was not made again.
     """
 
     id: UUID

@@ -57,6 +57,7 @@ from memfast.service.history import History
 from memfast.service.identifiers import Identifiers
 from memfast.service.imports import Imports
 from memfast.service.limits import Limits
+from memfast.service.links import Links
 from memfast.service.modes import Modes
 from memfast.service.pressure import Pressure
 from memfast.service.question import Questions
@@ -75,6 +76,7 @@ from memfast.store.claims import PostgresKeyedAnswers
 from memfast.store.keys import PostgresKeys
 from memfast.store.ledger import PostgresLedger
 from memfast.store.life import write_note
+from memfast.store.links import PostgresLinks
 from memfast.store.pool import Pool
 from memfast.store.postgres import PostgresStore
 from memfast.store.sweeper import PostgresSweeper
@@ -126,6 +128,7 @@ class Services(Struct, frozen=True, kw_only=True):
     forget: Forget
     copies: Copies
     history: History
+    links: Links
     exports: Exports
     imports: Imports
     background: Background
@@ -290,6 +293,7 @@ def _services(base: _Base, copies: _Copies) -> Services:
     shared = None if base.shared is None else base.shared.answers
     kept = Copies(store, answers, warm, heat, coherence, shared)
     writer = _writer(base, warm)
+    graph = PostgresLinks(base.pools.work)
     background, sweeps = _background(base, writer)
     retention, streams = _retention(config), Streams(config.server.streams_max)
     return Services(
@@ -310,6 +314,7 @@ def _services(base: _Base, copies: _Copies) -> Services:
         forget=Forget(store, writer, kept, limits, clock),
         copies=kept,
         history=History(store, writer, embedder, limits, cursors, clock, retention),
+        links=Links(graph, graph, writer, answers, heat, coherence, limits, cursors, clock),
         exports=Exports(store, embedder, prepared.generation, base.lineage, streams, clock, retention),
         imports=Imports(writer, embedder, limits, streams, clock, step_timeout_s=config.server.write_timeout_s),
         background=background,

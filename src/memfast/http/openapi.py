@@ -16,6 +16,7 @@ from memfast.http.codec import JSON, MSGPACK, NDJSON
 from memfast.http.filter_schema import build_filter_schemas
 from memfast.http.routing import Route, Success
 from memfast.http.wire import BatchItem, NoParameters, PatchItem, PatchRequest, Problem
+from memfast.http.wire_links import LinkFields
 from memfast.http.wire_search import SearchAnswer, SearchFailed, SearchItem
 from memfast.service.limits import NAME_CHARS
 from memfast.service.tokens import TEXT_PATTERN
@@ -49,6 +50,9 @@ _BOUNDED = (
     "DeleteBatchRequest",
     "DeleteMatchingRequest",
     "GetManyRequest",
+    "LinkBatchRequest",
+    "LinkFields",
+    "LinkRequest",
     "PatchItem",
     "PatchRequest",
     "SearchItem",
@@ -69,7 +73,7 @@ def build_document(routes: Sequence[Route], limits: LimitsConfig) -> dict[str, A
         routes: everything that is served.
         limits: the configured bounds, which are part of the contract.
     """
-    types: list[Any] = [Problem, BatchItem, PatchItem, SearchItem, SearchFailed]
+    types: list[Any] = [Problem, BatchItem, PatchItem, LinkFields, SearchItem, SearchFailed]
     for route in routes:
         types.extend(kind for kind in (route.body, route.parameters) if kind is not None)
         types.extend(answer.kind for answer in route.answers.values() if answer.kind not in {None, str})
@@ -229,13 +233,21 @@ def _tighten(components: dict[str, Any], limits: LimitsConfig) -> None:
         "source": name,
         "tags": {"maxItems": limits.tags, "items": _word(limits.tag_chars)},
         "entities": {"maxItems": limits.entities, "items": _word(limits.entity_chars)},
+        "type": name,
         "ids": {"maxItems": limits.batch_items},
+        "links": {"maxItems": limits.batch_items, "items": _schema(LinkFields)},
     }
     for body in _BOUNDED:
         for field, extra in bounds.items():
             for schema in _values(components[body]["properties"].get(field, {})):
                 schema.update(extra)
-    for parameters in ("HistoryParameters", "ListParameters", "UsersParameters"):
+    for parameters in (
+        "HistoryParameters",
+        "LinksParameters",
+        "ListParameters",
+        "RelatedParameters",
+        "UsersParameters",
+    ):
         components[parameters]["properties"]["limit"]["maximum"] = limits.page_items
     for batch, item in (("BatchRequest", BatchItem), ("PatchBatchRequest", PatchItem)):
         components[batch]["properties"]["memories"].update(items=_schema(item), maxItems=limits.batch_items)
@@ -254,7 +266,7 @@ def _tighten(components: dict[str, Any], limits: LimitsConfig) -> None:
         ]
     components[PatchRequest.__name__]["minProperties"] = 1
     components[PatchItem.__name__]["minProperties"] = 2
-    for answer in ("Memory", "Neighbor", "SearchHit"):
+    for answer in ("Link", "Memory", "Neighbor", "RelatedMemory", "SearchHit"):
         components[answer]["properties"]["metadata"] = {"type": "object"}
 
 

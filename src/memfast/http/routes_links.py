@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Literal, cast
 
 import msgspec
 from msgspec import Raw
@@ -99,10 +99,10 @@ async def drop(exchange: Exchange, services: Services) -> Reply:
     scope = exchange.scope(services.limits.user_id(parameters.user_id, "user_id"))
     key = LinkKey(parameters.from_id, parameters.to_id, parameters.type)
 
-    async def work(claim: Claim | None) -> Outcome:
-        return await services.links.drop(scope, key, actor=exchange.principal.key_id, claim=claim)
+    async def work(claim: Claim | None) -> list[Outcome]:
+        return [await services.links.drop(scope, key, actor=exchange.principal.key_id, claim=claim)]
 
-    return await write_once(exchange, services, scope, work, lambda outcome: Written(204, outcome.scope_version))
+    return await write_once(exchange, services, scope, work, _dropped)
 
 
 async def related(exchange: Exchange, services: Services, memory_id: str) -> Reply:
@@ -132,6 +132,10 @@ def _told(outcomes: Sequence[Outcome]) -> Written:
     return Written(status, outcomes[0].scope_version, encode_json(_result(outcomes[0], None, 0)))
 
 
+def _dropped(outcomes: Sequence[Outcome]) -> Written:
+    return Written(204, outcomes[0].scope_version)
+
+
 def _result(outcome: Outcome, draft: LinkDraft | Rejected | None, position: int) -> LinkResult:
     """What became of a link: nothing of its content, so that no kept answer outlives the memories."""
     if outcome.refused is not None:
@@ -139,18 +143,12 @@ def _result(outcome: Outcome, draft: LinkDraft | Rejected | None, position: int)
         if told.path in {"$.from_id", "$.to_id"}:  # the store does not know where the id stood
             path = f"$.links[{position}]{told.path[1:]}"
             told = msgspec.structs.replace(told, path=path, detail=told.detail.replace(told.path, path, 1))
-        known = draft if isinstance(draft, LinkDraft) else None
-        return LinkResult(
-            from_id=known and known.from_id,
-            to_id=known and known.to_id,
-            type=known and known.type,
-            status="error",
-            problem=told,
-        )
-    link, status = outcome.link, outcome.status
+        if not isinstance(draft, LinkDraft):
+            return LinkResult(from_id=None, to_id=None, type=None, status="error", problem=told)
+        return LinkResult(from_id=draft.from_id, to_id=draft.to_id, type=draft.type, status="error", problem=told)
+    link, status = outcome.link, cast(Literal["created", "updated"], outcome.status)
     assert link is not None
-    made: Any = status
-    return LinkResult(from_id=link.from_id, to_id=link.to_id, type=link.type, status=made, version=outcome.version)
+    return LinkResult(from_id=link.from_id, to_id=link.to_id, type=link.type, status=status, version=outcome.version)
 
 
 ROUTES = (

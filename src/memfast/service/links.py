@@ -137,7 +137,9 @@ class Links:
         own = None if claim is None else claim.of(whole)
         return whole(await self._writer.commit(list(puts.values()), background=len(puts) > 1, claim=own))
 
-    async def drop(self, scope: Scope, key: LinkKey, *, actor: str | None = None, claim: Claim | None = None) -> Outcome:
+    async def drop(
+        self, scope: Scope, key: LinkKey, *, actor: str | None = None, claim: Claim | None = None
+    ) -> Outcome:
         """Remove a link, named either way round if it is undirected.
 
         Raises:

@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from filter_world import read
 from memfast.store.conditions import narrowed
-from memfast.store.queries import ACCESS, ADMIN, FORGET, READ, REEMBED, WRITE
+from memfast.store.queries import ACCESS, ADMIN, FORGET, LINKS, READ, REEMBED, WRITE
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -125,6 +125,24 @@ STATEMENTS = {
     ),
     "put_new_vector": (REEMBED.put_vector, f"{MEMORY}, 3, 2, {VECTOR}", {"memories_by_version"}),
     "erase_vectors": (REEMBED.erase_vectors, f"1, {MEMORY}, 1000", {"memory_vectors_pkey"}),
+    "related": (
+        LINKS.related,
+        f"{MEMORY}, now(), 4, 10, NULL, 0.0, 256, 500",
+        {"links_from", "links_to", "memories_pkey", "scopes_pkey"},
+    ),
+    "links_page": (
+        LINKS.list_links,
+        f"{SCOPE}, now(), md5('7/3')::uuid, md5('7/3')::uuid, '', NULL, 21",
+        None,
+    ),
+    "links_page_of": (
+        LINKS.list_links_of,
+        f"{SCOPE}, now(), md5('0')::uuid, md5('0')::uuid, '', NULL, 21, md5('7/3')::uuid",
+        None,
+    ),
+    "existing_links": (LINKS.existing_links, f"{SCOPE}, {IDS}, {IDS}, ARRAY['x', 'y', 'z']", {"links_pkey"}),
+    "drop_link": (LINKS.drop_link, f"{MEMORY}, md5('7/4')::uuid, 'x'", {"links_pkey"}),
+    "sever_links": (LINKS.sever_links, f"{SCOPE}, {IDS}", None),
     "forget_scope": (FORGET.forget_scope, f"{SCOPE}, now()", {"scopes_pkey"}),
     "erase_memories": (FORGET.erase_memories, SCOPE, {"memories_by_version"}),
     "erase_memory_vectors": (FORGET.erase_memory_vectors, SCOPE, {"memory_vectors_pkey"}),
@@ -141,9 +159,13 @@ ALTERNATIVES = {
     "history_pkey",
     "history_superseded",
     "memories_deleted",
+    "memories_expiring",
     "idempotency_expiring",
     "idempotency_memories",
     "idempotency_pkey",
+    "links_from",
+    "links_pkey",
+    "links_to",
 }
 
 
@@ -178,7 +200,11 @@ async def filled(open_store, site):
                    SELECT scope_id, decode(md5(id::text), 'hex'), 'request', id, now() + (version - 50) * interval '1 min',
                           decode(repeat('00', 300), 'hex')
                    FROM memories""",
-                "ANALYZE scopes, memories, memory_vectors, history, idempotency",
+                """INSERT INTO links (scope_id, from_id, to_id, type, weight, directed, metadata, created_at, version)
+                   SELECT m.scope_id, m.id, o.id, 'relates_to', random(), true, '{}', now(), m.version
+                   FROM memories m JOIN memories o ON o.scope_id = m.scope_id
+                        AND o.version BETWEEN m.version + 1 AND m.version + 3""",
+                "ANALYZE scopes, memories, memory_vectors, history, idempotency, links",
             ):
                 await connection.execute(statement)
         yield connection
@@ -208,7 +234,7 @@ async def test_a_hot_statement_uses_its_index(filled, name, mode):
     assert not [
         node
         for node in scanned
-        if node["Relation Name"] in {"memories", "memory_vectors", "scopes", "history", "idempotency"}
+        if node["Relation Name"] in {"memories", "memory_vectors", "scopes", "history", "idempotency", "links"}
     ]
     used = {node["Index Name"] for node in nodes if "Index Name" in node}
     if indexes is None:
@@ -220,6 +246,8 @@ async def test_a_hot_statement_uses_its_index(filled, name, mode):
     assert all("scope_id" in each for each in conditions) or name in {"users", "behind"}
     if name.startswith("list"):
         assert not [node for node in nodes if "Sort" in node["Node Type"]]  # the index gives the order
+    if name == "links_page":
+        assert "links_pkey" in used
 
 
 async def test_an_index_that_knows_distances_does_not_make_search_approximate(filled):

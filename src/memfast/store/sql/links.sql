@@ -6,7 +6,9 @@
 SELECT l.from_id, l.to_id, l.type, l.weight, l.directed, l.metadata, l.created_at, l.version, l.scope_id
 FROM unnest($2::uuid[], $3::uuid[], $4::text[]) AS k (from_id, to_id, type)
 CROSS JOIN LATERAL (
-    SELECT * FROM links WHERE scope_id = $1 AND from_id = k.from_id AND to_id = k.to_id AND type = k.type LIMIT 1
+    SELECT * FROM links
+    WHERE scope_id = $1 AND from_id = k.from_id AND to_id = k.to_id AND type = k.type
+    LIMIT 1
 ) l;
 
 -- name: sever_links
@@ -15,6 +17,7 @@ CROSS JOIN LATERAL (
 DELETE FROM links WHERE scope_id = $1 AND (from_id = ANY ($2) OR to_id = ANY ($2));
 
 -- name: drop_link
+-- Plan: links_pkey.
 DELETE FROM links WHERE scope_id = $1 AND from_id = $2 AND to_id = $3 AND type = $4;
 
 -- name: put_link
@@ -25,24 +28,21 @@ ON CONFLICT (scope_id, from_id, to_id, type) DO UPDATE SET
     created_at = EXCLUDED.created_at, version = EXCLUDED.version;
 
 -- name: list_links
--- A page in the order of the keys. With a type ($6) the others are passed over.
--- Plan: links_pkey, memories by primary key.
+-- A page in the order of the keys, without links of what has expired. With a type ($6) the others are passed over.
+-- Plan: links_pkey, memories by primary key or memories_expiring.
 SELECT s.version AS scope_version, true AS found, l.*
 FROM (SELECT (SELECT version FROM scopes WHERE scope_id = $1) AS version) s
 LEFT JOIN LATERAL (
     SELECT from_id, to_id, type, weight, directed, metadata, created_at, version FROM links l
     WHERE scope_id = $1 AND (from_id, to_id, type) > ($3, $4, $5) AND ($6::text IS NULL OR type = $6)
-          AND EXISTS (SELECT FROM memories m WHERE m.scope_id = $1 AND m.id = l.from_id
-                      AND (m.expires_at IS NULL OR m.expires_at > $2))
-          AND EXISTS (SELECT FROM memories m WHERE m.scope_id = $1 AND m.id = l.to_id
-                      AND (m.expires_at IS NULL OR m.expires_at > $2))
+          AND NOT EXISTS (SELECT FROM memories m WHERE m.scope_id = $1 AND m.id = l.from_id AND m.expires_at <= $2)
+          AND NOT EXISTS (SELECT FROM memories m WHERE m.scope_id = $1 AND m.id = l.to_id AND m.expires_at <= $2)
     ORDER BY from_id, to_id, type LIMIT $7
-) l ON true
-ORDER BY l.from_id, l.to_id, l.type;
+) l ON true;
 
 -- name: list_links_of
 -- Those of the memory $8, whichever end it is.
--- Plan: links_pkey, links_to, memories by primary key.
+-- Plan: links_pkey or links_from, links_to, memories by primary key or memories_expiring.
 SELECT s.version AS scope_version, s.found, l.*
 FROM (SELECT (SELECT version FROM scopes WHERE scope_id = $1) AS version,
              EXISTS (SELECT FROM memories WHERE scope_id = $1 AND id = $8 AND deleted_at IS NULL
@@ -51,19 +51,16 @@ LEFT JOIN LATERAL (
     (SELECT from_id, to_id, type, weight, directed, metadata, created_at, version FROM links l
      WHERE scope_id = $1 AND from_id = $8 AND (from_id, to_id, type) > ($3, $4, $5)
            AND ($6::text IS NULL OR type = $6)
-           AND EXISTS (SELECT FROM memories m WHERE m.scope_id = $1 AND m.id = l.to_id
-                       AND (m.expires_at IS NULL OR m.expires_at > $2))
+           AND NOT EXISTS (SELECT FROM memories m WHERE m.scope_id = $1 AND m.id = l.to_id AND m.expires_at <= $2)
      ORDER BY from_id, to_id, type LIMIT $7)
     UNION ALL
     (SELECT from_id, to_id, type, weight, directed, metadata, created_at, version FROM links l
      WHERE scope_id = $1 AND to_id = $8 AND (from_id, to_id, type) > ($3, $4, $5)
            AND ($6::text IS NULL OR type = $6)
-           AND EXISTS (SELECT FROM memories m WHERE m.scope_id = $1 AND m.id = l.from_id
-                       AND (m.expires_at IS NULL OR m.expires_at > $2))
+           AND NOT EXISTS (SELECT FROM memories m WHERE m.scope_id = $1 AND m.id = l.from_id AND m.expires_at <= $2)
      ORDER BY from_id, to_id, type LIMIT $7)
     ORDER BY from_id, to_id, type LIMIT $7
-) l ON s.found
-ORDER BY l.from_id, l.to_id, l.type;
+) l ON s.found;
 
 -- name: related
 -- The memories around $2, breadth first, $4 links away at most: a row of `walk` is a level. It takes the $8 strongest
