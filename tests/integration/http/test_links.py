@@ -6,6 +6,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from memfast.service.access import Principal
+
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
@@ -338,6 +340,8 @@ async def test_a_link_leaves_a_warm_user_warm(api, user):
     async with asyncio.timeout(10):
         while (await api.search(user, query=f"memory {uuid4()}")).headers["memfast-tier"] != "warm":
             await asyncio.sleep(0.02)
+    scope = api.services.access.scope(Principal("default", None, "admin"), user)
     await link(api, user, a, b)
+    assert api.services.shards.peek(scope.id).version == 3
     response = await api.search(user, query=f"memory {uuid4()}")
     assert (response.headers["memfast-tier"], response.json()["version"]) == ("warm", 3)

@@ -72,7 +72,7 @@ WITH RECURSIVE walk AS (
     FROM memories
     WHERE scope_id = $1 AND id = $2 AND deleted_at IS NULL AND (expires_at IS NULL OR expires_at > $3)
     UNION ALL
-    SELECT w.depth + 1, n.ids, n.weights, w.seen || n.ids, LEAST(w.expires_at, n.expires_at)
+    SELECT w.depth + 1, n.ids, n.weights, w.seen || n.ids, n.expires_at
     FROM walk w CROSS JOIN LATERAL (
         SELECT array_agg(b.id ORDER BY b.weight DESC, b.created_at DESC, b.id) AS ids,
                array_agg(b.weight ORDER BY b.weight DESC, b.created_at DESC, b.id) AS weights,
