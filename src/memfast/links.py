@@ -53,6 +53,13 @@ class Link(Struct, frozen=True, kw_only=True):
         """What it is told from others by, as it is."""
         return LinkKey(self.from_id, self.to_id, self.type)
 
+    def says_as(self, other: Link) -> bool:
+        """Whether the other one says the same, whenever it was made."""
+        one, two = (
+            msgspec.structs.replace(each.normalised(), created_at=self.created_at, version=0) for each in (self, other)
+        )
+        return one == two
+
     def normalised(self) -> Link:
         """The link with the lower id first, if it is undirected."""
         if self.directed or self.from_id < self.to_id:

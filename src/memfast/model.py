@@ -239,9 +239,14 @@ class Import(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class PutLink(_Change, frozen=True, kw_only=True):
-    """Link two live memories of a scope, or change the link that they have. The store fills in `link.version`."""
+    """Link two live memories of a scope, or change the link that they have. The store fills in `link.version`.
+
+    `on_conflict` other than `update` is for imports: what is there with the same content is a duplicate then, and so is
+    everything that is there with `ignore`.
+    """
 
     link: Link
+    on_conflict: OnConflict = "update"
 
 
 class DropLink(_Change, frozen=True, kw_only=True):

@@ -60,7 +60,7 @@ def test_from_one_service_to_another(serve, data_dir, command, base, name):
         fill(old, user, 600)
     file = base / name
     _, told = command("export", file, data_dir=old.data_dir, port=old.port, expect=0)
-    assert "1200 memories, 0 deleted ones and 40 events of 2 users" in told
+    assert "1200 memories, 0 deleted ones, 40 events and 0 links of 2 users" in told
     text = gzip.decompress(file.read_bytes()) if name.endswith(".gz") else file.read_bytes()
     assert text.count(b"\n") == 1242
     new = serve(data_dir("new")).wait_until_ready()
@@ -94,10 +94,10 @@ def test_lines_that_are_wrong_are_named(shared, command, base):
     """By their numbers in the file; the exit code tells, the rest is taken in. So is a file that has lost its end."""
     good = json.dumps({"type": "memory", "user_id": "wrong", "text": "good"})
     file = base / "wrong.ndjson"
-    file.write_text("\n".join([*[good] * 3, "nope", good, '{"type":"link"}']))
+    file.write_text("\n".join([*[good] * 3, "nope", good, '{"type":"photo"}']))
     _, told = command("import", file, "--on-conflict", "ignore", port=shared.port, expect=1)
     assert "line 4: $: the line is not valid JSON" in told
-    assert "line 6: $.type: Invalid value 'link'" in told
+    assert "line 6: $.type: Invalid value 'photo'" in told
     assert "1 created, 3 duplicate, 2 errors" in told
     _, told = command("import", file, "--on-error", "stop", "--on-conflict", "ignore", port=shared.port, expect=1)
     assert "stopped at the first error" in told

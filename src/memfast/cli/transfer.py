@@ -36,7 +36,7 @@ _FIRST_WAIT_S = 0.5
 _TIMEOUT_S = 120.0
 _TAIL_BYTES = 64 * 1024
 _SHOWN_ERRORS = 20
-_COUNTS = ("created", "updated", "duplicate", "history", "skipped", "errors", "embedded")
+_COUNTS = ("created", "updated", "duplicate", "history", "links", "skipped", "errors", "embedded")
 
 
 def export(effective: Effective, arguments: argparse.Namespace) -> int:
@@ -59,7 +59,10 @@ def export(effective: Effective, arguments: argparse.Namespace) -> int:
             raise CommandFailed(f"the service at {client.base_url} broke the export off: {error}") from error
         trailer = _last_line(tail)
     users, history = trailer.users, trailer.history
-    _say(f"{trailer.memories} memories, {trailer.deleted} deleted ones and {history} events of {users} users")
+    _say(
+        f"{trailer.memories} memories, {trailer.deleted} deleted ones, {history} events and {trailer.links} links "
+        f"of {users} users"
+    )
     return 0
 
 
@@ -244,7 +247,7 @@ class _Sender:
         if not self.stopped:
             self._state.acknowledge(part.through, answer)
         else:
-            self._state.counts = {name: self._state.counts[name] + answer[name] for name in _COUNTS}
+            self._state.counts = {name: self._state.counts.get(name, 0) + answer[name] for name in _COUNTS}
 
     def _answer(self, body: bytes) -> dict[str, Any]:
         reason = ""

@@ -264,9 +264,9 @@ class ImportProblem(Struct):
 class ImportAnswer(Struct, kw_only=True):
     """What became of the lines of an import.
 
-    `created`, `updated` and `duplicate` count memories, deleted ones included; `skipped` what had already expired,
-    history of memories that were not new, and what was left out after `stopped_at`. `complete` is null where no trailer
-    was to be expected; `problems` names the first hundred errors.
+    `created`, `updated` and `duplicate` count memories, deleted ones included; `links` those that are there now;
+    `skipped` what had already expired, history of memories that were not new, and what was left out after `stopped_at`.
+    `complete` is null where no trailer was to be expected; `problems` names the first hundred errors.
     """
 
     lines: int
@@ -274,6 +274,7 @@ class ImportAnswer(Struct, kw_only=True):
     updated: int
     duplicate: int
     history: int
+    links: int
     skipped: int
     errors: int
     embedded: int

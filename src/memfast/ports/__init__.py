@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from memfast.claims import Claim, Kept
 from memfast.filters import Filter
-from memfast.links import LinkPage, LinkQuery, Walk
+from memfast.links import Link, LinkPage, LinkQuery, Walk
 from memfast.model import (
     AnyChange,
     DatabaseFacts,
@@ -171,11 +171,11 @@ class MemoryStore(Protocol):
 
     def export(
         self, scope: Scope, *, now: datetime, since: datetime
-    ) -> AsyncGenerator[Sequence[StoredMemory | Past], None]:
+    ) -> AsyncGenerator[Sequence[StoredMemory | Past | Link], None]:
         """All memories of one snapshot in order of version, pages of a few hundred; expired ones are left out.
 
         Each is followed by its history, oldest first. A memory that was deleted before `since` is left out, and so is
-        history that was superseded before.
+        history that was superseded before. Links come last, in the order of their keys.
         """
         ...
 

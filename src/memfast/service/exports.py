@@ -13,6 +13,7 @@ import msgspec
 
 from memfast import __version__
 from memfast.errors import MemfastError
+from memfast.links import Link
 from memfast.model import Scope, StoredMemory
 from memfast.ports import Clock, Embedder, MemoryStore
 from memfast.service.lines import FORMAT, ErrorLine, HeaderLine, Line, TrailerLine, encode_record
@@ -98,7 +99,7 @@ class Exports:
     async def _parts(self, scopes: AsyncIterator[Scope], header: HeaderLine) -> AsyncGenerator[list[Line], None]:
         """All lines, a few at a time; the header comes with what follows it, when that could be read."""
         part: list[Line] = [header]
-        counts = dict.fromkeys(("memories", "deleted", "history", "users"), 0)
+        counts = dict.fromkeys(("memories", "deleted", "history", "links", "users"), 0)
         async for scope in scopes:
             counts["users"] += 1
             pages = self._store.export(scope, now=header.exported_at, since=header.exported_at - self._retention)
@@ -110,7 +111,7 @@ class Exports:
                             part = []
                         counts[_kind(record)] += 1
                         part.append(encode_record(record, scope.user_id))
-        lines = counts["memories"] + counts["deleted"] + counts["history"]
+        lines = sum(counts.values()) - counts["users"]
         yield [*part, TrailerLine(lines=lines, **counts)]
 
     def _header(self, namespace: str, user_id: str | None) -> HeaderLine:
@@ -142,6 +143,8 @@ _encoder = msgspec.json.Encoder()
 
 
 def _kind(record: object) -> str:
+    if isinstance(record, Link):
+        return "links"
     if not isinstance(record, StoredMemory):
         return "history"
     return "deleted" if record.memory is None else "memories"

@@ -19,7 +19,7 @@ from memfast.errors import (
     Rejected,
     Unavailable,
 )
-from memfast.model import Import, OnConflict, Outcome, Scope
+from memfast.model import AnyChange, Import, OnConflict, Outcome, PutLink, Scope
 from memfast.ports import Clock, Embedder
 from memfast.resilience.turns import Turns
 from memfast.service.limits import Limits
@@ -28,6 +28,7 @@ from memfast.service.lines import (
     DeletedLine,
     HeaderLine,
     HistoryLine,
+    LinkLine,
     MemoryLine,
     Reader,
     TrailerLine,
@@ -90,6 +91,7 @@ class ImportReport(Struct, kw_only=True):
     updated: int = 0
     duplicate: int = 0
     history: int = 0
+    links: int = 0
     skipped: int = 0
     errors: int = 0
     embedded: int = 0
@@ -172,7 +174,7 @@ class Imports:
             finally:
                 await run.abandon()
 
-    async def _commit(self, imports: Sequence[Import]) -> list[Outcome]:
+    async def _commit(self, imports: Sequence[AnyChange]) -> list[Outcome]:
         return await self._writer.commit(imports, background=True)
 
 
@@ -196,7 +198,7 @@ class _Run:
         reader: Reader,
         options: ImportOptions,
         embedder: Embedder,
-        commit: Callable[[Sequence[Import]], Awaitable[list[Outcome]]],
+        commit: Callable[[Sequence[AnyChange]], Awaitable[list[Outcome]]],
         clock: Clock,
         *,
         line_bytes: int,
@@ -213,6 +215,7 @@ class _Run:
         self._report = ImportReport(first_errors=[])
         self._form = options.form
         self._units: list[_Unit] = []
+        self._links: list[tuple[int, PutLink]] = []
         self._keys: set[tuple[UUID, UUID]] = set()
         self._events = self._bytes = 0
         self._parent: _Unit | None = None
@@ -243,6 +246,7 @@ class _Run:
         """Write what is left; what became of all."""
         await self._flush()
         await self._settle()
+        await self._flush_links()
         report = self._report
         if self._headed and not self._options.part:
             report.complete = report.complete or False
@@ -266,6 +270,8 @@ class _Run:
             await self._add_past(number, line, len(text))
         elif isinstance(line, DeletedLine):
             await self._add(number, self._reader.deleted(line), len(text))
+        elif isinstance(line, LinkLine):
+            await self._add_link(number, self._reader.link(line), len(text))
         elif isinstance(line, HeaderLine):
             self._begin(number, line)
         elif isinstance(line, TrailerLine):
@@ -288,9 +294,42 @@ class _Run:
             self._report.skipped += 1
             self._parent, self._skipping = None, True
             return
+        if self._links:
+            await self._flush_links()
         if key in self._keys or self._full():
             await self._flush()
         self._append(_Unit(number, change), key, size)
+
+    async def _add_link(self, number: int, change: PutLink, size: int) -> None:
+        self._parent, self._skipping = None, False
+        if self._units:  # its memories may be among them
+            await self._flush()
+        if len(self._links) >= STEP_MEMORIES or self._bytes >= STEP_BYTES:
+            await self._flush_links()
+        self._links.append((number, change))
+        self._bytes += size
+
+    async def _flush_links(self) -> None:
+        """Write the links that wait, once the memories before them are written."""
+        await self._settle()
+        links, self._links, self._bytes = self._links, [], 0
+        stopped_at = self._report.stopped_at
+        if stopped_at is not None and links and links[0][0] > stopped_at:
+            self._report.skipped += len(links)
+            return
+        if not links:
+            return
+        try:
+            async with asyncio.timeout(self._step_timeout_s):
+                outcomes = await self._commit([change for _, change in links])
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"{len(links)} links were not written within {self._step_timeout_s:g} s") from error
+        for (line, _), outcome in zip(links, outcomes, strict=True):
+            if outcome.refused is not None:
+                self._refuse(line, outcome.refused)
+            else:
+                self._report.links += 1
+        self.done_to = max(self.done_to, links[-1][0])
 
     async def _add_past(self, number: int, line: HistoryLine, size: int) -> None:
         parent = self._parent

@@ -17,14 +17,17 @@ from msgspec import Meta, Raw, Struct
 from numpy.typing import NDArray
 
 from memfast.errors import InvalidRequest
-from memfast.model import EMPTY_OBJECT, Import, Memory, OnConflict, Past, Scope, StoredMemory
+from memfast.links import DEFAULT_TYPE, Link
+from memfast.model import EMPTY_OBJECT, Import, Memory, OnConflict, Past, PutLink, Scope, StoredMemory
 from memfast.service.limits import Limits
+from memfast.service.links import LinkDraft, checked_link
 
 __all__ = [
     "FORMAT",
     "ErrorLine",
     "HeaderLine",
     "Line",
+    "LinkLine",
     "MemoryLine",
     "Reader",
     "TrailerLine",
@@ -112,6 +115,19 @@ class HistoryLine(_Said, kw_only=True, tag="history"):
     text: str | None = None
 
 
+class LinkLine(_Line, kw_only=True, tag="link"):
+    """A link between two memories of the lines before, or of the user. `link_type` is its type."""
+
+    from_id: UUID
+    to_id: UUID
+    user_id: str | None = None
+    link_type: str = DEFAULT_TYPE
+    weight: float = 1.0
+    directed: bool = False
+    metadata: Raw = EMPTY_OBJECT
+    created_at: datetime | None = None
+
+
 class TrailerLine(_Line, kw_only=True, tag="trailer"):
     """The last line of a file that is complete: how many lines lie between the header and this one."""
 
@@ -120,6 +136,7 @@ class TrailerLine(_Line, kw_only=True, tag="trailer"):
     deleted: int
     history: int
     users: int
+    links: int = 0
 
 
 class ErrorLine(_Line, kw_only=True, tag="error"):
@@ -128,10 +145,10 @@ class ErrorLine(_Line, kw_only=True, tag="error"):
     detail: str
 
 
-Line = HeaderLine | MemoryLine | DeletedLine | HistoryLine | TrailerLine | ErrorLine
+Line = HeaderLine | MemoryLine | DeletedLine | HistoryLine | LinkLine | TrailerLine | ErrorLine
 
 _decoder: msgspec.json.Decoder[Line] = msgspec.json.Decoder(Line)
-_KNOWN = "header, memory, deleted, history and trailer"
+_KNOWN = "header, memory, deleted, history, link and trailer"
 
 
 def decode_line(line: bytes) -> Line:
@@ -151,8 +168,10 @@ def decode_line(line: bytes) -> Line:
         raise InvalidRequest(f"$: the line is not valid JSON: {error}", path="$") from error
 
 
-def encode_record(record: StoredMemory | Past, user_id: str) -> Line:
+def encode_record(record: StoredMemory | Past | Link, user_id: str) -> Line:
     """The line of what is stored."""
+    if isinstance(record, Link):
+        return _link_line(record, user_id)
     memory, vector = record.memory, record.vector
     embedding = None if vector is None else vector.astype("<f4", copy=False).tobytes()
     if memory is None and isinstance(record, StoredMemory):
@@ -173,6 +192,19 @@ def encode_record(record: StoredMemory | Past, user_id: str) -> Line:
     if isinstance(record, StoredMemory):
         return MemoryLine(event=record.event, event_at=record.event_at, **own)
     return HistoryLine(event=record.event, at=record.at, superseded_at=record.superseded_at, **own)
+
+
+def _link_line(link: Link, user_id: str) -> LinkLine:
+    return LinkLine(
+        user_id=user_id,
+        from_id=link.from_id,
+        to_id=link.to_id,
+        link_type=link.type,
+        weight=link.weight,
+        directed=link.directed,
+        metadata=EMPTY_OBJECT if bytes(link.metadata) == b"{}" else link.metadata,
+        created_at=link.created_at,
+    )
 
 
 _SAID = ("text", "kind", "tags", "entities", "importance", "metadata", "agent_id", "run_id", "source", "expires_at")
@@ -251,6 +283,19 @@ class Reader:
             actor=self._who(line.actor),
         )
         return Import(scope=self._scope(line.user_id), row=row, past=[], on_conflict=self._on_conflict)
+
+    def link(self, line: LinkLine) -> PutLink:
+        """A link between two memories of a user; see `memory`."""
+        draft = LinkDraft(
+            from_id=line.from_id,
+            to_id=line.to_id,
+            type=line.link_type,
+            weight=line.weight,
+            directed=line.directed,
+        )
+        link = checked_link(self._limits, draft, self._time(line.created_at, "created_at") or self._now)
+        link = msgspec.structs.replace(link, metadata=self._metadata(line.metadata))
+        return PutLink(scope=self._scope(line.user_id), link=link, on_conflict=self._on_conflict)
 
     def history(self, line: HistoryLine, parent: Import) -> Past:
         """What the memory `parent` was.

@@ -24,7 +24,7 @@ from memfast.service.heat import Heat
 from memfast.service.limits import Limits
 from memfast.service.writer import Writer
 
-__all__ = ["DEPTH_MAX", "LinkDraft", "Links", "LinksPage"]
+__all__ = ["DEPTH_MAX", "LinkDraft", "Links", "LinksPage", "checked_link"]
 
 DEPTH_MAX = 4
 """Links between a memory and the farthest that are said to be related to it."""
@@ -127,7 +127,7 @@ class Links:
             try:
                 if isinstance(draft, Rejected):
                     raise draft
-                puts[position] = PutLink(scope=scope, link=self._checked(draft, now), actor=actor)
+                puts[position] = PutLink(scope=scope, link=checked_link(self._limits, draft, now), actor=actor)
             except Rejected as refused:
                 known = UUID(int=0) if isinstance(draft, Rejected) else draft.from_id
                 outcomes[position] = Outcome(id=known, refused=refused)
@@ -205,20 +205,26 @@ class Links:
             self._limits.name(walk.type, "type")
         self._limits.importance(walk.min_weight, "min_weight")
 
-    def _checked(self, draft: LinkDraft, now: datetime) -> Link:
-        check, path = self._limits, draft.path
-        if draft.from_id == draft.to_id:
-            raise InvalidRequest(f"{path}.to_id: must be another memory than from_id", path=f"{path}.to_id")
-        return Link(
-            from_id=draft.from_id,
-            to_id=draft.to_id,
-            type=check.name(draft.type, f"{path}.type"),
-            weight=round(check.importance(draft.weight, f"{path}.weight"), _WEIGHT_PLACES),
-            directed=draft.directed,
-            metadata=EMPTY_OBJECT if not draft.metadata else check.metadata(draft.metadata, f"{path}.metadata"),
-            created_at=now,
-            version=0,
-        )
+
+def checked_link(check: Limits, draft: LinkDraft, created_at: datetime) -> Link:
+    """A link within its bounds, made then.
+
+    Raises:
+        InvalidRequest: a field is not valid.
+    """
+    path = draft.path
+    if draft.from_id == draft.to_id:
+        raise InvalidRequest(f"{path}.to_id: must be another memory than from_id", path=f"{path}.to_id")
+    return Link(
+        from_id=draft.from_id,
+        to_id=draft.to_id,
+        type=check.name(draft.type, f"{path}.type"),
+        weight=round(check.importance(draft.weight, f"{path}.weight"), _WEIGHT_PLACES),
+        directed=draft.directed,
+        metadata=EMPTY_OBJECT if not draft.metadata else check.metadata(draft.metadata, f"{path}.metadata"),
+        created_at=created_at,
+        version=0,
+    )
 
 
 def _merged(

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from memfast.links import Link
 from memfast.model import Memory, Past, Scope, StoredMemory
 from memfast.store.codecs import decode_vectors
+from memfast.store.links import FIRST_KEY, read_link
 from memfast.store.queries import TRANSFER
 from memfast.store.records import read_memory
 
@@ -25,7 +27,7 @@ _NO_VECTOR: NDArray[np.float32] = np.empty(0, dtype=np.float32)
 
 async def read_scope(
     connection: Any, scope: Scope, *, generation: int, dimensions: int, now: datetime, since: datetime
-) -> AsyncGenerator[Sequence[StoredMemory | Past], None]:
+) -> AsyncGenerator[Sequence[StoredMemory | Past | Link], None]:
     """What a scope holds, in the open transaction of a connection: see `ports.MemoryStore.export`."""
     after = 0
     while True:
@@ -45,8 +47,20 @@ async def read_scope(
         if page:
             yield page
         if len(records) < _PAGE_ROWS:
-            return
+            break
         after = rows[-1].version
+    after_link = FIRST_KEY
+    while True:
+        key = (after_link.from_id, after_link.to_id, after_link.type)
+        links = [
+            read_link(record)
+            for record in await connection.fetch(TRANSFER.export_links, scope.id, *key, now, _PAGE_ROWS)
+        ]
+        if links:
+            yield links
+        if len(links) < _PAGE_ROWS:
+            return
+        after_link = links[-1].key
 
 
 async def _past_of(

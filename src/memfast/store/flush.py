@@ -214,6 +214,8 @@ class _Plan:
             row = self._row(end)
             if row is None or not row.live(self._now):
                 return _no_end(end, name, change)
+        if change.on_conflict != "update" and (before := self.links.like(change.link)):
+            return _kept_link(change, before)
         link, status = self.links.put(msgspec.structs.replace(change.link, version=version))
         return Outcome(id=target_of(change), status=status, version=version, link=link)
 
@@ -307,6 +309,17 @@ def _missing(target: UUID) -> Outcome:
 def _no_end(end: UUID, name: str, change: PutLink) -> Outcome:
     refused = NotFound(f"$.{name}: the user has no memory with the id {end}", path=f"$.{name}")
     return Outcome(id=target_of(change), refused=refused)
+
+
+def _kept_link(change: PutLink, before: list[Link]) -> Outcome:
+    if change.on_conflict == "ignore" or any(each.says_as(change.link) for each in before):
+        return Outcome(id=target_of(change), status="duplicate", version=before[0].version, link=before[0])
+    link = change.link
+    detail = (
+        f"$.from_id: the memories {link.from_id} and {link.to_id} have another link of the type {link.type}; "
+        "import with on_conflict update or ignore"
+    )
+    return Outcome(id=target_of(change), refused=Conflict(detail, path="$.from_id"))
 
 
 def _no_link(change: DropLink) -> Outcome:

@@ -25,19 +25,25 @@ class Linking:
         self.rows: dict[LinkKey, Link | None] = {}
         self._existing = existing
 
+    def like(self, link: Link) -> list[Link]:
+        """What a link would take the place of."""
+        new = link.normalised()
+        same, reverse = self._at(new.key), self._at(new.key.reverse)
+        if reverse is not None and new.directed and reverse.directed:
+            reverse = None
+        return [each for each in (same, reverse) if each is not None]
+
     def put(self, link: Link) -> tuple[Link, Literal["created", "updated"]]:
         """Make a link, or have it take the place of what is there: an undirected one stands for both directions.
 
         The first time that the two were linked so is kept.
         """
         new = link.normalised()
-        same, reverse = self._at(new.key), self._at(new.key.reverse)
-        other = reverse if reverse is not None and not (new.directed and reverse.directed) else None
-        if other is not None:
-            self.rows[other.key] = None
-        before = [each.created_at for each in (same, other) if each is not None]
+        before = self.like(new)
+        for each in before:
+            self.rows[each.key] = None
         if before:
-            new = msgspec.structs.replace(new, created_at=min(before))
+            new = msgspec.structs.replace(new, created_at=min(each.created_at for each in before))
         self.rows[new.key] = new
         return new, "updated" if before else "created"
 

@@ -12,9 +12,9 @@ from memfast.store.pool import Pool
 from memfast.store.queries import LINKS
 from memfast.store.records import read_memory
 
-__all__ = ["PostgresLinks", "link_values", "read_link"]
+__all__ = ["FIRST_KEY", "PostgresLinks", "link_values", "read_link"]
 
-_FIRST = LinkKey(UUID(int=0), UUID(int=0), "")
+FIRST_KEY = LinkKey(UUID(int=0), UUID(int=0), "")
 
 
 class PostgresLinks:
@@ -27,7 +27,7 @@ class PostgresLinks:
 
     async def list(self, scope: Scope, query: LinkQuery, *, now: datetime) -> LinkPage:
         """See `ports.LinkStore.list`."""
-        after = query.after or _FIRST
+        after = query.after or FIRST_KEY
         arguments = (scope.id, now, after.from_id, after.to_id, after.type, query.type, query.limit + 1)
         if query.memory_id is None:
             records = await self._pool.fetch(LINKS.list_links, *arguments)

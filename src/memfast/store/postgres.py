@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from memfast.claims import AnsweredBeforeError, Claim
 from memfast.errors import DeadlineExceeded, EmbedderChanged
 from memfast.filters import Filter, reads_json
+from memfast.links import Link
 from memfast.model import (
     AnyChange,
     Delta,
@@ -106,7 +107,7 @@ class PostgresStore:
 
     async def export(
         self, scope: Scope, *, now: datetime, since: datetime
-    ) -> AsyncGenerator[Sequence[StoredMemory | Past], None]:
+    ) -> AsyncGenerator[Sequence[StoredMemory | Past | Link], None]:
         """See `ports.MemoryStore.export`."""
         async with (
             self._pool.connection("bulk") as connection,

@@ -36,7 +36,7 @@ async def imported(api, lines, **parameters):
     assert response.status_code == 200, response.text
     report = response.json()
     frames = sum(isinstance(line, dict) and line.get("type") in {"header", "trailer"} for line in lines)
-    counted = sum(report[name] for name in ("created", "updated", "duplicate", "history", "skipped", "errors"))
+    counted = sum(report[name] for name in ("created", "updated", "duplicate", "history", "links", "skipped", "errors"))
     assert counted == sum(line != b"" for line in lines) - frames
     return report
 
@@ -127,6 +127,64 @@ async def test_a_second_time_nothing_changes(api, user):
     assert await api.counts() == before
     assert (await api.client.get(f"/v1/users/{user}")).json() == told.json()
     assert (await exported(api, user_id=user))[1:] == lines[1:]
+
+
+async def link(api, user, from_id, to_id, **fields):
+    """Link two memories."""
+    body = {"user_id": user, "from_id": from_id, "to_id": to_id} | fields
+    assert (await api.client.post("/v1/links", json=body)).is_success
+
+
+async def links_of(api, user):
+    """A user's links without their versions, which are of where they lie."""
+    found = (await api.client.get("/v1/links", params={"user_id": user, "limit": 1000})).json()["links"]
+    return [{name: value for name, value in each.items() if name != "version"} for each in found]
+
+
+@pytest.mark.parametrize("step", [1000, 3])
+async def test_links_come_along(api, empty, user, monkeypatch, step):
+    """All of them as they were, in steps of any size; again they change nothing, and they go where they may."""
+    ids = sorted([(await api.create(user, text))["id"] for text in "abcd"])
+    soon = (await api.create(user, "soon over", expires_at="2099-01-01T00:00:00Z"))["id"]
+    await link(api, user, ids[0], ids[1], weight=0.25, metadata={"n": 1.50, "deep": [None]})
+    await link(api, user, ids[2], ids[1], directed=True, type="contradicts")
+    await link(api, user, ids[0], soon)
+    await link(api, user, soon, ids[3])
+    monkeypatch.setattr(imports, "STEP_MEMORIES", step)
+    lines = await exported(api, user_id=user)
+    assert [line["type"] for line in lines[-5:]] == ["link"] * 4 + ["trailer"]
+    assert lines[-1]["links"] == 4
+    report = await imported(empty, lines)
+    assert (report["links"], report["complete"], clean(report)) == (4, True, True)
+    assert await links_of(empty, user) == await links_of(api, user)
+    assert (await exported(empty, user_id=user))[1:] == lines[1:]
+    before = await links_of(empty, user)
+    for parameters in ({}, {"on_conflict": "ignore"}, {"on_conflict": "update"}):
+        assert (await imported(empty, lines, **parameters))["links"] == 4
+        assert await links_of(empty, user) == before
+    async with api.database() as connection:
+        await connection.execute("UPDATE memories SET expires_at = '2020-01-01' WHERE id = $1", UUID(soon))
+    assert (await exported(api, user_id=user))[-1]["links"] == 2
+
+
+async def test_links_that_conflict_or_lead_nowhere(api, user):
+    """What is there with other content is decided by `on_conflict`; an end that is not there is an error."""
+    a, b = sorted([(await api.create(user, text))["id"] for text in "ab"])
+    await link(api, user, a, b, weight=0.5)
+    line = {"type": "link", "user_id": user, "from_id": b, "to_id": a, "weight": 0.75}
+    report = await imported(api, [line])
+    assert (report["errors"], report["problems"][0]["problem"]["type"]) == (1, "urn:memfast:problem:conflict")
+    assert (await imported(api, [line], on_conflict="ignore"))["links"] == 1
+    assert [each["weight"] for each in await links_of(api, user)] == [0.5]
+    assert (await imported(api, [line], on_conflict="update"))["links"] == 1
+    assert [each["weight"] for each in await links_of(api, user)] == [0.75]
+    nowhere, itself = line | {"to_id": str(uuid4())}, line | {"to_id": b}
+    memory = {"type": "memory", "user_id": user, "text": "after"}
+    report = await imported(api, [nowhere, itself, line | {"weight": 2}, line, memory], on_conflict="update")
+    assert [each["line"] for each in report["problems"]] == [1, 2, 3]
+    assert (report["links"], report["created"]) == (1, 1)
+    report = await imported(api, [nowhere, line, memory | {"text": "left out"}], on_error="stop", on_conflict="update")
+    assert (report["links"], report["skipped"], report["errors"], report["stopped_at"]) == (1, 1, 1, 1)
 
 
 async def test_history_and_undelete_come_along(api, empty, user):
@@ -234,7 +292,7 @@ async def test_a_line_that_cannot_be_taken_in_does_not_stop_the_rest(api, user, 
         b"{nope",
         b"\xff\xfe",
         b"",
-        {"type": "link", "from_id": str(uuid4())},
+        {"type": "photo", "from_id": str(uuid4())},
         {"text": "no type"},
         b"[1]",
         good | {"text": " "},

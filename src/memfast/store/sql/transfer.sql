@@ -22,6 +22,14 @@ FROM unnest($2::uuid[]) WITH ORDINALITY AS p (id, position)
 JOIN history h ON h.scope_id = $1 AND h.id = p.id AND h.superseded_at > $3
 ORDER BY p.position, h.version;
 
+-- name: export_links
+-- A page of the links of what lives at $5, in the order of their keys.
+SELECT from_id, to_id, type, weight, directed, metadata, created_at, version FROM links l
+WHERE scope_id = $1 AND (from_id, to_id, type) > ($2, $3, $4)
+      AND NOT EXISTS (SELECT FROM memories m WHERE m.scope_id = $1 AND m.id = l.from_id AND m.expires_at <= $5)
+      AND NOT EXISTS (SELECT FROM memories m WHERE m.scope_id = $1 AND m.id = l.to_id AND m.expires_at <= $5)
+ORDER BY from_id, to_id, type LIMIT $6;
+
 -- name: lock_scope
 -- Locks the row of a scope that is to take memories in, made or named again where it must be. Its version stays. As with
 -- `raise_version` a generation that is not the current one is refused.
