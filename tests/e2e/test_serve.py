@@ -104,7 +104,7 @@ def test_sigterm_while_postgresql_is_started(serve, data_dir):
         children = Path(f"/proc/{service.pid}/task/{service.pid}/children")
         while not any("postgres\0-D" in command_line(pid) for pid in children.read_text().split()):
             assert service.process.poll() is None
-        assert service.stop() == 0
+        assert service.stop() == 0, service.output
         assert stopped_cleanly(service)
 
 

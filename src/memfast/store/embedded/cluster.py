@@ -156,13 +156,22 @@ class Cluster:
         with translated(self._layout.data_dir):
             stop_postmaster(self._layout.pgdata, self._stop_timeout_s, self._report)
             if self._child is not None:
-                if self._child.poll() is None:  # its pid file is gone
-                    self._child.send_signal(signal.SIGQUIT)
-                self._child.wait(_QUIT_S)
+                self._end(self._child)
                 self._child = None
             if self._layout.socket_dir().parent != self._layout.data_dir:
                 with contextlib.suppress(OSError):
                     self._layout.socket_dir().rmdir()
+
+    def _end(self, child: subprocess.Popen[bytes]) -> None:
+        """End a server that we started and that has no pid file: not yet, or not any more."""
+        if child.poll() is None:
+            child.send_signal(signal.SIGQUIT)
+        try:
+            child.wait(_QUIT_S)
+        except subprocess.TimeoutExpired:  # it heeds no signal before it has started
+            self._report(f"PostgreSQL (process {child.pid}) did not stop within {_QUIT_S:g} s and is killed")
+            child.kill()
+            child.wait(_QUIT_S)
 
     def trim_log(self) -> None:
         """Move a log over 16 MiB to `postgres.log.1` and begin anew. Safe while the server writes."""
