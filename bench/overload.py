@@ -32,7 +32,7 @@ from bench.harness.pairs import interleaved, median_ratio
 from bench.harness.report import Figure, Report, finish, number, options, print_table
 from bench.harness.service import Service, scratch_dir
 
-__all__ = ["measure"]
+__all__ = ["measure", "searches"]
 
 TIMES = 10
 MEMORIES = 5_000
@@ -67,7 +67,7 @@ async def _measure(service: Service, *, pairs: int, seconds: float) -> Report:
     rng = np.random.default_rng(21)
     async with connections(service.address, LINES) as lines, connections(service.address, 1) as (probe,):
         await fill(lines[0], _USER, MEMORIES, rng)
-        work = _requests(rng)
+        work = searches(rng)
 
         async def peak(_number: int) -> float:
             done = await closed_loop(list(itertools.islice(work, 200)), [_sender(line) for line in lines[:CLIENTS]])
@@ -83,7 +83,7 @@ async def _measure(service: Service, *, pairs: int, seconds: float) -> Report:
     return _report(measured, rate)
 
 
-def _requests(rng: np.random.Generator) -> Iterator[bytes]:
+def searches(rng: np.random.Generator) -> Iterator[bytes]:
     """Searches that nobody asked before, without end."""
     while True:
         for vector in unit_vectors(rng, 1000):
