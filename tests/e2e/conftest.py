@@ -75,6 +75,19 @@ def _environment(settings):
     return kept | {f"MEMFAST_{name.upper()}": str(value) for name, value in settings.items()}
 
 
+def _works(child):
+    """Whether a child of a service is a worker of it, and lives."""
+    try:
+        return child.name() != "postgres" and child.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _unmeasured(environment):
+    """Without coverage: where a signal's exception meets its lock, that stays locked for ever, or is unlocked twice."""
+    return {name: value for name, value in environment.items() if not name.startswith("COVERAGE_")}
+
+
 def _as_user(uid):
     """The words that run a program as another user, who may read everything but write only what is its own.
 
@@ -85,9 +98,12 @@ def _as_user(uid):
 
 
 class Service:
-    """One `memfast serve` in its own process group. `settings` are variables, as in port=8077."""
+    """One `memfast serve` in its own process group. `settings` are variables, as in port=8077.
 
-    def __init__(self, data_dir, *options, uid=None, **settings):
+    One that is to be stopped while it starts must not be `measured`.
+    """
+
+    def __init__(self, data_dir, *options, uid=None, measured=True, **settings):
         self.port = settings.setdefault("port", _free_port())
         self.data_dir = data_dir
         self.url = f"http://127.0.0.1:{self.port}"
@@ -97,7 +113,8 @@ class Service:
         if uid is not None:
             words = _as_user(uid) + words
             environment |= {"HOME": str(data_dir.parent)}
-            environment = {name: value for name, value in environment.items() if not name.startswith("COVERAGE_")}
+        if uid is not None or not measured:
+            environment = _unmeasured(environment)
         with self._log.open("wb") as output:
             self.process = subprocess.Popen(
                 words,
@@ -129,8 +146,7 @@ class Service:
 
     def workers(self):
         """The ids of its worker processes."""
-        children = psutil.Process(self.pid).children()
-        return [child.pid for child in children if child.name() != "postgres" and child.status() != "zombie"]
+        return [child.pid for child in psutil.Process(self.pid).children() if _works(child)]
 
     def servers(self):
         """The ids of the PostgreSQL processes of its data directory."""
@@ -177,17 +193,19 @@ class Running:
         self._words = [sys.executable, "-m", "memfast", *words]
 
     def __enter__(self):
-        environment = _environment({}) | {"PYTHONFAULTHANDLER": "1"}
-        self.process = subprocess.Popen(self._words, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        environment = _unmeasured(_environment({})) | {"PYTHONFAULTHANDLER": "1"}
+        self.process = subprocess.Popen(
+            self._words, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
         return self
 
     def __exit__(self, *_details):
         self.process.kill()
         self.process.communicate(timeout=STOP_S)
 
-    def interrupt(self):
-        """What Ctrl-C does."""
-        self.process.send_signal(signal.SIGINT)
+    def interrupt(self, number=signal.SIGINT):
+        """What Ctrl-C does, or another signal."""
+        self.process.send_signal(number)
 
     def told(self, timeout_s=3 * STOP_S):
         """What it has told by its end, and its exit code; where it hangs, that is where."""

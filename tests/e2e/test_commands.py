@@ -125,20 +125,14 @@ def test_migrate_twice(command, base, servers_below):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_command_that_is_stopped_leaves_nothing_running(base, poll, servers_below, number, code):
+def test_a_command_that_is_stopped_leaves_nothing_running(base, poll, servers_below, running, number, code):
     """Ctrl-C and SIGTERM in the middle of `migrate` stop the PostgreSQL that it started."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "memfast", "migrate", "--data-dir", base / "data"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    with process:
+    with running(["migrate", "--data-dir", base / "data"]) as command:
         poll((base / "data" / "postgres" / "postmaster.pid").exists)
-        process.send_signal(number)
-        _, error = process.communicate(timeout=30)
-    assert process.returncode in {code, 0}  # it may have been done already
-    assert "Traceback" not in error
+        command.interrupt(number)
+        error, ended = command.told()
+    assert ended in {code, 0}  # it may have been done already
+    assert b"Traceback" not in error
     assert servers_below(base) == []
 
 
