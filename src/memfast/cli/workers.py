@@ -29,6 +29,7 @@ YOUNG_S = 5.5
 PAUSE_S = 1.0
 """That pause, in seconds."""
 
+_STOP_POLL_S = 0.01
 _LOOP = "memfast"
 _KILL_S = 5
 """Seconds beyond the stop timeout after which a worker is killed."""
@@ -96,6 +97,16 @@ class _Server(MPServer):
         super()._respawn_workers(list(dead), spawn_target, target_loader, delay)
         for idx in killed:
             self.respawned_wrks.pop(idx, None)
+
+    def _stop_workers(self) -> None:
+        """Stop them, and wait for it: Granian kills one that has ended and is not collected a millisecond later."""
+        workers: list[Any] = list(self.wrks)
+        for worker in workers:
+            worker.terminate()
+        until = time.monotonic() + (self.workers_kill_timeout or 0)
+        while any(worker.is_alive() for worker in workers) and time.monotonic() < until:
+            time.sleep(_STOP_POLL_S)
+        super()._stop_workers()  # type: ignore[no-untyped-call]
 
     def _init_shared_socket(self) -> None:
         # A descriptor of its own: a worker closes it when it accepts no more.
