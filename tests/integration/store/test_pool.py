@@ -138,6 +138,16 @@ async def kill(server, pid):
     await admin.close()
 
 
+async def test_a_value_that_is_missing_elsewhere_is_no_word_about_the_model(open_pool):
+    """Only the fence of writes speaks of another model; any other column without a value is an error of ours."""
+    pool = await open_pool()
+    async with pool.connection("write") as connection:
+        await connection.execute("CREATE TABLE strict (x integer NOT NULL)")
+    with pytest.raises(asyncpg.NotNullViolationError, match="strict"):
+        async with pool.connection("write") as connection:
+            await connection.execute("INSERT INTO strict VALUES (NULL)")
+
+
 async def test_a_read_whose_connection_breaks_is_asked_again(open_pool, server):
     """The caller sees nothing of it."""
     pool = await open_pool(size=1)

@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 from index_world import DIMENSIONS, IDENTITY, VECTORS, at
 
-from memfast.index.pool import ShardPool
+from memfast.index.pool import ShardPool, unsave_all
 from memfast.model import Scope, Snapshot
 from memory_world import memory_of
 
@@ -64,3 +64,15 @@ def test_a_warm_up_without_room_leaves_the_scope_to_its_searches(snapshot):
     assert [pool.note_miss(SCOPE.id, 1000.0), pool.note_miss(SCOPE.id, 1001.0)] == [False, True]
     assert pool.put(SCOPE.id, pool.build(SCOPE, snapshot))
     assert pool.get(other) is None
+
+
+def test_everything_saved_is_removed_and_nothing_else(tmp_path, caplog):
+    """Saved shards, and those half written; one that cannot be removed is said."""
+    for name in ("a.shard", "b.shard.1.tmp", "notes"):
+        (tmp_path / name).touch()
+    unsave_all(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes"]
+    assert not caplog.records
+    (tmp_path / "c.shard").mkdir()
+    unsave_all(tmp_path)
+    assert "could not be removed" in caplog.text
