@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import asyncpg
@@ -205,7 +206,8 @@ async def _measure_pressure(report: Report, *, steps: int) -> None:
     cache = ByteCache(2 * _ENTRIES * _ENTRY_BYTES, entry_limit=_ENTRIES, ttl_ns=2**60, idle_ns=2**60)
     requests = ByteCache(1, entry_limit=1, ttl_ns=1, idle_ns=1)
     # Neither step asks whether an answer still holds or counts a read.
-    answers = Answers({"search": cache}, requests, cast("Coherence", None), cast("Heat", None), SystemClock())
+    coherence = cast("Coherence", SimpleNamespace(slots=None))
+    answers = Answers({"search": cache}, requests, coherence, cast("Heat", None), SystemClock())
     pressure = Pressure(1000, lambda: int(CLEAN_UP_SHARE * 1000), (answers,), lambda: None)
     keys = itertools.count()
     swept: list[_Step] = []

@@ -46,7 +46,7 @@ STEP_MEMORIES = 1000
 STEP_BYTES = 4 * 1024 * 1024
 """Bytes of lines after which a transaction is sent, however few rows they are. Two are held at a time."""
 
-SLICE_LINES = 48
+SLICE_LINES = 64
 """Lines that are read at a stretch: about a millisecond, which is what others wait."""
 
 ERRORS_KEPT = 100

@@ -33,8 +33,8 @@ __all__ = ["Intake", "plan_intake", "write_imports"]
 _COPY_FROM_ROWS = 16
 """From this many new rows on, COPY is faster than one INSERT a row."""
 
-_SLICE_ROWS = 200
-"""Rows that are made and encoded at a stretch: a millisecond."""
+_SLICE_ROWS = 250
+"""Rows that are made and encoded at a stretch: about a millisecond."""
 
 _HISTORY_COLUMNS = (
     *("scope_id", "id", "version", "event", "at", "superseded_at", "actor", *SAID),
