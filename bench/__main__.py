@@ -31,8 +31,8 @@ KNOWN_MISSES = (
     "creates/s ÷ SQL by hand, 64 clients",
     "search p99 during an import",
 )
-"""Gates that are not reached yet, or not every time (the third and the last): printed as missed, and no reason to fail. README.md
-says what limits them.
+"""Gates that are not reached yet, or not every time (the third and the last): printed as missed, and no reason to fail.
+README.md says what limits them.
 """
 
 
