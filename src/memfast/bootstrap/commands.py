@@ -10,12 +10,11 @@ from memfast.bootstrap.embedder import build_embedder
 from memfast.bootstrap.ground import Reporter, attached, ground, open_connection
 from memfast.bootstrap.stores import build_shards, build_store
 from memfast.config import Config
-from memfast.errors import CommandFailed
 from memfast.resilience.clock import SystemClock
 from memfast.service.access import Keyring
 from memfast.service.warmup import SnapshotWriter
 from memfast.store.access import PostgresAccessLog
-from memfast.store.database import prepare, read_prepared
+from memfast.store.database import prepare, read_prepared, require_prepared
 from memfast.store.keys import PostgresKeys
 from memfast.store.pool import PoolSize
 from memfast.store.server import ServerFacts, inspect_server
@@ -82,11 +81,9 @@ async def with_snapshots(config: Config, work: Callable[[SnapshotWriter], Any], 
     with attached(config, report) as address:
         connection = await open_connection(config, address)
         try:
-            prepared = await read_prepared(connection)
+            prepared = await require_prepared(connection)
         finally:
             await connection.close()
-        if prepared is None:
-            raise CommandFailed("the database has not been prepared by this release; run `memfast migrate` first")
         pool = await open_pool(config, address, PoolSize(1, 2))
         try:
             store = build_store(config, pool, prepared)

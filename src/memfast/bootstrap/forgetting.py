@@ -14,10 +14,10 @@ from memfast.bootstrap.ground import Reporter, attached, database_address
 from memfast.bootstrap.shared import search_shared
 from memfast.bootstrap.stores import build_shards, build_store
 from memfast.config import Config
-from memfast.errors import CommandFailed, MemfastError
+from memfast.errors import MemfastError
 from memfast.model import ForgetReceipt, Scope, derive_scope_id
 from memfast.resilience.clock import SystemClock
-from memfast.store.database import Prepared, read_prepared
+from memfast.store.database import Prepared, require_prepared
 from memfast.store.leftovers import (
     Needles,
     look_into_rows,
@@ -125,12 +125,9 @@ def look_for_leftovers(
 async def _prepared(config: Config, address: dict[str, Any]) -> Prepared:
     connection = await _connect(config, address)
     try:
-        prepared = await read_prepared(connection)
+        return await require_prepared(connection)
     finally:
         await connection.close()
-    if prepared is None:
-        raise CommandFailed("the database has not been prepared by this release; run `memfast migrate` first")
-    return prepared
 
 
 async def _connect(config: Config, address: dict[str, Any]) -> Any:

@@ -13,12 +13,11 @@ from memfast.bootstrap.embedder import build_embedder, noted
 from memfast.bootstrap.ground import Reporter, attached, open_connection
 from memfast.bootstrap.stores import snapshots_folder
 from memfast.config import Config
-from memfast.errors import CommandFailed
 from memfast.index.pool import unsave_all
 from memfast.resilience.clock import SystemClock
 from memfast.resilience.retry import Budget, Retry
 from memfast.service.reembed import Generation, Progress, Reembed
-from memfast.store.database import read_prepared
+from memfast.store.database import require_prepared
 from memfast.store.reembedding import PostgresReembedding, read_generations
 
 __all__ = ["inspect_generations", "with_reembedding"]
@@ -67,8 +66,7 @@ async def _connected(config: Config, report: Reporter) -> AsyncIterator[Any]:
     with attached(config, report) as address:
         connection = await open_connection(config, address)
         try:
-            if await read_prepared(connection) is None:
-                raise CommandFailed("the database has not been prepared by this release; run `memfast migrate` first")
+            await require_prepared(connection)
             yield connection
         finally:
             await connection.close()

@@ -8,12 +8,12 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from memfast.errors import EmbedderMismatch
+from memfast.errors import CommandFailed, EmbedderMismatch
 from memfast.store.migrate import apply_migrations, load_migrations, pending_migrations
 from memfast.store.queries import ADMIN
 from memfast.store.server import ServerFacts, inspect_server
 
-__all__ = ["Prepared", "new_lineage", "prepare", "read_prepared", "refreshed"]
+__all__ = ["Prepared", "new_lineage", "prepare", "read_prepared", "refreshed", "require_prepared"]
 
 
 class Prepared(Struct, frozen=True, kw_only=True):
@@ -60,6 +60,18 @@ async def read_prepared(connection: Any) -> Prepared | None:
     if await connection.fetchrow(ADMIN.current_embedder) is None:
         return None
     return await _describe(connection, facts, migrations[-1].number)
+
+
+async def require_prepared(connection: Any) -> Prepared:
+    """What is known of a database that a service of this release has prepared.
+
+    Raises:
+        CommandFailed: none has.
+    """
+    prepared = await read_prepared(connection)
+    if prepared is None:
+        raise CommandFailed("the database has not been prepared by this release; run `memfast migrate` first")
+    return prepared
 
 
 async def refreshed(connection: Any, prepared: Prepared) -> Prepared:

@@ -43,9 +43,10 @@ async def test_a_model_that_nobody_can_ask(server, make_site, open_api, check_pr
     async with open_api(site) as api:
         made = await api.create("ada", text="kept", embedding=VECTOR)
         old = await move(api, None)
+        found = await api.search("ada", embedding=VECTOR)
         async with asyncio.timeout(10):
-            while (found := await api.search("ada", embedding=VECTOR)).status_code == 200:
-                pass  # from copies that are still true
+            while found.status_code == 200:  # from copies that are still true
+                found = await api.search("ada", embedding=VECTOR)
         check_problem(found, 503, "embedder-changed")
         new = {"user_id": "ada", "text": "new", "embedding": VECTOR}
         check_problem(await api.client.post("/v1/memories", json=new), 503, "embedder-changed")
@@ -56,6 +57,29 @@ async def test_a_model_that_nobody_can_ask(server, make_site, open_api, check_pr
         await move_back(api, old)
         assert (await api.create("ada", text="new", embedding=VECTOR))["version"] == 2
         assert len((await api.search("ada", embedding=VECTOR)).json()["results"]) == 2
+
+
+async def test_what_cannot_be_opened_is_not_tried_without_a_pause(
+    server, make_site, open_api, check_problem, monkeypatch
+):
+    """Also where it fails in a way that nobody expected, and however many requests ask for it."""
+    monkeypatch.setattr(succession, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(succession, "RETRY_S", 600.0)
+    tries = []
+
+    def fails(site):
+        tries.append(site)
+        raise RuntimeError("a fault of ours")
+
+    site = make_site(server.new_database(), embedding__provider="none", embedding__dimensions=16)
+    async with open_api(site) as api:
+        await api.create("ada", text="kept", embedding=VECTOR)
+        monkeypatch.setattr(succession, "open_services", fails)
+        await move(api, None)
+        for _ in range(3):
+            new = {"user_id": "ada", "text": "new", "embedding": VECTOR}
+            check_problem(await api.client.post("/v1/memories", json=new), 503, "embedder-changed")
+    assert len(tries) == 1
 
 
 async def test_a_request_that_meets_the_move_is_answered_by_the_new_model(server, make_site, open_api):
