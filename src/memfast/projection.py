@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from memfast.links import LinkKey
 
-__all__ = ["Change", "LinkGone", "LinkPut", "Mark", "NodeGone", "NodePut", "Step", "Walked"]
+__all__ = ["Change", "LinkGone", "LinkPut", "Mark", "NodeGone", "NodePut", "OtherMarkError", "Step", "Walked"]
 
 
 class NodePut(Struct, frozen=True, array_like=True, tag="n"):
@@ -53,16 +53,22 @@ class Mark(Struct, frozen=True):
     epoch: int
 
 
-class Step(Struct, frozen=True):
-    """What one transaction did to one scope, in order; it has this version from then on.
+class OtherMarkError(Exception):
+    """The copy does not bear the mark that its writer relies on: it is of something else now, or not made yet."""
 
-    `forgotten` says that everything of the scope is erased before `changes`.
+
+class Step(Struct, frozen=True):
+    """What one transaction did to one scope, in order: the scope had version `base` before, and has `version` then.
+
+    `base` is 0 where the scope was new, and the copy has nothing of it then. `forgotten` says that everything of the
+    scope is erased before `changes`; such a step does not rely on its base.
     """
 
     scope_id: UUID
     version: int
     changes: list[Change]
     forgotten: bool = False
+    base: int = 0
 
 
 class Walked(Struct, frozen=True):

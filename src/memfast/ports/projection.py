@@ -22,7 +22,7 @@ class Projection(Protocol):
         ...
 
     async def mark(self) -> Mark | None:
-        """Which database this is a copy of; None where it is none yet.
+        """Which database this is a copy of; None where it is none yet, also while `begin` is at work.
 
         Raises:
             Unavailable: it cannot be asked, as with every method here.
@@ -30,18 +30,36 @@ class Projection(Protocol):
         ...
 
     async def begin(self, mark: Mark) -> None:
-        """Erase everything, make constraints and indexes, and take a mark. Done twice, it is done once."""
-        ...
+        """Take every mark away, erase everything, make constraints and indexes, then take this mark.
 
-    async def apply(self, steps: Sequence[Step]) -> None:
-        """Apply steps in one transaction, in their order; those that were applied before change nothing.
+        Nobody else has begun with the same mark. What was written under another one, or is being written, is not there
+        when this returns.
 
-        A step of a version that the scope has reached is passed over as a whole.
+        Raises:
+            OtherMarkError: somebody else began meanwhile.
         """
         ...
 
-    async def load(self, scope_id: UUID, version: int, pages: AsyncIterator[Sequence[Change]]) -> None:
-        """Make a scope what these pages say that it was at a version, unless it is newer; it shows at the end."""
+    async def apply(self, mark: Mark, steps: Sequence[Step]) -> set[UUID]:
+        """Apply steps in one transaction, in their order; those that were applied before change nothing.
+
+        A step of a version that the scope has reached is passed over as a whole. One whose base the scope has not
+        reached is not applied, nor are those after it: these scopes are returned, and have to be loaded. A scope that
+        is not there has version 0.
+
+        Raises:
+            OtherMarkError: the copy does not bear this mark; nothing was done.
+        """
+        ...
+
+    async def load(self, mark: Mark, scope_id: UUID, version: int, pages: AsyncIterator[Sequence[Change]]) -> None:
+        """Make a scope what these pages say that it was at a version, unless it is newer; it shows at the end.
+
+        Until then it has the version and the content that it had, or none. Nodes come before links.
+
+        Raises:
+            OtherMarkError: the copy does not bear this mark (any more); what was loaded does not show.
+        """
         ...
 
     async def versions(self, scope_ids: Sequence[UUID]) -> dict[UUID, int]:
