@@ -28,10 +28,17 @@ for _name in ("filter_world", "memory_world"):
     _spec.loader.exec_module(_module)
 
 
-_file = Path(__file__).parents[1] / "bench" / "harness" / "redis_server.py"
-_spec = importlib.util.spec_from_file_location("redis_server", _file)
-_redis_server = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_redis_server)
+def _harness(name):
+    """A module of `bench.harness`, which is in no package that tests may import."""
+    file = Path(__file__).parents[1] / "bench" / "harness" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+_redis_server = _harness("redis_server")
+_neo4j_server = _harness("neo4j_server")
 
 
 def pytest_report_header():
@@ -47,6 +54,7 @@ EXPECTED_SKIPS = {
     "needs root and setpriv",
     "libfaketime is not installed",
     "the package wordnet-base is not installed",
+    "a JDK or Maven is not installed",
 }
 """Why a test may be left out on some machines; any other reason fails the run."""
 
@@ -185,6 +193,25 @@ def redis(tmp_path):
         yield server
     finally:
         server.close()
+
+
+@pytest.fixture(scope="session")
+def make_graph_server(tmp_path_factory):
+    """Function: a Neo4j of a test's own, which has to close it; skips where there is none."""
+
+    def make(*, apoc=True):
+        if reason := _neo4j_server.missing_reason():
+            pytest.skip(reason)
+        return _neo4j_server.Neo4jServer(tmp_path_factory.mktemp("neo4j"), apoc=apoc)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def graph_server(make_graph_server):
+    """The session's Neo4j with APOC: `neo4j_server.Neo4jServer`. A test begins by erasing it."""
+    with make_graph_server() as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
