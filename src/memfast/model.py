@@ -43,6 +43,7 @@ __all__ = [
     "NewKey",
     "OnConflict",
     "Outcome",
+    "Owner",
     "Past",
     "Patch",
     "Position",
@@ -295,10 +296,22 @@ class Position(Struct, frozen=True, array_like=True):
     id: UUID
 
 
+class Owner(Struct, frozen=True, kw_only=True):
+    """A user that has a memory of an id, or where it does not live any more had one."""
+
+    id: UUID
+    user_id: str
+    lives: bool
+
+
 class Listing(Struct, frozen=True, kw_only=True):
-    """A listing of one scope's memories, or of those that pass `where`. `limit` ≥ 1; `ascending` is oldest first."""
+    """A listing of one scope's memories, or of those that pass `where`. `limit` ≥ 1; `ascending` is oldest first.
+
+    The first `skip` of them, of those behind `after` where there is one, are left out.
+    """
 
     limit: int
+    skip: int = 0
     after: Position | None = None
     where: Filter | None = None
     ascending: bool = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -29,7 +29,7 @@ from memfast.http.edge import EXCHANGE, SERVICES, Edge
 from memfast.http.exchange import Exchange, Reply
 from memfast.http.openapi import build_document, build_page
 from memfast.http.problems import INTERNAL_ERROR, problem_reply
-from memfast.http.routing import Endpoint, Route
+from memfast.http.routing import Endpoint, Route, Surface
 from memfast.resilience.clock import SystemClock
 
 __all__ = ["ROUTES", "build_app"]
@@ -58,8 +58,8 @@ class _Application(Litestar):
         return plugins
 
 
-def build_app(site: Ground) -> Edge:
-    """The ASGI application of one worker.
+def build_app(site: Ground, surfaces: Sequence[Surface] = ()) -> Edge:
+    """The ASGI application of one worker, with other protocols beside its own.
 
     Its lifespan opens the services and closes them; until then nothing is served.
     """
@@ -89,7 +89,7 @@ def build_app(site: Ground) -> Edge:
     }
     reads = frozenset(route.path for route in ROUTES if route.method == "POST" and route.reads)
     streams = frozenset((route.method, route.path) for route in ROUTES if route.streams)
-    holder.append(Edge(application, direct, reads, streams, site.config.server, SystemClock()))
+    holder.append(Edge(application, direct, reads, streams, site.config.server, SystemClock(), surfaces))
     return holder[0]
 
 
@@ -147,6 +147,6 @@ def _exchange(request: Request[Any, Any, Any]) -> Exchange:
 
 def _response(request: Request[Any, Any, Any], error: MemfastError) -> Response[bytes]:
     exchange = _exchange(request)
-    reply = problem_reply(error, exchange.standard_headers(), instance=exchange.path)
+    reply = problem_reply(error, exchange.standard_headers(), exchange.path)
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in reply.headers}
     return Response(reply.body, status_code=reply.status, headers=headers, media_type="application/problem+json")

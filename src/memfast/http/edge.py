@@ -13,7 +13,16 @@ import math
 import re
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping, MutableMapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Mapping,
+    MutableMapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager, suppress
 from functools import lru_cache, partial
 from hashlib import blake2b
@@ -44,7 +53,7 @@ from memfast.http.exchange import (
     standard_headers,
 )
 from memfast.http.problems import INTERNAL_ERROR, problem_reply
-from memfast.http.routing import Endpoint
+from memfast.http.routing import Endpoint, Surface
 from memfast.ports import Clock
 from memfast.resilience.deadlines import Deadlines
 from memfast.service.access import Principal
@@ -116,6 +125,7 @@ class Edge:
         streams: methods and paths whose body or answer is a stream.
         config: bounds on body, time and number.
         clock: time for the bounds.
+        surfaces: other protocols.
     """
 
     def __init__(
@@ -126,13 +136,15 @@ class Edge:
         streams: frozenset[tuple[str, str]],
         config: ServerConfig,
         clock: Clock,
+        surfaces: Sequence[Surface] = (),
     ) -> None:
         self._application = application
         self._direct = direct
         self._config = config
         self._use: _Use | None = None
         self.following: Callable[[Services], Awaitable[Services]] | None = None
-        self._reads = reads
+        self._reads = reads.union(*(surface.reads for surface in surfaces))
+        self._surfaces = surfaces
         self._streams = streams
         self._deadlines = Deadlines(clock)
         self._under_way = 0
@@ -170,7 +182,8 @@ class Edge:
                 _require_essential(scope, standing)
             principal = _NOBODY
             if not scope["path"].startswith(_PUBLIC):
-                credential = headers.get(b"authorization")
+                surface = self._surface(scope)
+                credential = headers.get(b"authorization") if surface is None else surface.credential(headers)
                 principal = services.access.recognise(credential) or await services.access.authenticate(credential)
             streams = (scope["method"], scope["path"]) in self._streams
             send = partial(self._send_part, send) if streams else send
@@ -205,10 +218,10 @@ class Edge:
         except Exception as error:  # noqa: BLE001 - the face's edge: the client gets a problem, the log the trace
             marks = mode_marks(services.modes.standing())
             standard = standard_headers(headers, request_id, started, marks)
+            surface = self._surface(scope)
+            told = problem_reply if surface is None else surface.problem
             # Under no name: this frame is in the error's trace, and the circle would keep the connection open.
-            await problem_reply(self._problem(error, request_id), standard, instance=sent_path(scope))(
-                scope, receive, send
-            )
+            await told(self._problem(error, request_id), standard, sent_path(scope))(scope, receive, send)
         finally:
             use.requests -= 1
             if use.over and not use.requests:
@@ -271,7 +284,8 @@ class Edge:
         self, exchange: Exchange, services: Services, scope: AsgiScope, receive: Receive, send: Send
     ) -> None:
         """Answer by the endpoint of the very path, else by the router, for which a handler costs 20 µs."""
-        endpoint = self._direct.get((scope["method"], exchange.path))
+        surface = self._surface(scope)
+        endpoint = self._direct.get((scope["method"], exchange.path)) if surface is None else surface.endpoint
         if endpoint is not None:
             reply = await self.answer(endpoint, exchange, services)
             await reply(scope, receive, send)
@@ -280,6 +294,13 @@ class Edge:
         if exchange.path.startswith(_NAMED) and exchange.path != _NAMED:
             scope["path"] = _NAMED + "-"  # the router would merge, strip and split at slashes of the id
         await self._application(scope, receive, send)
+
+    def _surface(self, scope: AsgiScope) -> Surface | None:
+        """The protocol that a path belongs to, where it is not this one."""
+        for surface in self._surfaces:
+            if scope["path"].startswith(surface.prefix):
+                return surface
+        return None
 
     async def answer(
         self, endpoint: Endpoint, exchange: Exchange, services: Services, **parameters: str

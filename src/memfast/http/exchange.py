@@ -29,6 +29,7 @@ __all__ = [
     "CONSISTENCY",
     "MIN_VERSION",
     "Exchange",
+    "Header",
     "Reply",
     "StreamReply",
     "finished_headers",

@@ -8,7 +8,7 @@ from memfast.errors import MemfastError, Rejected, RequestTimeout, Unauthorized,
 from memfast.http.exchange import Reply
 from memfast.http.wire import Problem
 
-__all__ = ["INTERNAL_ERROR", "problem", "problem_reply", "type_uri"]
+__all__ = ["INTERNAL_ERROR", "problem", "problem_headers", "problem_reply", "type_uri"]
 
 INTERNAL_ERROR = MemfastError("the service met an error of its own; its log has the details under the request's id")
 INTERNAL_SLUG = "internal-error"
@@ -26,7 +26,7 @@ def problem(error: MemfastError) -> Problem:
     return Problem(type=type_uri(slug), title=error.title, status=error.status, detail=str(error), path=path)
 
 
-def problem_reply(error: MemfastError, headers: list[tuple[bytes, bytes]], *, instance: str) -> Reply:
+def problem_reply(error: MemfastError, headers: list[tuple[bytes, bytes]], instance: str) -> Reply:
     """The answer for an error.
 
     Args:
@@ -35,9 +35,14 @@ def problem_reply(error: MemfastError, headers: list[tuple[bytes, bytes]], *, in
         instance: the request's path.
     """
     body = msgspec.json.encode(msgspec.structs.replace(problem(error), instance=instance))
+    return Reply(error.status, [*problem_headers(error, b"application/problem+json", len(body)), *headers], body)
+
+
+def problem_headers(error: MemfastError, content_type: bytes, size: int) -> list[tuple[bytes, bytes]]:
+    """The headers of an answer for an error, of so many bytes, without the standard ones."""
     own = [
-        (b"content-type", b"application/problem+json"),
-        (b"content-length", b"%d" % len(body)),
+        (b"content-type", content_type),
+        (b"content-length", b"%d" % size),
         (b"cache-control", b"no-store"),
     ]
     if isinstance(error, Unauthorized):
@@ -46,4 +51,4 @@ def problem_reply(error: MemfastError, headers: list[tuple[bytes, bytes]], *, in
         own.append((b"connection", b"close"))
     if isinstance(error, Unavailable):
         own.append((b"retry-after", b"%d" % error.retry_after_s))
-    return Reply(error.status, own + headers, body)
+    return own

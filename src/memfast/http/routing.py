@@ -7,10 +7,11 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from memfast.http.exchange import Reply, StreamReply
+from memfast.errors import MemfastError
+from memfast.http.exchange import Header, Reply, StreamReply
 from memfast.http.wire import NoParameters
 
-__all__ = ["Endpoint", "Route", "Success"]
+__all__ = ["Endpoint", "Route", "Success", "Surface"]
 
 Endpoint = Callable[..., Awaitable[Reply | StreamReply]]
 
@@ -49,3 +50,21 @@ class Route(Struct, frozen=True, kw_only=True):
     public: bool = False
     reads: bool = False
     streams: bool = False
+
+
+class Surface(Struct, frozen=True, kw_only=True):
+    """Another protocol, below a prefix of its own: it reads its paths itself, and the edge protects it as every route.
+
+    Attributes:
+        prefix: what its paths begin with, e.g. `/other/`.
+        endpoint: `endpoint(exchange, services)` answers every request below it.
+        credential: what of the headers is sent as `Authorization: Bearer` elsewhere, in that form.
+        problem: an error as its clients read it, of the error, the standard headers and the path.
+        reads: paths of those POSTs that only read; they have the time of a read.
+    """
+
+    prefix: str
+    endpoint: Endpoint
+    credential: Callable[[Mapping[bytes, bytes]], bytes | None]
+    problem: Callable[[MemfastError, list[Header], str], Reply]
+    reads: frozenset[str] = frozenset()

@@ -29,6 +29,7 @@ from memfast.model import (
     Neighbourhood,
     NewKey,
     Outcome,
+    Owner,
     Past,
     Scope,
     ScopeReads,
@@ -139,6 +140,17 @@ class MemoryStore(Protocol):
 
     async def list(self, scope: Scope, listing: Listing, *, now: datetime) -> MemoryPage:
         """One page in the order of (created_at, id)."""
+        ...
+
+    async def count(self, scope: Scope, where: Filter | None, *, now: datetime) -> tuple[int, int]:
+        """How many live memories pass a filter, and the scope's version, of one snapshot."""
+        ...
+
+    async def owners(self, namespace: str, ids: Sequence[UUID]) -> Sequence[Owner]:
+        """The users of a namespace that have memories of these ids, or had them and still have their tombstones.
+
+        It takes time for every user of the namespace.
+        """
         ...
 
     async def matching(

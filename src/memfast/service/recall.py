@@ -38,6 +38,7 @@ class ListQuery(Struct, kw_only=True):
     run_id: str | None = None
     filter: dict[str, Any] | None = None
     ascending: bool = False
+    skip: int = 0
 
     def where(self, limits: Limits) -> Filter | None:
         """What is listed: memories that meet every parameter."""
@@ -158,6 +159,7 @@ class Recall:
             after=after,
             where=where,
             ascending=query.ascending,
+            skip=query.skip,
         )
         page = await self._store.list(scope, listing, now=self._clock.now())
         cursor = None
@@ -165,6 +167,14 @@ class Recall:
             last = page.memories[-1]
             cursor = self._cursors.seal(Position(last.created_at, last.id), binding=binding)
         return Page(page.memories, cursor, page.version, page.expires_at)
+
+    async def count(self, scope: Scope, query: ListQuery) -> int:
+        """How many memories the pages of a listing have together.
+
+        Raises:
+            InvalidRequest: a parameter is not valid.
+        """
+        return (await self._store.count(scope, query.where(self._limits), now=self._clock.now()))[0]
 
 
 def _earliest(memories: Sequence[Memory]) -> datetime | None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from uuid import UUID
+
 from msgspec import Struct
 
-from memfast.errors import NotFound
-from memfast.model import Scope, User
+from memfast.errors import Conflict, NotFound
+from memfast.model import Owner, Scope, User
 from memfast.ports import MemoryStore
 from memfast.service.cursors import Cursors
 from memfast.service.limits import Limits
@@ -50,3 +53,26 @@ class Directory:
         if user is None:
             raise NotFound(f"there is no user {scope.user_id!r}")
         return user
+
+    async def owners(self, namespace: str, ids: Sequence[UUID]) -> dict[UUID, str]:
+        """Whose memories these are, for a face that names memories without their users.
+
+        A memory that was deleted is found too, as long as its tombstone lasts and nobody has one of its id. It takes
+        time for every user of the namespace.
+
+        Raises:
+            Conflict: several users have one of the id: a memory is named by its user and its id.
+        """
+        found: dict[UUID, list[Owner]] = {}
+        for owner in await self._store.owners(namespace, ids):
+            found.setdefault(owner.id, []).append(owner)
+        return {target: _only(target, owners) for target, owners in found.items()}
+
+
+def _only(target: UUID, owners: Sequence[Owner]) -> str:
+    candidates = [owner for owner in owners if owner.lives] or owners
+    if len(candidates) > 1:
+        raise Conflict(
+            f"{len(candidates)} users have a memory with the id {target}; use an API key that was made for one of them"
+        )
+    return candidates[0].user_id

@@ -30,6 +30,7 @@ from memfast.model import (
     MemoryPage,
     NearestRows,
     Outcome,
+    Owner,
     Past,
     Scope,
     Snapshot,
@@ -46,7 +47,7 @@ from memfast.store.exports import read_scope
 from memfast.store.forget import erase_scope
 from memfast.store.imports import write_imports
 from memfast.store.pool import CHANGED, Pool, Purpose
-from memfast.store.queries import FORGET, READ, WRITE
+from memfast.store.queries import ADMIN, FORGET, READ, WRITE
 from memfast.store.records import read_memory
 from memfast.store.server import ServerFacts
 from memfast.store.writes import write_changes
@@ -132,11 +133,22 @@ class PostgresStore:
         edge = _FIRST if listing.ascending else _LAST
         created_at, after = (listing.after.created_at, listing.after.id) if listing.after else edge
         statement = READ.list_ascending if listing.ascending else READ.list_descending
-        own = (scope.id, now, created_at, after, listing.limit + 1)
+        own = (scope.id, now, created_at, after, listing.limit + 1, listing.skip)
         records = await self._pool.fetch(*narrowed(statement, listing.where, *own), purpose=_purpose(listing.where))
         memories = [read_memory(scope.user_id, record, 1) for record in records if record[1] is not None]
         expires_at = min((each.expires_at for each in memories if each.expires_at is not None), default=None)
         return MemoryPage(memories[: listing.limit], len(memories) > listing.limit, records[0][0] or 0, expires_at)
+
+    async def count(self, scope: Scope, where: Filter | None, *, now: datetime) -> tuple[int, int]:
+        """See `ports.MemoryStore.count`."""
+        statement = narrowed(READ.count_memories, where, scope.id, now)
+        record = (await self._pool.fetch(*statement, purpose=_purpose(where)))[0]
+        return record[1], record[0] or 0
+
+    async def owners(self, namespace: str, ids: Sequence[UUID]) -> Sequence[Owner]:
+        """See `ports.MemoryStore.owners`."""
+        records = await self._pool.fetch(ADMIN.find_owners, namespace, ids)
+        return [Owner(id=row[0], user_id=row[1], lives=row[2]) for row in records]
 
     async def matching(
         self, scope: Scope, where: Filter, *, first: UUID, upto: int | None, limit: int, now: datetime

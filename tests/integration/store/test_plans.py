@@ -22,7 +22,7 @@ VECTOR = "'[1,2,3,4,5,6,7,8]'::vector"
 FIELDS = (
     "'text', 'fact', ARRAY['t'], ARRAY['e'], 0.5, '{}'::json, NULL, NULL, NULL, now(), now(), NULL, 7, NULL, NULL, NULL"
 )
-PAGE = f"{SCOPE}, now(), '2024-03-01', md5('7/3')::uuid, 21"
+PAGE = f"{SCOPE}, now(), '2024-03-01', md5('7/3')::uuid, 21, 5"
 NEAREST = f"{SCOPE}, 1, {VECTOR}, 26, now()"
 FILTER = {
     "kind": {"in": ["fact", "event"]},
@@ -66,6 +66,7 @@ STATEMENTS = {
         *narrowed_by({"kind": "x"}, READ.matching, f"{SCOPE}, now(), md5('7/3')::uuid, 101, 9999"),
         {"memories_pkey", "scopes_pkey"},
     ),
+    "count_memories": (*narrowed_by(None, READ.count_memories, f"{SCOPE}, now()"), None),
     "users": (READ.users, "'default', 'user 20', 21", {"scopes_names"}),
     "user": (READ.user, SCOPE, {"scopes_pkey"}),
     "scope_state": (READ.scope_state, f"{SCOPE}, 1", {"scopes_pkey"}),

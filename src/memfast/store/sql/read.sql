@@ -60,7 +60,7 @@ LEFT JOIN LATERAL (
     FROM memories m
     WHERE scope_id = $1 AND deleted_at IS NULL AND (expires_at IS NULL OR expires_at > $2)
           AND (created_at, id) < ($3, $4) AND {where}
-    ORDER BY created_at DESC, id DESC LIMIT $5
+    ORDER BY created_at DESC, id DESC LIMIT $5 OFFSET $6
 ) m ON true;
 
 -- name: list_ascending
@@ -73,8 +73,15 @@ LEFT JOIN LATERAL (
     FROM memories m
     WHERE scope_id = $1 AND deleted_at IS NULL AND (expires_at IS NULL OR expires_at > $2)
           AND (created_at, id) > ($3, $4) AND {where}
-    ORDER BY created_at, id LIMIT $5
+    ORDER BY created_at, id LIMIT $5 OFFSET $6
 ) m ON true;
+
+-- name: count_memories
+-- How many live memories pass a filter.
+-- Plan: memories by primary key.
+SELECT (SELECT version FROM scopes WHERE scope_id = $1) AS scope_version, count(*)
+FROM memories m
+WHERE scope_id = $1 AND deleted_at IS NULL AND (expires_at IS NULL OR expires_at > $2) AND {where};
 
 -- name: matching
 -- Ids and versions of live memories from $3 on that pass a filter, none of them changed after version $5.
