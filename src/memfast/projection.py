@@ -12,7 +12,7 @@ from memfast.links import LinkKey
 __all__ = ["Change", "LinkGone", "LinkPut", "Mark", "NodeGone", "NodePut", "OtherMarkError", "Step", "Walked"]
 
 
-class NodePut(Struct, frozen=True, array_like=True, tag="n"):
+class NodePut(Struct, frozen=True, array_like=True, tag_field="what", tag="n"):
     """A memory is there, or its times have changed."""
 
     id: UUID
@@ -20,13 +20,13 @@ class NodePut(Struct, frozen=True, array_like=True, tag="n"):
     expires_at: datetime | None
 
 
-class NodeGone(Struct, frozen=True, array_like=True, tag="-n"):
+class NodeGone(Struct, frozen=True, array_like=True, tag_field="what", tag="-n"):
     """A memory is no more, and none of its links."""
 
     id: UUID
 
 
-class LinkPut(Struct, frozen=True, array_like=True, tag="l"):
+class LinkPut(Struct, frozen=True, array_like=True, tag_field="what", tag="l"):
     """A link is there, or has changed; an undirected one has the lower id first."""
 
     from_id: UUID
@@ -37,7 +37,7 @@ class LinkPut(Struct, frozen=True, array_like=True, tag="l"):
     created_at: datetime
 
 
-class LinkGone(Struct, frozen=True, array_like=True, tag="-l"):
+class LinkGone(Struct, frozen=True, array_like=True, tag_field="what", tag="-l"):
     """A link is no more."""
 
     key: LinkKey
