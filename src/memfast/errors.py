@@ -30,7 +30,9 @@ MemfastError
 │   ├── EmbedderUnavailable    503  the embedding endpoint failed
 │   ├── EmbedderChanged        503  the database was moved to another model just now
 │   ├── DeadlineExceeded       504  the request's time is up; nothing was written
-│   └── OutcomeUnknown         504  the connection broke at COMMIT: written or not, ask again
+│   ├── OutcomeUnknown         504  the connection broke at COMMIT: written or not, ask again
+│   └── ServiceUnreachable     503  raised by clients: no connection, or it broke before a read was answered
+├── UnexpectedAnswer           500  raised by clients: what answered does not speak as memfast does
 └── StartError              `memfast` cannot start; carries an exit code
     ├── ConfigError             2
     ├── PortTaken               3
@@ -40,12 +42,14 @@ MemfastError
     └── CommandFailed           1
 ```
 A face turns the first two into RFC 9457 problems by `slug`, `status` and `title`, the last into a message and an
-exit code.
+exit code. A client turns problems into these errors again, with the problem itself as `problem`.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
+
+from msgspec import Struct
 
 __all__ = [
     "AnswerErased",
@@ -73,9 +77,11 @@ __all__ = [
     "PayloadTooLarge",
     "PortTaken",
     "PreconditionFailed",
+    "Problem",
     "QueueFull",
     "Rejected",
     "RequestTimeout",
+    "ServiceUnreachable",
     "StartError",
     "StillReading",
     "Stopping",
@@ -83,14 +89,30 @@ __all__ = [
     "StoreUnavailable",
     "Unauthorized",
     "Unavailable",
+    "UnexpectedAnswer",
     "UnsupportedMediaType",
     "VersionAhead",
 ]
 
 
-class MemfastError(Exception):
-    """The root. `str(error)` is the detail: what was wrong, where, and what to do."""
+class Problem(Struct, kw_only=True, omit_defaults=True):
+    """An error (RFC 9457). `type` is stable; `path` names the field that was wrong."""
 
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str | None = None
+    path: str | None = None
+
+
+class MemfastError(Exception):
+    """The root. `str(error)` is the detail: what was wrong, where, and what to do.
+
+    `problem` is what the service said, where a client raises it; None where the client itself found out.
+    """
+
+    problem: Problem | None = None
     slug: ClassVar[str] = "error"
     status: ClassVar[int] = 500
     title: ClassVar[str] = "Something went wrong"
@@ -225,6 +247,14 @@ class DeadlineExceeded(Unavailable):
 
 class OutcomeUnknown(Unavailable):
     slug, status, title = "outcome-unknown", 504, "The write may or may not have happened"
+
+
+class ServiceUnreachable(Unavailable):
+    slug, status, title = "service-unreachable", 503, "The service cannot be reached"
+
+
+class UnexpectedAnswer(MemfastError):
+    slug, status, title = "unexpected-answer", 500, "The answer is not one of memfast"
 
 
 class StartError(MemfastError):

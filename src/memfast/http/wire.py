@@ -8,6 +8,7 @@ from uuid import UUID
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
+from memfast.errors import Problem
 from memfast.model import HistoryEvent, Memory, OnConflict, User
 from memfast.readings import PoolSnapshot, SharedCacheStats, StoreHealth
 from memfast.resilience.breaker import BreakerSnapshot
@@ -226,17 +227,6 @@ class ImportParameters(Struct, kw_only=True, forbid_unknown_fields=True):
 
 class NoParameters(Struct, forbid_unknown_fields=True):
     """A route without parameters."""
-
-
-class Problem(Struct, kw_only=True, omit_defaults=True):
-    """An error (RFC 9457). `type` is stable; `path` names the field that was wrong."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    instance: str | None = None
-    path: str | None = None
 
 
 class BatchResult(Struct, kw_only=True, omit_defaults=True):

@@ -1,0 +1,41 @@
+"""The Python client: `Client` and `AsyncClient`, one description of the API under both."""
+
+from memfast.client.answers import (
+    Event,
+    Found,
+    Health,
+    Hit,
+    Hits,
+    ImportReport,
+    Link,
+    LinkOutcome,
+    Memory,
+    Outcome,
+    Receipt,
+    Related,
+    Removal,
+    Stored,
+    User,
+)
+from memfast.client.awaiting import AsyncClient
+from memfast.client.blocking import Client
+
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "Event",
+    "Found",
+    "Health",
+    "Hit",
+    "Hits",
+    "ImportReport",
+    "Link",
+    "LinkOutcome",
+    "Memory",
+    "Outcome",
+    "Receipt",
+    "Related",
+    "Removal",
+    "Stored",
+    "User",
+]
