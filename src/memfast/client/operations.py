@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Iterable, Mapping
 from typing import Any, Literal, Unpack
 from urllib.parse import quote
 
@@ -12,7 +12,6 @@ from memfast.client.answers import (
     Event,
     Found,
     Health,
-    Hit,
     Hits,
     ImportReport,
     Link,
@@ -23,13 +22,11 @@ from memfast.client.answers import (
     Receipt,
     Related,
     Removal,
-    SearchExplanation,
     Stored,
     User,
 )
 from memfast.client.call import Call, Download, Pages, Upload, download, listing, operation
-from memfast.client.encode import Shape, encode_body, memory_path, pack, with_query
-from memfast.client.exchange import Answer
+from memfast.client.encode import encode_body, memory_path, pack, with_query
 from memfast.client.fields import (
     AddOptions,
     CallOptions,
@@ -47,8 +44,29 @@ from memfast.client.fields import (
     SearchOptions,
     WriteOptions,
 )
-from memfast.client.problems import error_of_problem
-from memfast.errors import MemfastError, Problem
+from memfast.client.shapes import (
+    read_events,
+    read_found,
+    read_health,
+    read_hits,
+    read_link_outcome,
+    read_link_outcomes,
+    read_links,
+    read_memories,
+    read_memory,
+    read_nothing,
+    read_object,
+    read_outcomes,
+    read_receipt,
+    read_related,
+    read_removal,
+    read_report,
+    read_searches,
+    read_stored,
+    read_user,
+    read_users,
+)
+from memfast.errors import MemfastError
 
 __all__ = ["PAGE_ITEMS", "Operations"]
 
@@ -59,64 +77,6 @@ _Outcomes = list[Outcome]
 _LinkOutcomes = list[LinkOutcome]
 _RelatedMemories = list[Related]
 _Searches = list[Hits | MemfastError]
-
-
-class _Results(msgspec.Struct):
-    results: list[Outcome]
-
-
-class _LinkResults(msgspec.Struct):
-    results: list[LinkOutcome]
-
-
-class _RelatedResults(msgspec.Struct):
-    results: list[Related]
-
-
-class _Search(msgspec.Struct):
-    """The answer to a search; in a batch instead of it a problem."""
-
-    results: list[Hit] = []
-    version: int = 0
-    degraded: tuple[str, ...] = ()
-    explain: SearchExplanation | None = None
-    problem: Problem | None = None
-
-    def hits(self) -> Hits:
-        """The answer as it is given out."""
-        return Hits(self.results, version=self.version, degraded=self.degraded, explain=self.explain)
-
-
-class _SearchBatch(msgspec.Struct):
-    results: list[_Search]
-
-
-class _Memories(msgspec.Struct):
-    memories: list[Memory]
-    next_cursor: str | None
-
-
-class _Links(msgspec.Struct):
-    links: list[Link]
-    next_cursor: str | None
-
-
-class _Events(msgspec.Struct):
-    events: list[Event]
-    next_cursor: str | None
-
-
-class _Users(msgspec.Struct):
-    users: list[User]
-    next_cursor: str | None
-
-
-_memory, _stored, _found = Shape(Memory), Shape(Stored), Shape(Found)
-_results, _link_results, _related = Shape(_Results), Shape(_LinkResults), Shape(_RelatedResults)
-_search, _search_batch = Shape(_Search), Shape(_SearchBatch)
-_memories, _links, _events, _users = Shape(_Memories), Shape(_Links), Shape(_Events), Shape(_Users)
-_link, _user, _receipt, _removal = Shape(LinkOutcome), Shape(User), Shape(Receipt), Shape(Removal)
-_report, _health, _anything = Shape(ImportReport), Shape(Health), Shape(dict[str, Any])
 
 
 class Operations:
@@ -134,7 +94,7 @@ class Operations:
         """
         options, given = _write_options(fields)
         body = {"user_id": user_id, "text": text, **pack(given)}
-        return _write("POST", "/v1/memories", user_id, _read_stored, options, body)
+        return _write("POST", "/v1/memories", user_id, read_stored, options, body)
 
     @operation
     def add_many(
@@ -151,12 +111,12 @@ class Operations:
         Raises:
             NotFound: the user has none of this id.
         """
-        return _get(memory_path(id), {"user_id": user_id}, user_id, _memory, options)
+        return _get(memory_path(id), {"user_id": user_id}, user_id, read_memory, options)
 
     @operation
     def get_many(self, user_id: str, ids: Iterable[Id], **options: Unpack[ReadOptions]) -> Call[Found]:
         """Up to 1,000 memories by id, and which of them are missing."""
-        return _ask("/v1/memories/get", user_id, _found, options, {"ids": list(ids)})
+        return _ask("/v1/memories/get", user_id, read_found, options, {"ids": list(ids)})
 
     @operation
     def update(
@@ -175,7 +135,7 @@ class Operations:
         """
         options, given = _write_options(changes)
         target = with_query(memory_path(id), {"user_id": user_id})
-        return _write("PATCH", target, user_id, _memory, options | {"if_match": if_version}, pack(given))
+        return _write("PATCH", target, user_id, read_memory, options | {"if_match": if_version}, pack(given))
 
     @operation
     def update_many(
@@ -201,7 +161,7 @@ class Operations:
             PreconditionFailed: it has another version than `if_version`.
         """
         target = with_query(memory_path(id), {"user_id": user_id, "purge": purge or None})
-        return _write("DELETE", target, user_id, _nothing, {**options, "if_match": if_version})
+        return _write("DELETE", target, user_id, read_nothing, {**options, "if_match": if_version})
 
     @operation
     def delete_many(
@@ -224,7 +184,7 @@ class Operations:
         """Delete what a filter finds, or with `dry_run` say what that is. See docs/filters.md."""
         body = {"user_id": user_id, "filter": filter, "dry_run": dry_run, "purge": purge}
         body |= {} if limit is None else {"limit": limit}
-        return _write("POST", "/v1/memories/delete", user_id, _removal, options, body)
+        return _write("POST", "/v1/memories/delete", user_id, read_removal, options, body)
 
     @operation
     def undelete(
@@ -242,7 +202,7 @@ class Operations:
             Conflict: it is not deleted.
         """
         target = with_query(memory_path(id, "/undelete"), {"user_id": user_id})
-        return _write("POST", target, user_id, _memory, {**options, "if_match": if_version})
+        return _write("POST", target, user_id, read_memory, {**options, "if_match": if_version})
 
     @listing
     def list(
@@ -255,7 +215,7 @@ class Operations:
 
         def page(cursor: str | None, items: int) -> Call[Page[Memory]]:
             parameters = {"user_id": user_id, "limit": items, "cursor": cursor, **given}
-            return _get("/v1/memories", parameters, user_id, _read_memories, options)
+            return _get("/v1/memories", parameters, user_id, read_memories, options)
 
         return Pages(page, limit, page_items)
 
@@ -264,7 +224,7 @@ class Operations:
         """The memories that a text, a vector (`embedding`) or both find, best first. See docs/search.md."""
         read, given = _read_options(options)
         body = pack(given) if query is None else {"query": query, **pack(given)}
-        return _ask("/v1/search", user_id, _read_hits, read, body)
+        return _ask("/v1/search", user_id, read_hits, read, body)
 
     @operation
     def search_many(
@@ -272,7 +232,7 @@ class Operations:
     ) -> Call[_Searches]:
         """Up to 20 searches, texts or fields, in one request; for each its hits, or the error that it met."""
         items = [{"query": each} if isinstance(each, str) else pack(each) for each in searches]
-        return _ask("/v1/search/batch", user_id, _read_searches, options, {"searches": items})
+        return _ask("/v1/search/batch", user_id, read_searches, options, {"searches": items})
 
     @operation
     def link(self, user_id: str, from_id: Id, to_id: Id, **fields: Unpack[LinkOptions]) -> Call[LinkOutcome]:
@@ -283,13 +243,13 @@ class Operations:
         """
         options, given = _write_options(fields)
         body = {"user_id": user_id, "from_id": from_id, "to_id": to_id, **given}
-        return _write("POST", "/v1/links", user_id, _link, options, body)
+        return _write("POST", "/v1/links", user_id, read_link_outcome, options, body)
 
     @operation
     def link_many(self, user_id: str, links: Iterable[NewLink], **options: Unpack[WriteOptions]) -> Call[_LinkOutcomes]:
         """Link up to 1,000 pairs in one transaction; one that cannot be linked fails alone."""
         body = {"user_id": user_id, "links": [dict(each) for each in links]}
-        return _write("POST", "/v1/links/batch", user_id, _read_links_made, options, body)
+        return _write("POST", "/v1/links/batch", user_id, read_link_outcomes, options, body)
 
     @operation
     def unlink(
@@ -307,7 +267,7 @@ class Operations:
             NotFound: there is none.
         """
         target = with_query("/v1/links", {"user_id": user_id, "from_id": from_id, "to_id": to_id, "type": type})
-        return _write("DELETE", target, user_id, _nothing, options)
+        return _write("DELETE", target, user_id, read_nothing, options)
 
     @listing
     def links(
@@ -324,7 +284,7 @@ class Operations:
 
         def page(cursor: str | None, items: int) -> Call[Page[Link]]:
             parameters = {"user_id": user_id, "memory_id": memory_id, "type": type, "limit": items, "cursor": cursor}
-            return _get("/v1/links", parameters, user_id, _read_links, options)
+            return _get("/v1/links", parameters, user_id, read_links, options)
 
         return Pages(page, limit, page_items)
 
@@ -332,7 +292,7 @@ class Operations:
     def related(self, user_id: str, id: Id, **walk: Unpack[RelatedOptions]) -> Call[_RelatedMemories]:  # noqa: A002 - as everywhere
         """The memories that links lead to from one, nearest first."""
         options, given = _read_options(walk)
-        return _get(memory_path(id, "/related"), {"user_id": user_id, **given}, user_id, _read_related, options)
+        return _get(memory_path(id, "/related"), {"user_id": user_id, **given}, user_id, read_related, options)
 
     @listing
     def history(
@@ -348,7 +308,7 @@ class Operations:
 
         def page(cursor: str | None, items: int) -> Call[Page[Event]]:
             parameters = {"user_id": user_id, "limit": items, "cursor": cursor}
-            return _get(memory_path(id, "/history"), parameters, user_id, _read_events, options)
+            return _get(memory_path(id, "/history"), parameters, user_id, read_events, options)
 
         return Pages(page, limit, page_items)
 
@@ -359,7 +319,7 @@ class Operations:
         """The users of the key's namespace."""
 
         def page(cursor: str | None, items: int) -> Call[Page[User]]:
-            return _get("/v1/users", {"limit": items, "cursor": cursor}, None, _read_users, options)
+            return _get("/v1/users", {"limit": items, "cursor": cursor}, None, read_users, options)
 
         return Pages(page, limit, page_items)
 
@@ -370,7 +330,7 @@ class Operations:
         Raises:
             NotFound: there is none of this name.
         """
-        return _get(f"/v1/users/{quote(user_id, safe='')}", {}, user_id, _user, options)
+        return _get(f"/v1/users/{quote(user_id, safe='')}", {}, user_id, read_user, options)
 
     @operation
     def forget(self, user_id: str, **options: Unpack[WriteOptions]) -> Call[Receipt]:
@@ -379,7 +339,7 @@ class Operations:
         Raises:
             NotFound: there is none of this name.
         """
-        return _write("DELETE", f"/v1/users/{quote(user_id, safe='')}", user_id, _receipt, options)
+        return _write("DELETE", f"/v1/users/{quote(user_id, safe='')}", user_id, read_receipt, options)
 
     @download
     def export(self, user_id: str | None = None, *, timeout_s: float | None = None) -> Download:
@@ -391,7 +351,7 @@ class Operations:
             ServiceUnreachable: the export broke off.
         """
         target = with_query("/v1/export", {"user_id": user_id})
-        return Download(method="GET", target=target, read=_nothing, kind="read", timeout_s=timeout_s)
+        return Download(method="GET", target=target, read=read_nothing, kind="read", timeout_s=timeout_s)
 
     @operation
     def import_(
@@ -414,7 +374,7 @@ class Operations:
         return Upload(
             method="POST",
             target=with_query("/v1/import", parameters),
-            read=_report,
+            read=read_report,
             kind="write",
             timeout_s=timeout_s,
             parts=lines,
@@ -423,12 +383,12 @@ class Operations:
     @operation
     def stats(self, **options: Unpack[CallOptions]) -> Call[dict[str, Any]]:
         """What the caches of the worker that answers hold and did; needs an admin key where there are keys."""
-        return _get("/v1/cache", {}, None, _anything, options)
+        return _get("/v1/cache", {}, None, read_object, options)
 
     @operation
     def health(self, **options: Unpack[CallOptions]) -> Call[Health]:
         """Every dependency of the service, also while it is not ready."""
-        return _get("/v1/health", {}, None, _health, {**options, "statuses": (503,)})
+        return _get("/v1/health", {}, None, read_health, {**options, "statuses": (503,)})
 
 
 def _get(
@@ -462,7 +422,7 @@ def _batch(
     options: Mapping[str, Any],
     body: Mapping[str, Any],
 ) -> Call[_Outcomes]:
-    return _write(method, target, user_id, _read_outcomes, options, {"user_id": user_id, **body})
+    return _write(method, target, user_id, read_outcomes, options, {"user_id": user_id, **body})
 
 
 _WRITE = WriteOptions.__optional_keys__
@@ -481,53 +441,3 @@ def _split(fields: Mapping[str, Any], names: frozenset[str]) -> tuple[dict[str, 
     """Options of the call, and what is sent."""
     options = {name: value for name, value in fields.items() if name in names}
     return options, {name: value for name, value in fields.items() if name not in names}
-
-
-def _nothing(_answer: Answer) -> None:
-    return None
-
-
-def _read_stored(answer: Answer) -> Stored:
-    status = answer.headers.get(b"memfast-status", b"created").decode("ascii", "replace")
-    return msgspec.structs.replace(_stored(answer), status=status)
-
-
-def _read_outcomes(answer: Answer) -> Sequence[Outcome]:
-    return _results(answer).results
-
-
-def _read_links_made(answer: Answer) -> Sequence[LinkOutcome]:
-    return _link_results(answer).results
-
-
-def _read_related(answer: Answer) -> Sequence[Related]:
-    return _related(answer).results
-
-
-def _read_hits(answer: Answer) -> Hits:
-    return _search(answer).hits()
-
-
-def _read_searches(answer: Answer) -> Sequence[Hits | MemfastError]:
-    found = _search_batch(answer).results
-    return [each.hits() if each.problem is None else error_of_problem(each.problem) for each in found]
-
-
-def _read_memories(answer: Answer) -> Page[Memory]:
-    page = _memories(answer)
-    return Page(page.memories, page.next_cursor)
-
-
-def _read_links(answer: Answer) -> Page[Link]:
-    page = _links(answer)
-    return Page(page.links, page.next_cursor)
-
-
-def _read_events(answer: Answer) -> Page[Event]:
-    page = _events(answer)
-    return Page(page.events, page.next_cursor)
-
-
-def _read_users(answer: Answer) -> Page[User]:
-    page = _users(answer)
-    return Page(page.users, page.next_cursor)
