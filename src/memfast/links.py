@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
 import msgspec
 from msgspec import Raw, Struct
 
-__all__ = ["DEFAULT_TYPE", "FANOUT_LINKS", "LEVEL_MEMORIES", "Link", "LinkKey", "LinkPage", "LinkQuery", "Walk"]
+__all__ = [
+    "DEFAULT_TYPE",
+    "FANOUT_LINKS",
+    "LEVEL_MEMORIES",
+    "Link",
+    "LinkKey",
+    "LinkPage",
+    "LinkQuery",
+    "Reached",
+    "Spread",
+    "Walk",
+]
 
 DEFAULT_TYPE = "relates_to"
 
@@ -16,7 +28,8 @@ FANOUT_LINKS = 256
 """Links of a memory that a walk follows in each direction: the strongest, of equal ones those to the lowest ids."""
 
 LEVEL_MEMORIES = 500
-"""Memories of one distance that a walk keeps, and goes on from: the nearest by weight, of equal ones the newest."""
+"""Memories of one distance that a walk keeps, and goes on from: the nearest by weight, of equal ones the newest. A
+spread takes those with the highest scores, of equal ones the lowest ids."""
 
 
 class LinkKey(Struct, frozen=True, array_like=True, order=True):
@@ -99,3 +112,23 @@ class Walk(Struct, frozen=True, kw_only=True):
     limit: int
     type: str | None = None
     min_weight: float = 0.0
+
+
+class Spread(Struct, frozen=True, kw_only=True):
+    """Scores of some memories that are handed on over links, at most `depth` (1 to 4) of them.
+
+    What arrives is the score times the weights of the links. Of one memory's arrivals the highest counts; of equal
+    ones that over fewer links, then that from the lowest id.
+    """
+
+    starts: Sequence[tuple[UUID, float]]
+    depth: int
+
+
+class Reached(Struct, frozen=True, array_like=True):
+    """The highest score that arrived at a memory, from which start, and over how many links."""
+
+    id: UUID
+    score: float
+    start: UUID
+    depth: int

@@ -352,6 +352,7 @@ def _search(base: _Base, copies: _Copies) -> Search:
     )
     return Search(
         base.store,
+        PostgresLinks(base.pools.work),
         base.embedder,
         copies.answers,
         copies.warm,

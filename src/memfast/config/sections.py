@@ -245,7 +245,7 @@ class SearchConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     leg_timeout_ms: Annotated[
         int,
         _doc(
-            "time to read a cold user's memories, or for an endpoint to embed a query; then the search goes on without",
+            "time to read a cold user's memories, for an endpoint to embed a query, or to follow links; then without",
             "ms",
             ge=10,
             le=60_000,

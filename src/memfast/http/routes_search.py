@@ -15,7 +15,7 @@ from memfast.http.wire import Problem
 from memfast.http.wire_search import SearchAnswer, SearchBatchAnswer, SearchBatchRequest, SearchItem, SearchRequest
 from memfast.service.answers import Answer
 from memfast.service.freshness import Demand
-from memfast.service.question import Boosts, Expansion, Query
+from memfast.service.question import Boosts, Expand, Expansion, Query
 from memfast.service.searches import BatchedSearch
 
 __all__ = ["ROUTES"]
@@ -48,16 +48,17 @@ async def search_batch(exchange: Exchange, services: Services) -> Reply:
 
 def _query(request: SearchRequest) -> Query:
     fields = {name: getattr(request, name) for name in _SAME}
-    boosts, expansion = request.boosts, request.expansion
+    boosts, expansion, expand = request.boosts, request.expansion, request.expand
     return Query(
         text=request.query,
         boosts=None if boosts is None else Boosts(**msgspec.structs.asdict(boosts)),
         expansion=None if expansion is None else Expansion(**msgspec.structs.asdict(expansion)),
+        expand=None if expand is None else Expand(depth=expand.depth, weight=expand.weight),
         **fields,
     )
 
 
-_SAME = tuple(set(Query.__struct_fields__) & set(SearchRequest.__struct_fields__) - {"boosts", "expansion"})
+_SAME = tuple(set(Query.__struct_fields__) & set(SearchRequest.__struct_fields__) - {"boosts", "expansion", "expand"})
 
 
 def _batch_item_of(

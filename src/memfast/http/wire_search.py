@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
+from uuid import UUID
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
 from memfast.filters import TagsMode
 from memfast.http.wire import Consistency, Embedding, Incoming, Limit, MinVersion, Problem, UserId
 from memfast.model import Memory
+from memfast.service.links import DEPTH_MAX
 
 __all__ = [
     "BoostsRequest",
+    "ExpandRequest",
     "ExpansionRequest",
     "Explanation",
+    "GraphScore",
     "LegScore",
     "Neighbor",
     "SearchAnswer",
@@ -50,6 +54,15 @@ class ExpansionRequest(Incoming, kw_only=True):
     feedback: Annotated[float, Meta(ge=0, le=4, description="how far the vector moves to the first hits")] | None = None
 
 
+class ExpandRequest(Incoming, kw_only=True):
+    """Memories that links lead to from the first ten hits."""
+
+    depth: Annotated[int, Meta(ge=1, le=DEPTH_MAX, description="links to the farthest memory")] = 1
+    weight: Annotated[
+        float, Meta(ge=0, le=1, description="what such a memory counts beside the hit that it is related to")
+    ] = 0.5
+
+
 class SearchRequest(Incoming, kw_only=True):
     """Find memories by a text, a vector, or both."""
 
@@ -75,7 +88,16 @@ class SearchRequest(Incoming, kw_only=True):
     min_version: MinVersion | None = None
     consistency: Consistency | None = None
     fusion: Annotated[Literal["convex", "rrf"], Meta(description="weighed scores, or ranks alone")] | None = None
-    weights: Annotated[dict[Leg, Share], Meta(description="of the legs of a hybrid search")] | None = None
+    weights: (
+        Annotated[
+            dict[Leg, Share],
+            Meta(
+                description="of the legs of a hybrid search",
+                extra_json_schema={"propertyNames": {"enum": list(get_args(Leg))}},
+            ),
+        ]
+        | None
+    ) = None
     convergence: Annotated[float, Meta(ge=0, le=1, description="bonus for what two legs agree on")] | None = None
     neighbors: Annotated[bool, Meta(description="memories of a run lend score to those beside them")] | None = None
     include_neighbors: Annotated[
@@ -84,6 +106,7 @@ class SearchRequest(Incoming, kw_only=True):
     fold_duplicates: Annotated[bool, Meta(description="of near-duplicates only the best")] = False
     boosts: BoostsRequest | None = None
     expansion: ExpansionRequest | None = None
+    expand: ExpandRequest | None = None
     explain: Annotated[bool, Meta(description="say of each hit where its score comes from")] = False
 
 
@@ -95,14 +118,28 @@ class LegScore(Struct, kw_only=True):
     weight: float
 
 
+class GraphScore(Struct, kw_only=True):
+    """What came over links: the hit's score times their weights, and what counts of it."""
+
+    raw: float
+    weight: float
+    score: float
+    from_id: UUID
+    depth: int
+
+
 class Explanation(Struct, kw_only=True):
-    """Where a score comes from. `added` is what neighbours and boosts made of it."""
+    """Where a score comes from. `added` is what neighbours and boosts made of it.
+
+    With `graph` it is the larger of that and the graph's, where no other leg looked at the memory the graph's alone.
+    """
 
     lexical: LegScore | UnsetType = UNSET
     vector: LegScore | UnsetType = UNSET
     context: LegScore | UnsetType = UNSET
     convergence: float
     added: float
+    graph: GraphScore | UnsetType = UNSET
 
 
 class Neighbor(Memory, frozen=True, kw_only=True):

@@ -52,6 +52,16 @@ class RowReader:
             return None
         return bytes(block.fragment(row))
 
+    def rows_of(self, ids: Sequence[UUID]) -> Rows:
+        """The live rows of memories, expired ones included, int64 (len(ids),); -1 where there is none."""
+        wanted = ids_of([target.bytes for target in ids])
+        base, tail = self.base_rows(wanted), self.tail_rows(wanted)
+        return np.where(tail < 0, base, tail + len(self.base))
+
+    def id_of(self, row: int) -> UUID:
+        """The id of a row."""
+        return UUID(bytes=self.id_bytes(row))
+
     def id_bytes(self, row: int) -> bytes:
         """The id of a row that a search gave, 16 bytes."""
         size = len(self.base)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from memfast.claims import Claim, Kept
 from memfast.filters import Filter
-from memfast.links import Link, LinkPage, LinkQuery, Walk
+from memfast.links import Link, LinkPage, LinkQuery, Reached, Spread, Walk
 from memfast.model import (
     AnyChange,
     DatabaseFacts,
@@ -233,6 +233,14 @@ class LinkStore(Protocol):
 
     async def list(self, scope: Scope, query: LinkQuery, *, now: datetime) -> LinkPage:
         """One page of the links both of whose memories live, in the order of their keys."""
+        ...
+
+    async def spread(self, scope: Scope, spread: Spread, *, now: datetime) -> tuple[Sequence[Reached], int]:
+        """What arrives at which live memories, in no order, and the scope's version of the snapshot.
+
+        Directed links are followed from their start to their end only, and over memories that live. A start is among
+        the results where more arrives at it than it had. `FANOUT_LINKS` and `LEVEL_MEMORIES` bound each step.
+        """
         ...
 
 

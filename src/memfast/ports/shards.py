@@ -101,6 +101,14 @@ class Shard(Protocol):
         """Rows 1 before, 1 after, 2 before and so on in the runs of rows, (2 · reach, r); -1 where there is none."""
         ...
 
+    def rows_of(self, ids: Sequence[UUID]) -> NDArray[np.int64]:
+        """The rows of memories, expired ones included; -1 where there is none."""
+        ...
+
+    def id_of(self, row: int) -> UUID:
+        """The id of a row."""
+        ...
+
     def get(self, target: UUID, *, now_us: int) -> bytes | None:
         """The fragment of a live memory, or None."""
         ...

@@ -28,9 +28,10 @@ from memfast.search.fuse import (
     centre,
     fuse,
 )
+from memfast.search.lent import LendSettings, Lent
 from memfast.search.neighbors import WEIGHTS, Neighborhood, context, lend
 
-__all__ = ["LEGS", "POOL_MIN", "RECENCY_STEP_US", "Found", "Mode", "Question", "Ranking", "find"]
+__all__ = ["LEGS", "POOL_MIN", "RECENCY_STEP_US", "Found", "Mode", "Question", "Ranking", "Scored", "find", "score"]
 
 Mode = Literal["vector", "lexical", "hybrid"]
 Rows = NDArray[np.int64]
@@ -62,12 +63,14 @@ class Ranking(Struct, frozen=True, kw_only=True):
     fold_at: float | None = None
     """Cosine from which a lower hit is a duplicate of a higher one and left out; None keeps all."""
     explain: bool = False
+    expand: LendSettings | None = None
+    """What memories count that links lead to from the hits; None leaves links alone."""
 
     @property
     def is_plain(self) -> bool:
         """Whether nothing but the legs' scores is asked for."""
         detailed = self.neighbors or self.include_neighbors or self.explain or self.fold_at is not None
-        return not detailed and self.boosts.off
+        return not detailed and self.expand is None and self.boosts.off
 
 
 class Question(Struct, frozen=True, kw_only=True):
@@ -145,11 +148,65 @@ def find(shard: Shard, asked: Question, *, now_us: int, thesaurus: Thesaurus | N
         now_us: wall time, microseconds since 1970; what expires then or before is not found.
         thesaurus: where there is a dictionary.
     """
+    return score(shard, asked, now_us=now_us, thesaurus=thesaurus).found()
+
+
+def score(shard: Shard, asked: Question, *, now_us: int, thesaurus: Thesaurus | None = None) -> Scored:
+    """The same, before hits are chosen; see `find`."""
     search = _Search(shard, asked, now_us, thesaurus)
     pool, legs = search.scored(search.query)
     if search.feeds_back:
         pool, legs = search.scored(search.moved(pool, legs))
-    return search.found(pool, legs)
+    return Scored(search, pool, legs)
+
+
+class Scored:
+    """A search whose rows have their scores: what is found can be asked for with and without what links lend."""
+
+    def __init__(self, search: _Search, pool: _Pool, legs: dict[str, _Leg]) -> None:
+        self._search = search
+        self._pool = pool
+        self._legs = legs
+        self._fused, self._scores = search.final(pool, legs)
+
+    def found(self, lent: Lent | None = None) -> Found:
+        """The hits, by what they are worth themselves or what links lend to them, whichever is more."""
+        rows, scores = self._hits(lent)
+        return self._search.told(rows, scores, lambda row: self._explained(row, lent))
+
+    def seeds(self, most: int) -> tuple[list[int], list[float]]:
+        """The rows and scores of the first hits, without what links lend."""
+        rows, scores = self._hits(None)
+        return rows[:most].tolist(), scores[:most]
+
+    def _hits(self, lent: Lent | None) -> tuple[Rows, list[float]]:
+        rows, scores = self._pool.rows, self._pool.found(self._scores)
+        words = None if "lexical" not in self._legs else self._pool.found(self._legs["lexical"].scaled)
+        if lent is not None:
+            rows, scores, words = self._joined(lent, scores, words)
+        chosen = self._search.chosen(rows, scores, words)
+        return rows[chosen], scores[chosen].tolist()
+
+    def _joined(self, lent: Lent, scores: Scores, words: Scores | None) -> tuple[Rows, Scores, Scores | None]:
+        """The rows of the pool and those that links lead to, with the larger of both scores."""
+        rows = self._search.by_id(_distinct_rows(self._pool.rows, lent.rows))
+        place, places = _places(rows, self._pool.rows), _places(rows, lent.rows)
+        joined = np.full(len(rows), -1.0)
+        joined[place] = scores
+        joined[places] = np.maximum(joined[places], lent.scores)
+        if words is None:
+            return rows, joined, None
+        spoken = np.zeros(len(rows))
+        spoken[place] = words
+        return rows, joined, spoken
+
+    def _explained(self, row: int, lent: Lent | None) -> dict[str, Any]:
+        found = np.flatnonzero(self._pool.rows == row)
+        told = self._search.explained(self._legs, self._fused, self._scores, int(found[0])) if len(found) else {}
+        told = {"convergence": 0.0, "added": 0.0} | told
+        if lent is not None and row in lent.told:
+            told["graph"] = lent.told[row]
+        return told
 
 
 class _Search:
@@ -202,21 +259,24 @@ class _Search:
         assert self.query is not None
         return feedback(self.query, self._centre, vectors, scores[first], expansion.feedback_weight)
 
-    def found(self, pool: _Pool, legs: dict[str, _Leg]) -> Found:
-        """The hits among the rows of the pool."""
+    def final(self, pool: _Pool, legs: dict[str, _Leg]) -> tuple[Fused, Scores]:
+        """The legs as one score, and what neighbours and boosts make of it."""
         fused = self._fused(legs)
         scores = fused.scores
         if self._ranking.neighbors and pool.near is not None:
             scores = lend(scores, pool.near)
-        scores = pool.found(self._boosted(pool.rows, scores))
-        chosen = self._chosen(pool, scores, legs)
-        rows = pool.rows[chosen]
-        explained = None
-        if self._ranking.explain:
-            explained = [self._explained(legs, fused, scores, row) for row in chosen.tolist()]
+        return fused, self._boosted(pool.rows, scores)
+
+    def told(self, rows: Rows, scores: list[float], explain: Callable[[int], dict[str, Any]]) -> Found:
+        """Hits with all that is asked for beside them; `explain` says of a row where its score comes from."""
+        explained = [explain(row) for row in rows.tolist()] if self._ranking.explain else None
         reach = self._ranking.include_neighbors
         beside = self._beside(rows, reach) if reach else None
-        return Found(rows, scores[chosen].tolist(), beside, explained, self._terms if explained is not None else None)
+        return Found(rows, scores, beside, explained, self._terms if explained is not None else None)
+
+    def by_id(self, rows: Rows) -> Rows:
+        """These rows in ascending order of id."""
+        return self._shard.by_id(rows)
 
     def _ranked_by_words(self) -> tuple[Rows, Callable[[Rows], Scores], float]:
         """The best rows by words, the scores of any, and the most that a memory can have."""
@@ -300,18 +360,19 @@ class _Search:
         now_us = self._now_us - self._now_us % RECENCY_STEP_US
         return boost(scores, importance, (now_us - created_us) / 1e6, boosts)
 
-    def _chosen(self, pool: _Pool, scores: Scores, legs: dict[str, _Leg]) -> NDArray[np.intp]:
+    def chosen(self, rows: Rows, scores: Scores, words: Scores | None) -> NDArray[np.intp]:
+        """The places of the hits among rows in ascending order of id; `words` are the scores of the lexical leg."""
         asked, fold_at = self._asked, self._ranking.fold_at
-        words = pool.found(legs["lexical"].scaled) if "lexical" in legs else None
         guaranteed = self._fusion.guaranteed if self._hybrid else 0
         limit = asked.limit if fold_at is None else len(scores)
         zeros = self.query is not None and self._legs != ["lexical"]
         chosen = best(scores, limit, min_score=asked.min_score, words=words, guaranteed=guaranteed, zeros=zeros)
         if fold_at is None:
             return chosen
-        return chosen[_distinct(self._shard.vectors_of(pool.rows[chosen]), fold_at, asked.limit)]
+        return chosen[_distinct(self._shard.vectors_of(rows[chosen]), fold_at, asked.limit)]
 
-    def _explained(self, legs: dict[str, _Leg], fused: Fused, scores: Scores, row: int) -> dict[str, Any]:
+    def explained(self, legs: dict[str, _Leg], fused: Fused, scores: Scores, row: int) -> dict[str, Any]:
+        """Where the score of a row of the pool comes from."""
         weights = self._fusion.weights
         told: dict[str, Any] = {
             name: {
@@ -337,6 +398,13 @@ def _distinct_rows(*parts: Rows) -> Rows:
     first[:1] = True
     np.not_equal(rows[1:], rows[:-1], out=first[1:])
     return rows[first]
+
+
+def _places(rows: Rows, wanted: Rows) -> NDArray[np.intp]:
+    """Where each of the wanted stands among different rows, all of which are there."""
+    order = np.argsort(rows)
+    places: NDArray[np.intp] = order[np.searchsorted(rows, wanted, sorter=order)]
+    return places
 
 
 def _distinct(vectors: NDArray[np.float32], similarity: float, limit: int) -> list[int]:

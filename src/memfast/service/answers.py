@@ -177,11 +177,18 @@ class Answers:
             )
 
     async def answer(
-        self, kind: Kind, key: bytes, scope_id: UUID, compute: Callable[[Epochs], Awaitable[Answer]]
+        self,
+        kind: Kind,
+        key: bytes,
+        scope_id: UUID,
+        compute: Callable[[Epochs], Awaitable[Answer]],
+        *,
+        needs_store: bool = True,
     ) -> Answer:
         """The kept answer, or the one that `compute` gives; equal questions of one epoch are computed once.
 
-        `compute` gets the epochs that were read before anything else, and must take its snapshot after that.
+        `compute` gets the epochs that were read before anything else, and must take its snapshot after that. Without
+        `needs_store` it can give an answer while the store is away.
         """
         epochs = self._coherence.epochs(scope_id)
         found = self.look(kind, key, scope_id, epochs.slot)
@@ -189,7 +196,7 @@ class Answers:
             return found
         flight = self._flights.get((key, epochs))
         if flight is None or not flight.open:
-            if self._shared is None or kind != "search":  # else it may be there, and needs no room
+            if needs_store and (self._shared is None or kind != "search"):  # else it may be there, and needs no room
                 self._require_room()
             flight = Flight(self._compute(kind, key, scope_id, epochs, compute))
             if len(self._flights) < _FLIGHTS_MAX:

@@ -14,11 +14,13 @@ from memfast.filters import TagsMode, encoded
 from memfast.search.expand import ExpansionSettings
 from memfast.search.fuse import BoostSettings, FusionSettings
 from memfast.search.hybrid import LEGS, Mode, Question, Ranking
+from memfast.search.lent import LendSettings
 from memfast.search.words import Words
 from memfast.service.filters import narrowing
 from memfast.service.limits import Limits
+from memfast.service.links import DEPTH_MAX
 
-__all__ = ["Boosts", "Expansion", "Query", "Questions", "digest"]
+__all__ = ["Boosts", "Expand", "Expansion", "Query", "Questions", "digest"]
 
 
 class Boosts(Struct, kw_only=True, frozen=True):
@@ -35,6 +37,13 @@ class Expansion(Struct, kw_only=True, frozen=True):
 
     synonyms: float | None = None
     feedback: float | None = None
+
+
+class Expand(Struct, kw_only=True, frozen=True):
+    """How far links are followed from the hits, and what counts that they lead to."""
+
+    depth: int = 1
+    weight: float = 0.5
 
 
 class Query(Struct, kw_only=True, omit_defaults=True):
@@ -56,6 +65,7 @@ class Query(Struct, kw_only=True, omit_defaults=True):
     fold_duplicates: bool = False
     boosts: Boosts | None = None
     expansion: Expansion | None = None
+    expand: Expand | None = None
     explain: bool = False
 
 
@@ -69,6 +79,7 @@ _RANKED = (
     "fold_duplicates",
     "boosts",
     "expansion",
+    "expand",
 )
 """Fields that say how to rank."""
 
@@ -148,6 +159,7 @@ class Questions:
             include_neighbors=query.include_neighbors,
             fold_at=self._fold_at if query.fold_duplicates else None,
             explain=query.explain,
+            expand=self._lending(query.expand),
         )
 
     def _fusion(self, query: Query) -> FusionSettings:
@@ -168,6 +180,15 @@ class Questions:
                 raise InvalidRequest("$.weights: leave no leg with a weight", path="$.weights")
             changes["weights"] = weights
         return msgspec.structs.replace(self._ranking.fusion, **changes)
+
+    def _lending(self, asked: Expand | None) -> LendSettings | None:
+        """None where links would add nothing."""
+        if asked is None:
+            return None
+        if not 1 <= asked.depth <= DEPTH_MAX:
+            raise InvalidRequest(f"$.expand.depth: must be from 1 to {DEPTH_MAX}", path="$.expand.depth")
+        weight = self._limits.importance(asked.weight, "$.expand.weight")
+        return LendSettings(depth=asked.depth, weight=weight) if weight else None
 
     def _expansion(self, asked: Expansion | None) -> ExpansionSettings:
         settings = self._ranking.expansion

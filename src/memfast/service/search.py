@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from functools import partial
+from typing import Protocol, TypeVar
 
 import msgspec
 import numpy as np
@@ -13,8 +15,9 @@ from numpy.typing import NDArray
 
 from memfast.errors import EmbedderUnavailable, StillReading, Unavailable
 from memfast.filters import reads_json
+from memfast.links import Reached, Spread
 from memfast.model import Scope
-from memfast.ports import Clock, MemoryStore, Shard
+from memfast.ports import Clock, LinkStore, MemoryStore, Shard
 from memfast.search.encode import (
     Form,
     encode_detailed,
@@ -24,7 +27,8 @@ from memfast.search.encode import (
     recode,
 )
 from memfast.search.expand import Thesaurus
-from memfast.search.hybrid import RECENCY_STEP_US, Found, Question, find
+from memfast.search.hybrid import RECENCY_STEP_US, Found, Question, Scored, find, score
+from memfast.search.lent import SEEDS, LendSettings, lent
 from memfast.search.rank import SLACK, rank
 from memfast.service.answers import Answer, Answers, Target, Tier, derive_key
 from memfast.service.coherence import Coherence, Epochs
@@ -35,12 +39,19 @@ from memfast.service.warm import Warm
 
 __all__ = ["Search", "earliest"]
 
+_T = TypeVar("_T")
+
 _FAR_US = 86_400_000_000
 """A day: no answer is kept that long anyway."""
 
-
 INLINE_TERMS = 64
 """Words of a query that is answered on the event loop; a page of text takes a thread."""
+
+
+class _Run(Protocol):
+    """Does work on the event loop, or beside it."""
+
+    def __call__(self, work: Callable[[], _T]) -> Awaitable[_T]: ...
 
 
 class Search:
@@ -48,6 +59,7 @@ class Search:
 
     Args:
         store: what answers when nothing else does.
+        links: what leads on from hits.
         embedder: makes vectors of texts.
         answers: finished bytes.
         warm: shards.
@@ -56,13 +68,14 @@ class Search:
         questions: checks what clients send.
         thesaurus: related words, where there is a dictionary.
         clock: wall time.
-        leg_timeout_s: how long a cold search by words may take to read the user's memories.
+        leg_timeout_s: how long a cold search by words may take to read the user's memories, and any to follow links.
         embeds_far: whether the vector of a query has the same bound: a model in the process is only slow at its start.
     """
 
     def __init__(
         self,
         store: MemoryStore,
+        links: LinkStore,
         embedder: CachedEmbedder,
         answers: Answers,
         warm: Warm,
@@ -76,6 +89,7 @@ class Search:
         embeds_far: bool,
     ) -> None:
         self._store = store
+        self._links = links
         self._embedder = embedder
         self._answers = answers
         self._warm = warm
@@ -108,22 +122,24 @@ class Search:
         else:
             self._heat.asked(scope.id, key, msgspec.msgpack.encode(query))
         answer = self._answers.look(*target)
+        if answer is None and asked.ranking.expand is not None:
+            compute = partial(self._search_links, scope, asked, form, away)
+            answer = await self._answers.answer("search", key, scope.id, compute, needs_store=False)
         if answer is None:
             shard = self._warm.current(scope.id, epochs)
             if shard is None:
-                shard = await self._warm.shard(scope, epochs)
-            if shard is None:
-                shard = await self._warm.arriving(scope.id, epochs)
+                shard = await self._shard(scope, epochs)
             if shard is not None:
-                answer = await self._search_shard(shard, asked, form, "warm", away)
+                asked, degraded = await self._embedded(asked, away)
+                answer = await self._search_shard(scope, shard, asked, form, "warm", degraded)
                 self._answers.keep("search", key, scope.id, epochs, answer)
         if answer is None:
             self._warm.missed(scope)
 
-            async def compute(_epochs: Epochs) -> Answer:
+            async def compute_cold(_epochs: Epochs) -> Answer:
                 return await self._search_cold(scope, asked, form, away)
 
-            answer = await self._answers.answer("search", key, scope.id, compute)
+            answer = await self._answers.answer("search", key, scope.id, compute_cold)
         return answer, target
 
     async def embed(self, texts: Sequence[str]) -> None:
@@ -135,33 +151,61 @@ class Search:
         async with self._in_time():
             await self._embedder.embed(texts)
 
+    async def _shard(self, scope: Scope, epochs: Epochs) -> Shard | None:
+        """The scope's shard if it is in memory, or will be soon."""
+        shard = await self._warm.shard(scope, epochs)
+        return await self._warm.arriving(scope.id, epochs) if shard is None else shard
+
+    async def _search_links(
+        self, scope: Scope, asked: Question, form: Form, away: Unavailable | None, epochs: Epochs
+    ) -> Answer:
+        """A search that looks at links too: they are in the store alone, so that equal ones are made once."""
+        shard = await self._shard(scope, epochs)
+        if shard is None:
+            self._warm.missed(scope)
+            return await self._search_cold(scope, asked, form, away)
+        asked, degraded = await self._embedded(asked, away)
+        return await self._search_shard(scope, shard, asked, form, "warm", degraded)
+
     async def _search_cold(self, scope: Scope, asked: Question, form: Form, away: Unavailable | None) -> Answer:
         if asked.is_plain:
             return await self._search_store(scope, (await self._embedded(asked, away))[0], form)
+        shard, embedded = await asyncio.gather(
+            self._read(scope), self._embedded(asked, away), return_exceptions=True
+        )  # both have a bound
+        if isinstance(shard, BaseException):
+            raise shard
+        if isinstance(embedded, BaseException):
+            raise embedded
+        asked, degraded = embedded
+        if shard is None:
+            return await self._search_without_words(scope, asked, form)
+        return await self._search_shard(scope, shard, asked, form, "cold", degraded)
+
+    async def _read(self, scope: Scope) -> Shard | None:
+        """A shard for one answer; None where that takes too long: the next search has it."""
         try:
             async with asyncio.timeout(self._leg_timeout_s):
-                shard = await self._warm.transient(scope)
+                return await self._warm.transient(scope)
         except TimeoutError:
             self._warm.load(scope)
-            return await self._search_without_words(scope, asked, form, away)
-        return await self._search_shard(shard, asked, form, "cold", away)
+            return None
 
-    async def _search_without_words(
-        self, scope: Scope, asked: Question, form: Form, away: Unavailable | None
-    ) -> Answer:
+    async def _search_without_words(self, scope: Scope, asked: Question, form: Form) -> Answer:
         """The nearest vectors of a user with so many memories that reading them takes long; the answer is not kept."""
-        asked = (await self._embedded(asked, away))[0]
         if asked.vector is None:
             raise StillReading(
                 "the user has so many memories that a search by words waits until they are in memory: try again"
             )
-        answer = await self._search_store(scope, asked, form, degraded=("lexical",))
+        words = () if asked.mode == "vector" and asked.ranking.expand is not None else ("lexical",)
+        links = () if asked.ranking.expand is None else ("graph",)
+        answer = await self._search_store(scope, asked, form, degraded=words + links)
         return answer._replace(expires_at=self._clock.now())
 
     async def _search_shard(
-        self, shard: Shard, asked: Question, form: Form, tier: Tier, away: Unavailable | None
+        self, scope: Scope, shard: Shard, asked: Question, form: Form, tier: Tier, degraded: Sequence[str]
     ) -> Answer:
-        asked, degraded = await self._embedded(asked, away)
+        """The answer of a shard to a question that has its vector; `degraded` are legs that it goes without."""
         now = self._clock.now()
         now_us = int(now.timestamp() * 1e6)
 
@@ -175,13 +219,61 @@ class Search:
             found = find(shard, asked, now_us=now_us, thesaurus=self._thesaurus)
             return _encoded(shard, asked, found, degraded)
 
+        keep = not degraded
         short = len(asked.terms) <= INLINE_TERMS and self._warm.is_short(shard, decodes=reads_json(asked.where))
-        body = work() if short else await self._warm.run(work)
+        if asked.ranking.expand is not None:
+            run = _at_once if short else self._warm.run
+            body, keep = await self._expanded(scope, shard, asked, asked.ranking.expand, now, degraded, run)
+        else:
+            body = work() if short else await self._warm.run(work)
         expires_at = _expiry(shard, now, now_us)
         if asked.ranking.boosts.recency_factor != 1:
             step = now + timedelta(microseconds=RECENCY_STEP_US - now_us % RECENCY_STEP_US)
             expires_at = step if expires_at is None else min(step, expires_at)
-        return Answer(recode(body, form), shard.version, tier, now if degraded else expires_at)
+        return Answer(recode(body, form), shard.version, tier, expires_at if keep else now)
+
+    async def _expanded(
+        self,
+        scope: Scope,
+        shard: Shard,
+        asked: Question,
+        settings: LendSettings,
+        now: datetime,
+        degraded: Sequence[str],
+        run: _Run,
+    ) -> tuple[bytes, bool]:
+        """The body of an answer whose hits lend to what links lead to, and whether it may be kept."""
+        now_us = int(now.timestamp() * 1e6)
+
+        def begin() -> tuple[Scored, Spread]:
+            scored = score(shard, asked, now_us=now_us, thesaurus=self._thesaurus)
+            seeds = zip(*scored.seeds(SEEDS), strict=True)
+            starts = [(shard.id_of(row), worth) for row, worth in seeds if worth > 0]
+            return scored, Spread(starts=starts, depth=settings.depth)
+
+        scored, spread = await run(begin)
+        reached, version = await self._reached(scope, spread, shard.version, now)
+
+        def end() -> bytes:
+            if reached is None:
+                return _encoded(shard, asked, scored.found(), (*degraded, "graph"))
+            lending = lent(shard, reached, settings, shard.masks(now_us, asked.where))
+            return _encoded(shard, asked, scored.found(lending), degraded)
+
+        return await run(end), not degraded and version == shard.version
+
+    async def _reached(
+        self, scope: Scope, spread: Spread, version: int, now: datetime
+    ) -> tuple[Sequence[Reached] | None, int]:
+        """What the graph leg says, and its version; None where it fails, is late, or is behind the other legs."""
+        if not spread.starts:
+            return [], version
+        try:
+            async with asyncio.timeout(self._leg_timeout_s):
+                reached, reached_version = await self._links.spread(scope, spread, now=now)
+        except (TimeoutError, Unavailable):
+            return None, 0
+        return (reached, reached_version) if reached_version >= version else (None, 0)
 
     async def _search_store(self, scope: Scope, asked: Question, form: Form, degraded: Sequence[str] = ()) -> Answer:
         vector = asked.vector
@@ -232,6 +324,10 @@ class Search:
         except TimeoutError:
             reason = f"the embedder made no vector of the query within {self._vector_timeout_s:g} s"
             raise EmbedderUnavailable(reason) from None
+
+
+async def _at_once(work: Callable[[], _T]) -> _T:
+    return work()
 
 
 def _encoded(shard: Shard, asked: Question, found: Found, degraded: Sequence[str]) -> bytes:

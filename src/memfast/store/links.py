@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from memfast.links import FANOUT_LINKS, LEVEL_MEMORIES, Link, LinkKey, LinkPage, LinkQuery, Walk
+from memfast.links import (
+    FANOUT_LINKS,
+    LEVEL_MEMORIES,
+    Link,
+    LinkKey,
+    LinkPage,
+    LinkQuery,
+    Reached,
+    Spread,
+    Walk,
+)
 from memfast.model import Neighbourhood, Related, Scope
 from memfast.store.pool import Pool
 from memfast.store.queries import LINKS
@@ -35,6 +46,13 @@ class PostgresLinks:
             records = await self._pool.fetch(LINKS.list_links_of, *arguments, query.memory_id)
         links = [read_link(record, 2) for record in records if record[2] is not None]
         return LinkPage(links[: query.limit], len(links) > query.limit, records[0][0] or 0, records[0][1])
+
+    async def spread(self, scope: Scope, spread: Spread, *, now: datetime) -> tuple[Sequence[Reached], int]:
+        """See `ports.LinkStore.spread`."""
+        ids, scores = [start for start, _ in spread.starts], [score for _, score in spread.starts]
+        bounds = (FANOUT_LINKS, LEVEL_MEMORIES)
+        records = await self._pool.fetch(LINKS.spread, scope.id, ids, scores, now, spread.depth, *bounds)
+        return [Reached(*record[1:5]) for record in records if record[1] is not None], records[0][0] or 0
 
     async def related(self, scope: Scope, walk: Walk, *, now: datetime) -> Neighbourhood | None:
         """See `ports.Graph.related`."""

@@ -181,6 +181,24 @@ async def test_an_endpoint_that_is_away(open_service, endpoint, harm, warm):
         assert after.json()["degraded"] == [], "an answer by words alone was kept"
 
 
+async def test_a_cold_search_reads_the_memories_while_the_query_is_embedded(open_service, endpoint):
+    """The endpoint answers only when the memories are being read, which waits until the endpoint was asked."""
+    async with open_service(search__leg_timeout_ms=10_000) as api:
+        user = api.new_user()
+        await api.create_many(user, [{"text": text()} for _ in range(5)])
+        read = api.services.warm.transient
+
+        async def transient(scope):
+            await endpoint.wait_for_waiting(1)
+            endpoint.release.set()
+            return await read(scope)
+
+        api.services.warm.transient = transient
+        endpoint.release.clear()
+        answer = await api.search(user, query=text())
+        assert (answer.headers["memfast-tier"], answer.json()["degraded"]) == ("cold", [])
+
+
 def test_the_table_has_every_request():
     """And says of each what becomes of it."""
     assert len(ROWS) == 8

@@ -11,7 +11,7 @@ from changes_world import NOW
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from memfast.links import Link, LinkKey, LinkQuery, Walk
+from memfast.links import Link, LinkKey, LinkQuery, Spread, Walk
 from memfast.model import Create, Delete, DropLink, PutLink
 from memfast.store import links as module
 from memfast.store.links import PostgresLinks
@@ -35,12 +35,21 @@ WALKS = st.builds(
     type=st.none() | TYPES,
     min_weight=st.sampled_from([0.0, 0.3, 0.6]),
 )
+SPREADS = st.builds(
+    lambda scores, depth: Spread(starts=sorted(scores.items(), key=lambda each: -each[1]), depth=depth),
+    st.dictionaries(st.sampled_from(IDS), st.sampled_from([0.2, 0.25, 0.5, 0.9, 1.0]), min_size=1, max_size=4),
+    st.integers(1, 4),
+)
 
 
 @pytest.fixture(scope="module", params=[16, 18], ids=["pg16", "pg18"])
 def major(request):
     """Both ends of what is supported."""
     return request.param
+
+
+ANYTHING = Walk(start=IDS[0], depth=1, limit=1)
+"""Any link, however weak."""
 
 
 class World:
@@ -123,6 +132,23 @@ class World:
         ends = [self.memories[each][1] for each in seen if self.memories[each][1] is not None]
         return found[: walk.limit], min(ends, default=None)
 
+    def spread(self, spread, now, fanout, level):
+        """What arrives where: (score, start, depth) by id."""
+        best, found = dict(spread.starts), {}
+        frontier = {start: (score, start) for start, score in spread.starts}
+        for depth in range(1, spread.depth + 1):
+            arrived = {}
+            for near, (score, start) in frontier.items():
+                for target, weight in self.followed(near, ANYTHING, fanout):
+                    if weight > 0 and self.lives(target, now):
+                        arrived.setdefault(target, []).append((-score * weight, start))
+            better = {target: min(each) for target, each in arrived.items() if -min(each)[0] > best.get(target, 0.0)}
+            order = sorted(better, key=lambda each: (better[each][0], each))[:level]
+            frontier = {target: (-better[target][0], better[target][1]) for target in order}
+            best |= {target: score for target, (score, _) in frontier.items()}
+            found |= {target: (score, start, depth) for target, (score, start) in frontier.items()}
+        return found
+
     def followed(self, near, walk, fanout):
         """The strongest links out of a memory, then those into it that are followed both ways."""
         outward, inward = [], []
@@ -155,7 +181,7 @@ def change_of(step, scope, now):
     return Create(scope=scope, memory=memory, vector=VECTOR)
 
 
-async def check(store, scope, steps, walks):
+async def check(store, scope, steps, walks, spreads):
     """Make changes, a transaction a list of them, and compare everything that can be asked after each."""
     world, links, now = World(), PostgresLinks(store._pool), NOW
     await store.forget(scope, now=now)
@@ -183,6 +209,13 @@ async def check(store, scope, steps, walks):
             assert ([(each.memory.id, each.depth, each.weight) for each in found.results], found.expires_at) == wanted
             assert found.version == version
             assert all(each.memory.text == "x" for each in found.results)
+        for spread in spreads:
+            alive = Spread(starts=[each for each in spread.starts if world.lives(each[0], now)], depth=spread.depth)
+            if alive.starts:
+                reached, seen = await links.spread(scope, alive, now=now)
+                wanted = world.spread(alive, now, module.FANOUT_LINKS, module.LEVEL_MEMORIES)
+                assert {each.id: (each.score, each.start, each.depth) for each in reached} == wanted
+                assert (len(reached), seen) == (len(wanted), version)
     async with store._pool.connection() as connection:
         query = "SELECT from_id, to_id, type FROM links WHERE scope_id = $1 ORDER BY 1, 2, 3"
         rows = [tuple(row) for row in await connection.fetch(query, scope.id)]
@@ -200,9 +233,9 @@ def test_sql_and_python_agree(open_store, scope, monkeypatch, fanout, level):
         try:
 
             @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-            @given(STEPS, st.lists(WALKS, min_size=3, max_size=6))
-            def agree(steps, walks):
-                runner.run(check(store, scope, steps, walks))
+            @given(STEPS, st.lists(WALKS, min_size=3, max_size=6), st.lists(SPREADS, min_size=2, max_size=4))
+            def agree(steps, walks, spreads):
+                runner.run(check(store, scope, steps, walks, spreads))
 
             agree()
         finally:
@@ -229,9 +262,13 @@ async def test_a_hub_does_not_make_a_walk_read_all_of_its_links(store, scope):
         await connection.execute("ANALYZE links, memories")
         arguments = (scope.id, hub, NOW, 1, 1000, None, 0.0, 256, 500)
         rows = await connection.fetch(f"EXPLAIN (ANALYZE, FORMAT TEXT) {module.LINKS.related}", *arguments)
+        arguments = (scope.id, [hub, far], [1.0, 0.5], NOW, 4, 256, 500)
+        rows += await connection.fetch(f"EXPLAIN (ANALYZE, FORMAT TEXT) {module.LINKS.spread}", *arguments)
     read = [str(row[0]) for row in rows if "links_" in str(row[0])]
-    assert read
+    assert len(read) >= 4
     assert all("rows=2000" not in line for line in read), read
+    reached, _ = await links.spread(scope, Spread(starts=[(hub, 1.0)], depth=1), now=NOW)
+    assert {each.id for each in reached} == set(others[:256])
 
 
 async def test_a_scope_sees_only_its_own_links(store, scope, new_create):

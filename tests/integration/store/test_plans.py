@@ -131,6 +131,11 @@ STATEMENTS = {
         f"{MEMORY}, now(), 4, 10, NULL, 0.0, 256, 500",
         {"links_from", "links_to", "memories_pkey", "scopes_pkey"},
     ),
+    "spread": (
+        LINKS.spread,
+        f"{SCOPE}, {IDS}, '{{0.9,0.5,0.1}}', now(), 4, 256, 500",
+        {"links_from", "links_to", "memories_pkey", "scopes_pkey"},
+    ),
     "links_page": (
         LINKS.list_links,
         f"{SCOPE}, now(), md5('7/3')::uuid, md5('7/3')::uuid, '', NULL, 21",

@@ -117,3 +117,52 @@ LEFT JOIN (
 ) r ON true
 LEFT JOIN LATERAL (SELECT * FROM memories WHERE scope_id = $1 AND id = r.id LIMIT 1) m ON true
 ORDER BY r.depth, r.place;
+
+-- name: spread
+-- What arrives at memories around those of $2, which have the scores $3, over $5 links at most. A row of `walk` is a
+-- step: the memories at which more arrived than before, with the start that it came from. It takes the $6 strongest
+-- links of each memory in either direction, and keeps the $7 memories with the highest scores.
+-- Plan: links_from, links_to, memories by primary key.
+WITH RECURSIVE walk AS (
+    SELECT 0 AS depth, array_agg(s.id) AS ids, array_agg(s.score) AS scores, array_agg(s.id) AS starts,
+           array_agg(s.id) AS seen, array_agg(s.score) AS best
+    FROM unnest($2::uuid[], $3::double precision[]) AS s (id, score)
+    UNION ALL
+    SELECT w.depth + 1, n.ids, n.scores, n.starts, w.seen || n.ids, w.best || n.scores
+    FROM walk w CROSS JOIN LATERAL (
+        SELECT array_agg(b.id) AS ids, array_agg(b.score) AS scores, array_agg(b.start) AS starts
+        FROM (
+            SELECT r.id, r.score, r.start
+            FROM (
+                SELECT DISTINCT ON (e.id) e.id, f.score * e.weight AS score, f.start
+                FROM unnest(w.ids, w.scores, w.starts) AS f (id, score, start)
+                CROSS JOIN LATERAL (
+                    (SELECT to_id AS id, weight FROM links
+                     WHERE scope_id = $1 AND from_id = f.id AND weight > 0
+                     ORDER BY weight DESC, to_id LIMIT $6)
+                    UNION ALL
+                    (SELECT from_id, weight FROM links
+                     WHERE scope_id = $1 AND to_id = f.id AND NOT directed AND weight > 0
+                     ORDER BY weight DESC, from_id LIMIT $6)
+                ) e
+                ORDER BY e.id, f.score * e.weight DESC, f.start
+            ) r
+            WHERE NOT EXISTS (
+                SELECT FROM unnest(w.seen, w.best) AS k (id, score) WHERE k.id = r.id AND k.score >= r.score
+            ) AND EXISTS (
+                SELECT FROM memories
+                WHERE scope_id = $1 AND id = r.id AND deleted_at IS NULL AND (expires_at IS NULL OR expires_at > $4)
+            )
+            ORDER BY r.score DESC, r.id LIMIT $7
+        ) b
+    ) n
+    WHERE w.depth < $5 AND n.ids IS NOT NULL
+)
+SELECT s.version AS scope_version, r.id, r.score, r.start, r.depth
+FROM (SELECT (SELECT version FROM scopes WHERE scope_id = $1) AS version) s
+LEFT JOIN (
+    SELECT DISTINCT ON (f.id) f.id, f.score, f.start, w.depth
+    FROM walk w CROSS JOIN LATERAL unnest(w.ids, w.scores, w.starts) AS f (id, score, start)
+    WHERE w.depth > 0
+    ORDER BY f.id, f.score DESC
+) r ON true;
