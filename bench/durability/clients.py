@@ -39,12 +39,13 @@ class _Broken(Exception):
 class Client:
     """One connection at a time to whoever listens at an address, made anew when it breaks.
 
-    `tier` is what gave the latest answer to a read.
+    `tier` is what gave the latest answer to a read. `key` is an API key, which every request then carries.
     """
 
-    def __init__(self, address: tuple[str, int]) -> None:
+    def __init__(self, address: tuple[str, int], key: str = "") -> None:
         self.tier = ""
         self._address = address
+        self._headers = {"authorization": f"Bearer {key}"} if key else {}
         self._connection: Connection | None = None
 
     async def ask(self, method: str, path: str, body: Any = None) -> tuple[int, int, bytes]:
@@ -61,7 +62,7 @@ class Client:
                 raise NotSent(str(error)) from error
         try:
             async with asyncio.timeout(ANSWER_S):
-                status, answer = await self._connection.send(encode(method, path, body))
+                status, answer = await self._connection.send(encode(method, path, body, headers=self._headers))
         except BaseException as error:
             self.close()
             if isinstance(error, OSError):  # a timeout is one too

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
+import math
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 
 from bench.harness.load import Connection, Run, closed_loop
 from bench.harness.service import Program
 
-__all__ = ["Turn", "ask", "authorized", "cpu_us", "open_loop", "per_second", "take_turn"]
+__all__ = ["Turn", "ask", "authorized", "cpu_us", "open_loop", "paced", "per_second", "take_turn"]
+
+_T = TypeVar("_T")
+_TIMER_S = 0.002
+"""How much too late or too early a timer of the loop may be: it counts whole milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -92,20 +97,38 @@ async def open_loop(opened: Sequence[Connection], requests: Sequence[bytes], rat
         free.put_nowait(connection)
         assert status == 200
 
+    arrivals = ((math.ceil((number + 1) / rate * 1000) / 1000, request) for number, request in enumerate(requests))
     began = time.perf_counter()
-    pieces = iter(requests)
-    async with asyncio.TaskGroup() as group:
-        sent = 0
-        for tick in itertools.count(1):
-            due = began + tick / 1000
-            await asyncio.sleep(max(0.0, due - time.perf_counter()))
-            wanted = int(rate * tick / 1000) - sent
-            for request in itertools.islice(pieces, wanted):
-                group.create_task(send(request, due))
-                sent += 1
-            if sent == len(requests):
-                break
+    await paced(arrivals, send, began=began)
     return Run(time.perf_counter() - began, np.array(latencies_ms))
+
+
+async def paced(
+    arrivals: Iterable[tuple[float, _T]],
+    send: Callable[[_T, float], Coroutine[Any, Any, None]],
+    *,
+    began: float,
+    exact: bool = False,
+) -> None:
+    """Begin to send each thing when it is due, whatever became of those before; end when all have been answered.
+
+    Args:
+        arrivals: seconds after the begin and what to send then, in order.
+        send: is given it, and when it was due by `time.perf_counter`: its time counts from then on.
+        began: the begin, by the same clock.
+        exact: turn the loop for the last milliseconds before something is due, which timers of a whole millisecond
+            cannot wait for. It costs the processor time.
+    """
+    async with asyncio.TaskGroup() as group:
+        latest = -1.0
+        for offset_s, thing in arrivals:
+            due = began + offset_s
+            if offset_s > latest:
+                await asyncio.sleep(max(0.0, due - time.perf_counter() - (_TIMER_S if exact else 0.0)))
+                while exact and time.perf_counter() < due:
+                    await asyncio.sleep(0)
+            latest = offset_s
+            group.create_task(send(thing, due))
 
 
 def cpu_us(turns: Sequence[Turn]) -> float:
