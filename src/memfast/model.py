@@ -34,13 +34,11 @@ __all__ = [
     "Hit",
     "HotScope",
     "Import",
-    "KeyRecord",
     "Listing",
     "Memory",
     "MemoryPage",
     "NearestRows",
     "Neighbourhood",
-    "NewKey",
     "OnConflict",
     "Outcome",
     "Owner",
@@ -456,27 +454,6 @@ class DatabaseFacts(Struct, frozen=True, kw_only=True):
     wal: int
     generation: int
     era: int = 0
-
-
-class KeyRecord(Struct, frozen=True, kw_only=True):
-    """An API key without its secret. `user_id` limits the key to one user."""
-
-    id: str
-    namespace: str
-    user_id: str | None
-    role: Literal["user", "admin"]
-    created_at: datetime
-    revoked_at: datetime | None = None
-
-
-class NewKey(Struct, frozen=True, kw_only=True):
-    """A key about to be stored: its SHA-256 digest and what it may reach."""
-
-    id: str
-    digest: bytes
-    namespace: str
-    user_id: str | None
-    role: Literal["user", "admin"]
 
 
 class AskedQuery(Struct, frozen=True, array_like=True):

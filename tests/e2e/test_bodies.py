@@ -2,7 +2,6 @@
 
 import json
 import socket
-import time
 from contextlib import suppress
 
 import httpx
@@ -47,12 +46,8 @@ def test_half_a_body_is_given_up_and_disturbs_nobody(shared, connect):
     stalled = [connect() for _ in range(20)]
     for connection in stalled:
         connection.sendall(head(len(TEXT)) + TEXT[:10])
-    began = time.monotonic()
-    served = 0
-    while time.monotonic() - began < 0.4:
+    for _ in range(3):
         assert shared.remember("meanwhile", user_id="meanwhile").status_code == CREATED
-        served += 1
-    assert served > 1
     for connection in stalled:
         answer = read_all(connection)
         assert answer.startswith(b"HTTP/1.1 408 ")

@@ -57,12 +57,16 @@ def in_group(group):
 
 
 def stopped_cleanly(service):
-    """Whether nothing of a service is left: no process, no PostgreSQL, no listener, a clean shutdown in the log."""
+    """Whether nothing of a service is left: no process, no PostgreSQL, no listener, a clean shutdown in the log.
+
+    A server that had not opened its database yet has nothing to shut down.
+    """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(("127.0.0.1", service.port))
     log = service.data_dir / "log" / "postgres.log"
-    closed = not log.exists() or "database system is shut down" in log.read_text().splitlines()[-1]
+    last = log.read_text().rpartition("starting PostgreSQL")[2] if log.exists() else ""
+    closed = "ready to accept connections" not in last or "database system is shut down" in last.splitlines()[-1]
     return closed and not service.servers() and not in_group(service.pid)
 
 

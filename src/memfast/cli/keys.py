@@ -8,8 +8,8 @@ import asyncio
 from memfast.bootstrap import with_keyring
 from memfast.cli.tables import print_table
 from memfast.config import Effective
+from memfast.credentials import KeyRecord
 from memfast.errors import CommandFailed
-from memfast.model import KeyRecord
 from memfast.service.access import Issued, Keyring
 
 __all__ = ["create", "list_keys", "revoke"]

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memfast.claims import Claim, Kept
+from memfast.credentials import KeyRecord, NewKey
 from memfast.filters import Filter
 from memfast.links import Link, LinkPage, LinkQuery, Reached, Spread, Walk
 from memfast.model import (
@@ -21,13 +22,11 @@ from memfast.model import (
     ForgetReceipt,
     HistoryPage,
     HotScope,
-    KeyRecord,
     Listing,
     Memory,
     MemoryPage,
     NearestRows,
     Neighbourhood,
-    NewKey,
     Outcome,
     Owner,
     Past,

@@ -9,8 +9,9 @@ from uuid import UUID
 
 from msgspec import Struct
 
+from memfast.credentials import KeyRecord, NewKey
 from memfast.errors import Forbidden, Unauthorized
-from memfast.model import DatabaseFacts, KeyRecord, NewKey, Scope, derive_scope_id
+from memfast.model import DatabaseFacts, Scope, derive_scope_id
 from memfast.ports import Clock, KeyStore
 
 __all__ = ["Access", "Issued", "Keyring", "Principal"]

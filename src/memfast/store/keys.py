@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from memfast.model import KeyRecord, NewKey
+from memfast.credentials import KeyRecord, NewKey
 from memfast.store.pool import Pool
 from memfast.store.queries import ADMIN
 

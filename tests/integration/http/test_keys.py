@@ -9,9 +9,10 @@ import msgspec
 import pytest
 import pytest_asyncio
 
+from memfast.credentials import KeyRecord
 from memfast.errors import Unauthorized
 from memfast.http.app import ROUTES
-from memfast.model import DatabaseFacts, KeyRecord
+from memfast.model import DatabaseFacts
 from memfast.resilience.clock import SystemClock
 from memfast.service.access import Access, Keyring
 from memfast.store.keys import PostgresKeys
