@@ -21,6 +21,7 @@ __all__ = [
     "Language",
     "LimitsConfig",
     "LogConfig",
+    "McpConfig",
     "MemoryConfig",
     "PostgresConfig",
     "RedisConfig",
@@ -422,6 +423,14 @@ def default_data_dir() -> str:
     return str(Path("/var/lib/memfast") if path.is_relative_to("/usr") else path)
 
 
+class McpConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The MCP face."""
+
+    hosts: Annotated[
+        str, _doc("names, apart from addresses and localhost, by which /mcp is called; several with commas between")
+    ] = ""
+
+
 class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything that can be set."""
 
@@ -446,6 +455,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     redis: RedisConfig = RedisConfig()
     coherence: CoherenceConfig = CoherenceConfig()
     resilience: ResilienceConfig = ResilienceConfig()
+    mcp: McpConfig = McpConfig()
     log: LogConfig = LogConfig()
 
 

@@ -45,6 +45,7 @@ from memfast.http.exchange import (
     CONSISTENCY,
     MIN_VERSION,
     Exchange,
+    Header,
     Reply,
     StreamReply,
     finished_headers,
@@ -177,6 +178,7 @@ class Edge:
         headers = dict(scope["headers"])
         request_id = self._request_id(headers)
         standing = services.modes.standing()
+        body = b""
         try:
             if standing.mode == "essential":
                 _require_essential(scope, standing)
@@ -218,8 +220,7 @@ class Edge:
         except Exception as error:  # noqa: BLE001 - the face's edge: the client gets a problem, the log the trace
             marks = mode_marks(services.modes.standing())
             standard = standard_headers(headers, request_id, started, marks)
-            surface = self._surface(scope)
-            told = problem_reply if surface is None else surface.problem
+            told = _teller(self._surface(scope), headers, body)
             # Under no name: this frame is in the error's trace, and the circle would keep the connection open.
             await told(self._problem(error, request_id), standard, sent_path(scope))(scope, receive, send)
         finally:
@@ -382,6 +383,18 @@ def _require_essential(scope: AsgiScope, standing: Standing) -> None:
         return
     reason = f"only single memories and health are served now: {standing.reason}"
     raise ModeRefused(reason, retry_after_s=_RETRY_AFTER_S, begun=False)
+
+
+def _teller(
+    surface: Surface | None, headers: Mapping[bytes, bytes], body: bytes
+) -> Callable[[MemfastError, list[Header], str], Reply]:
+    """What makes an answer of an error."""
+    if surface is None:
+        return problem_reply
+    refusal = surface.refusal
+    if refusal is None or not body:
+        return surface.problem
+    return lambda error, standard, _path: refusal(error, headers, body, standard)
 
 
 def _too_slow(timeout_s: float) -> MemfastError:

@@ -58,9 +58,11 @@ class Surface(Struct, frozen=True, kw_only=True):
     Attributes:
         prefix: what its paths begin with, e.g. `/other/`.
         endpoint: `endpoint(exchange, services)` answers every request below it.
-        credential: what of the headers is sent as `Authorization: Bearer` elsewhere, in that form.
+        credential: what of the headers is sent as `Authorization: Bearer` elsewhere, in that form; it may refuse them.
         problem: an error as its clients read it, of the error, the standard headers and the path.
         reads: paths of those POSTs that only read; they have the time of a read.
+        refusal: the same as `problem` for a request whose body has arrived, of the error, the request's headers, its
+            body and the standard headers; None = `problem` tells that too.
     """
 
     prefix: str
@@ -68,3 +70,4 @@ class Surface(Struct, frozen=True, kw_only=True):
     credential: Callable[[Mapping[bytes, bytes]], bytes | None]
     problem: Callable[[MemfastError, list[Header], str], Reply]
     reads: frozenset[str] = frozenset()
+    refusal: Callable[[MemfastError, Mapping[bytes, bytes], bytes, list[Header]], Reply] | None = None

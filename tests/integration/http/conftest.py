@@ -16,6 +16,7 @@ import pytest_asyncio
 from memfast.bootstrap import Services
 from memfast.http.app import ROUTES, build_app
 from memfast.http.openapi import build_document
+from memfast.mcp.face import build_surface
 from memfast.service import modes
 
 PROBLEM_FIELDS = {"type", "title", "status", "detail", "instance", "path"}
@@ -169,7 +170,7 @@ async def serving(edge):
 @contextlib.asynccontextmanager
 async def opened(site):
     """The application of a prepared database, running, with a client that checks the contract."""
-    edge = build_app(site)
+    edge = build_app(site, [build_surface(site.config.mcp)])
     contract = Contract(build_document(ROUTES, site.config.limits))
     async with serving(edge):
         transport = httpx.ASGITransport(app=edge)

@@ -1,0 +1,68 @@
+"""What tools, resources and prompts are given: the request, the worker's services, and whose memories are meant."""
+
+from __future__ import annotations
+
+from urllib.parse import unquote
+
+from memfast.bootstrap import Services
+from memfast.errors import Forbidden, InvalidRequest
+from memfast.http.exchange import Exchange
+from memfast.model import Scope
+
+__all__ = ["USER_HEADER", "Call"]
+
+USER_HEADER = b"memfast-user"
+"""The header that says whom a connection is for: a user's id, percent-encoded UTF-8."""
+
+
+class Call:
+    """A message that is being served."""
+
+    __slots__ = ("actor", "exchange", "services")
+
+    def __init__(self, exchange: Exchange, services: Services) -> None:
+        self.exchange = exchange
+        self.services = services
+        self.actor = exchange.principal.key_id
+
+    def fixed_user(self) -> str | None:
+        """The one user that this connection is for: of the header `Memfast-User`, else of the key.
+
+        Raises:
+            InvalidRequest: the header is not percent-encoded UTF-8.
+            Forbidden: the key was made for another user.
+        """
+        key_user = self.exchange.principal.user_id
+        header = self.exchange.headers.get(USER_HEADER)
+        if header is None:
+            return key_user
+        try:
+            named = unquote(header.decode("ascii"), errors="strict")
+        except UnicodeDecodeError as error:
+            raise InvalidRequest("Memfast-User: must be a user's id in percent-encoded UTF-8") from error
+        named = self.services.limits.user_id(named, "Memfast-User")
+        return self.exchange.principal.reach(named)
+
+    def user(self, given: str | None) -> str:
+        """Whose memories are meant.
+
+        Args:
+            given: the user_id among the arguments.
+
+        Raises:
+            InvalidRequest: nobody is named.
+            Forbidden: somebody else than the one this connection is for.
+        """
+        fixed = self.fixed_user()
+        if fixed is None and given is None:
+            raise InvalidRequest(
+                "user_id: say whose memories are meant; neither the API key nor the header Memfast-User names a user",
+                path="user_id",
+            )
+        if fixed is not None and given not in {None, fixed}:
+            raise Forbidden("user_id: this connection is for another user; leave user_id out", path="user_id")
+        return self.services.limits.user_id(given if fixed is None and given is not None else fixed or "", "user_id")
+
+    def scope(self, given: str | None) -> Scope:
+        """The scope of the user who is meant; see `user`."""
+        return self.exchange.scope(self.user(given))
