@@ -82,6 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
     config.add_argument("--json", action="store_true", help="as JSON")
     _command(commands, shared, "version", "show versions", _lazily("show", "version"))
     _command(commands, shared, "doctor", "check what a start needs", _lazily("doctor", "doctor"))
+    _add_profile(commands, shared)
     _add_warm(commands, shared)
     _add_keys(commands, shared)
     _add_copies(commands, shared)
@@ -89,6 +90,24 @@ def build_parser() -> argparse.ArgumentParser:
     _add_reembed(commands, shared)
     _add_forgetting(commands, shared)
     return parser
+
+
+def _add_profile(commands: Any, shared: argparse.ArgumentParser) -> None:
+    profile = _command(
+        commands, shared, "profile", "show what a running worker spends its time in", _lazily("profile", "profile")
+    )
+    profile.add_argument(
+        "--seconds",
+        type=int,
+        choices=range(1, 601),
+        default=10,
+        metavar="N",
+        help="how long to look, up to 600 (10)",
+    )
+    profile.add_argument("--worker", type=int, metavar="PID", help="the worker; without it the one that answers")
+    profile.add_argument(
+        "--stacks", type=Path, metavar="FILE", help="also write all stacks with their counts, for flame graphs"
+    )
 
 
 def _add_warm(commands: Any, shared: argparse.ArgumentParser) -> None:
