@@ -91,3 +91,18 @@ def test_importing_starts_nothing():
         "assert not {'tokenizers', 'safetensors', 'wordllama', 'httpx'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+def test_the_client_is_light():
+    """`import memfast` loads nothing but itself, and a client neither the service nor NumPy."""
+    script = (
+        "import sys\n"
+        "before = set(sys.modules)\n"
+        "import memfast\n"
+        "new = set(sys.modules) - before\n"
+        "assert {name for name in new if name.startswith(('memfast', 'msgspec'))} == {'memfast'}, new\n"
+        "memfast.Client('http://127.0.0.1:1').close()\n"
+        "heavy = {'numpy', 'litestar', 'granian', 'asyncpg', 'httpx', 'rich', 'memfast.config', 'memfast.model'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)

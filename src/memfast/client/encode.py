@@ -24,7 +24,7 @@ def _plain(value: Any) -> Any:
         return value.tolist()
     if isinstance(value, Mapping):
         return dict(value)
-    raise NotImplementedError(f"a {type(value).__name__} cannot be sent")
+    raise TypeError(f"a {type(value).__name__} cannot be sent")
 
 
 encode_body = msgspec.msgpack.Encoder(enc_hook=_plain).encode

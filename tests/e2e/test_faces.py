@@ -1,0 +1,207 @@
+"""Every face of the service says the same: random operations through each agree with a model, and with each other.
+
+A face is another way to the same memories. A new one is a class with the methods of `Face` and an entry in `FACES`.
+"""
+
+from typing import Protocol
+from uuid import UUID
+
+import httpx
+import pytest
+from hypothesis import settings, strategies
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+
+from memfast import Client, errors
+
+EXAMPLES, STEPS = 12, 15
+
+
+class Face(Protocol):
+    """What every face can do for a user. A memory is (text, sorted tags); one that is not there is None or False."""
+
+    def add(self, user: str, text: str, tags: list[str]) -> str:
+        """Store a memory; its id."""
+
+    def update(self, user: str, memory: str, text: str) -> bool:
+        """Change its text; whether it was there."""
+
+    def delete(self, user: str, memory: str) -> None:
+        """Delete it, now or before."""
+
+    def get(self, user: str, memory: str) -> tuple[str, list[str]] | None:
+        """What it says."""
+
+    def list(self, user: str) -> dict[str, tuple[str, list[str]]]:
+        """All of them by id."""
+
+    def search(self, user: str, query: str) -> set[str]:
+        """The ids of those that have a word of the query."""
+
+    def close(self) -> None:
+        """Leave nothing open."""
+
+
+class OverHttp:
+    """The HTTP API, in JSON."""
+
+    def __init__(self, url):
+        self._client = httpx.Client(base_url=url, timeout=20, trust_env=False)
+
+    def _ask(self, method, path, expect=(200, 201, 204), **more):
+        answer = self._client.request(method, path, **more)
+        assert answer.status_code in {*expect, 404}, answer.text
+        return None if answer.status_code == 404 else answer
+
+    def add(self, user, text, tags):
+        return self._ask("POST", "/v1/memories", json={"user_id": user, "text": text, "tags": tags}).json()["id"]
+
+    def update(self, user, memory, text):
+        path, which = f"/v1/memories/{memory}", {"user_id": user}
+        return self._ask("PATCH", path, params=which, json={"text": text}) is not None
+
+    def delete(self, user, memory):
+        self._ask("DELETE", f"/v1/memories/{memory}", params={"user_id": user})
+
+    def get(self, user, memory):
+        answer = self._ask("GET", f"/v1/memories/{memory}", params={"user_id": user})
+        return None if answer is None else (answer.json()["text"], sorted(answer.json()["tags"]))
+
+    def list(self, user):
+        answer = self._ask("GET", "/v1/memories", params={"user_id": user, "limit": 1000}).json()
+        return {each["id"]: (each["text"], sorted(each["tags"])) for each in answer["memories"]}
+
+    def search(self, user, query):
+        asked = {"user_id": user, "query": query, "mode": "lexical", "limit": 1000}
+        return {each["id"] for each in self._ask("POST", "/v1/search", json=asked).json()["results"] if each["score"]}
+
+    def close(self):
+        self._client.close()
+
+
+class OverClient:
+    """The Python client, in msgpack."""
+
+    def __init__(self, url):
+        self._client = Client(url)
+
+    def add(self, user, text, tags):
+        return str(self._client.add(user, text, tags=tags).id)
+
+    def update(self, user, memory, text):
+        try:
+            return self._client.update(user, memory, text=text).text == text
+        except errors.NotFound:
+            return False
+
+    def delete(self, user, memory):
+        self._client.delete(user, memory)
+
+    def get(self, user, memory):
+        try:
+            found = self._client.get(user, memory)
+        except errors.NotFound:
+            return None
+        return found.text, sorted(found.tags)
+
+    def list(self, user):
+        return {str(each.id): (each.text, sorted(each.tags)) for each in self._client.list(user, page_items=3)}
+
+    def search(self, user, query):
+        return {str(hit.id) for hit in self._client.search(user, query, mode="lexical", limit=1000) if hit.score}
+
+    def close(self):
+        self._client.close()
+
+
+FACES = {"http": OverHttp, "client": OverClient}
+
+USERS = strategies.sampled_from(["ada", "bob/é ?", "100%"])
+WORDS = strategies.sampled_from(["pump", "valve", "gasket", "flange", "東京", "naïve"])
+TEXTS = strategies.lists(WORDS, min_size=1, max_size=4).map(" ".join)
+NAMES = strategies.sampled_from(sorted(FACES))
+
+
+def machine(service, faces):
+    """A state machine whose users are new in each run."""
+    runs = iter(range(10_000))
+
+    class Machine(RuleBasedStateMachine):
+        """Random operations, each through a face of its own choice; `model` is what must be there."""
+
+        memories = Bundle("memories")
+
+        @initialize()
+        def begin(self):
+            self.run = next(runs)
+            self.model = {}
+
+        def user(self, name):
+            return f"{name} {self.run}"
+
+        @rule(
+            target=memories, face=NAMES, name=USERS, text=TEXTS, tags=strategies.lists(WORDS, unique=True, max_size=2)
+        )
+        def add(self, face, name, text, tags):
+            memory = faces[face].add(self.user(name), text, tags)
+            assert UUID(memory)
+            assert memory not in {known for _, known in self.model}
+            self.model[name, memory] = (text, sorted(tags))
+            return name, memory
+
+        @rule(face=NAMES, which=memories, text=TEXTS)
+        def update(self, face, which, text):
+            there = faces[face].update(self.user(which[0]), which[1], text)
+            assert there == (which in self.model)
+            if there:
+                self.model[which] = (text, self.model[which][1])
+
+        @rule(face=NAMES, which=consumes(memories), target=memories)
+        def delete(self, face, which):
+            faces[face].delete(self.user(which[0]), which[1])
+            self.model.pop(which, None)
+            return which
+
+        @rule(face=NAMES, which=memories, name=USERS)
+        def get(self, face, which, name):
+            found = faces[face].get(self.user(name), which[1])
+            assert found == (self.model.get(which) if name == which[0] else None)
+
+        @rule(face=NAMES, name=USERS, word=WORDS)
+        def search(self, face, name, word):
+            found = faces[face].search(self.user(name), word)
+            assert found == {
+                memory
+                for (owner, memory), (text, tags) in self.model.items()
+                if owner == name and word in {*text.split(), *tags}
+            }
+
+        @invariant()
+        def every_face_lists_what_is_there(self):
+            for name in {name for name, _ in getattr(self, "model", {})}:
+                there = {memory: said for (owner, memory), said in self.model.items() if owner == name}
+                assert all(face.list(self.user(name)) == there for face in faces.values())
+
+    return Machine
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_all_faces_agree_with_a_model(serve, data_dir, workers):
+    """After each step every face lists what the model has; nobody sees what is another user's."""
+    service = serve(data_dir(), workers=workers).wait_until_ready()
+    faces = {name: kind(service.url) for name, kind in FACES.items()}
+    try:
+        run_state_machine_as_test(
+            machine(service, faces),
+            settings=settings(max_examples=EXAMPLES, stateful_step_count=STEPS, deadline=None, database=None),
+        )
+    finally:
+        for face in faces.values():
+            face.close()
