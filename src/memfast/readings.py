@@ -2,9 +2,45 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from msgspec import Struct
 
-__all__ = ["PoolSnapshot", "RedisFacts", "SharedCacheStats", "StoreHealth"]
+__all__ = ["Backlog", "PoolSnapshot", "RedisFacts", "RelayStats", "SharedCacheStats", "StoreHealth"]
+
+
+class Backlog(Struct, frozen=True, kw_only=True):
+    """What a copy of the links has still to be told.
+
+    `state`: off (there is no copy), on, dropped (it was away for too long). `pending` rows wait, `loads` of them for a
+    whole user; the first since `oldest_s` seconds. `building`: not every user was asked for yet.
+    """
+
+    epoch: int
+    state: Literal["off", "on", "dropped"]
+    building: bool
+    pending: int
+    loads: int
+    oldest_s: float
+
+
+class RelayStats(Struct, frozen=True, kw_only=True):
+    """A worker's relay to a copy of the links: what waits, counted every few seconds, and counters since its start.
+
+    `lag_s` is how old the oldest of the steps was that were applied last; `applied` steps, `loaded` users, `retried`
+    turns that failed, `begun` copies; `problem` is why the last turn failed, if it did.
+    """
+
+    state: Literal["unknown", "off", "on", "dropped"]
+    building: bool
+    pending: int
+    oldest_s: float
+    lag_s: float
+    applied: int
+    loaded: int
+    retried: int
+    begun: int
+    problem: str | None
 
 
 class PoolSnapshot(Struct, frozen=True, kw_only=True):

@@ -36,8 +36,9 @@ _LONG_S = 7 * 24 * 3600.0
 
 _SHOWN_PLACES = 5
 _TABLES, _LOG, _OTHERS = "table and index files", "write-ahead log", "other files of PostgreSQL"
-_UNTOLD_SCOPE = frozenset({"scopes", "idempotency", "pg_statistic"})
-"""Tables that keep the hash of the name: the nameless row, samples of it, the answer to the request that forgot it."""
+_UNTOLD_SCOPE = frozenset({"scopes", "idempotency", "outbox", "pg_statistic"})
+"""Tables that keep the hash of the name: the nameless row, samples of it, the answer to the request that forgot it, the
+order to erase what is copied of it."""
 
 
 class Finding(Struct, frozen=True):

@@ -8,7 +8,8 @@ from types import MappingProxyType
 from typing import Any
 
 from memfast.model import ForgetReceipt, Scope
-from memfast.store.queries import FORGET
+from memfast.store.outbox import NO_CHANGES
+from memfast.store.queries import FORGET, OUTBOX
 
 __all__ = ["OWNED_TABLES", "erase_scope"]
 
@@ -22,6 +23,7 @@ OWNED_TABLES: Mapping[str, str] = MappingProxyType(
         "history": FORGET.erase_history,
         "access_stats": FORGET.erase_access_stats,
         "reembedded": FORGET.erase_reembedded,
+        "outbox": FORGET.erase_outbox,
         _ANSWERS: FORGET.erase_answers,
     }
 )
@@ -52,6 +54,8 @@ async def erase_scope(
         rows[table] = _count(await connection.execute(statement, scope.id))
     row = await connection.fetchrow(FORGET.forget_scope, scope.id, now)
     began(row)
+    if row["noted"]:
+        await connection.execute(OUTBOX.put_step, scope.id, row["version"], row["version"] - 1, NO_CHANGES, True)
     keys = await connection.fetchval(FORGET.count_keys, *names)
     return ForgetReceipt(memories=live, version=row["version"], at=now, rows=rows, copies=dict(copies), keys=keys)
 

@@ -17,7 +17,8 @@ from memfast.errors import Conflict
 from memfast.model import Import, Outcome, Past, Scope, StoredMemory
 from memfast.resilience.turns import Turns
 from memfast.store.flush import Row
-from memfast.store.queries import LINKS, TRANSFER, WRITE
+from memfast.store.outbox import encode_changes, intake_changes
+from memfast.store.queries import LINKS, OUTBOX, TRANSFER, WRITE
 from memfast.store.records import (
     MEMORY_COLUMNS,
     NOTHING_SAID,
@@ -166,14 +167,14 @@ async def write_imports(
     arguments = [(scope.id, scope.namespace, scope.user_id, generation, now) for scope in scopes]
     locked = await connection.fetchmany(TRANSFER.lock_scope, arguments)
     began(locked[0])
-    versions = {row[0]: row[1] for row in locked}
+    versions, noted = {row[0]: row[1] for row in locked}, {row[0] for row in locked if row["noted"]}
     existing = await _existing(connection, [scope for scope in scopes if versions[scope.id]], imports, parts)
     outcomes: list[Outcome | None] = [None] * len(imports)
     rows = _Rows(generation, now)
     for scope in scopes:
         own = [imports[position] for position in parts[scope.id]]
         intake = plan_intake(own, existing.get(scope.id, {}), version=versions[scope.id], now=now)
-        rows.add(scope, intake, moved=intake.version != versions[scope.id])
+        rows.add(scope, intake, versions[scope.id], noted=scope.id in noted)
         for position, outcome in zip(parts[scope.id], intake.outcomes, strict=True):
             outcomes[position] = outcome
     await rows.send(connection)
@@ -205,8 +206,8 @@ class _Rows:
         self._history: list[tuple[Scope, Past]] = []
         self._arguments: dict[str, list[tuple[Any, ...]]] = {}
 
-    def add(self, scope: Scope, intake: Intake, *, moved: bool) -> None:
-        """Add what is done to one scope."""
+    def add(self, scope: Scope, intake: Intake, base: int, *, noted: bool) -> None:
+        """Add what is done to one scope that had version `base`, and what a copy of the links is told of it."""
         for row in intake.new:
             if row.memory is None:
                 self._later(
@@ -222,8 +223,11 @@ class _Rows:
         self._history += [(scope, past) for past in intake.past]
         for past in intake.merged:
             self._later(TRANSFER.add_history, *self._past(scope, past))
-        if moved:
+        if intake.version != base:
             self._later(TRANSFER.advance_scope, scope.id, intake.version, intake.count_delta, self._now)
+            if noted:
+                changes = encode_changes(intake_changes(intake.severed, [*intake.new, *intake.replaced]))
+                self._later(OUTBOX.put_step, scope.id, intake.version, base, changes, False)
 
     async def send(self, connection: Any) -> None:
         """Send everything; no row is touched twice."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from memfast.model import DatabaseFacts
+from memfast.store.outbox import NO_CHANGES
 from memfast.store.pool import Pool
 from memfast.store.queries import ADMIN
 
@@ -46,5 +47,5 @@ class PostgresLedger:
     async def raise_version(self, scope_id: UUID) -> int:
         """See `ports.Ledger.raise_version`."""
         async with self._pool.connection() as connection:
-            version: int | None = await connection.fetchval(ADMIN.raise_version, scope_id)
+            version: int | None = await connection.fetchval(ADMIN.raise_version, scope_id, NO_CHANGES)
         return version or 0

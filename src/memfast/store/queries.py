@@ -6,7 +6,19 @@ import re
 from importlib.resources import files
 from types import SimpleNamespace
 
-__all__ = ["ACCESS", "ADMIN", "CONDITIONS", "FORGET", "LINKS", "READ", "REEMBED", "TRANSFER", "WRITE", "parse"]
+__all__ = [
+    "ACCESS",
+    "ADMIN",
+    "CONDITIONS",
+    "FORGET",
+    "LINKS",
+    "OUTBOX",
+    "READ",
+    "REEMBED",
+    "TRANSFER",
+    "WRITE",
+    "parse",
+]
 
 _HEADER = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 
@@ -39,5 +51,6 @@ ADMIN = _load("admin.sql")
 ACCESS = _load("access.sql")
 FORGET = _load("forget.sql")
 LINKS = _load("links.sql")
+OUTBOX = _load("outbox.sql")
 TRANSFER = _load("transfer.sql")
 REEMBED = _load("reembed.sql")

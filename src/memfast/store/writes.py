@@ -17,7 +17,8 @@ from memfast.store.codecs import decode_vector
 from memfast.store.flush import Content, Flush, Row, plan
 from memfast.store.linking import Linking
 from memfast.store.links import link_values, read_link
-from memfast.store.queries import LINKS, WRITE
+from memfast.store.outbox import encode_changes, flush_changes
+from memfast.store.queries import LINKS, OUTBOX, WRITE
 from memfast.store.records import MEMORY_COLUMNS, VECTOR_COLUMNS, memory_values, passed_values, read_memory
 from memfast.store.texts import hash_text
 
@@ -39,6 +40,7 @@ _ORDER = (
     LINKS.sever_links,
     LINKS.drop_link,
     LINKS.put_link,
+    OUTBOX.put_step,
 )
 """History is erased before it is written, a vector copied to it before it is deleted; links go before others come."""
 
@@ -58,7 +60,7 @@ async def write_changes(
         now: wall time of the transaction.
     """
     parts = _parts(changes)
-    versions = await _raise_versions(connection, parts, began, generation, now)
+    versions, noted = await _raise_versions(connection, parts, began, generation, now)
     answered = await find_answers(connection, changes, now=now)
     known = [part for part in parts if part.scope.id in versions]
     stored = await _existing(connection, known)
@@ -84,6 +86,8 @@ async def write_changes(
                 links=before.links,
             )
             statements.add(part, flush, before)
+            if part.scope.id in noted:
+                statements.note(part, version, flush, before)
             results = flush.outcomes
         for position, outcome in zip(part.positions, results, strict=True):
             outcomes[position] = outcome
@@ -151,8 +155,11 @@ def _parts(changes: Sequence[Change]) -> list[_Part]:
 
 async def _raise_versions(
     connection: Any, parts: list[_Part], began: Callable[[Any], None], generation: int, now: datetime
-) -> dict[UUID, int]:
-    """The versions that the scopes have now, locked; those that have no row and get none are left out."""
+) -> tuple[dict[UUID, int], set[UUID]]:
+    """The versions that the scopes have now, locked; those that have no row and get none are left out.
+
+    And the scopes of which a copy of the links is to be told.
+    """
     arguments = [
         (
             part.scope.id,
@@ -170,7 +177,7 @@ async def _raise_versions(
     rows = await connection.fetchmany(WRITE.raise_version, arguments)
     if rows:
         began(rows[0])
-    return {row[0]: row[1] for row in rows}
+    return {row[0]: row[1] for row in rows}, {row[0] for row in rows if row["noted"]}
 
 
 async def _existing(connection: Any, parts: list[_Part]) -> dict[UUID, _Stored]:
@@ -268,6 +275,11 @@ class _Statements:
             self._later(WRITE.set_text_hashes, scope.id, [memory.id for memory in stored.unhashed], hashes)
         if flush.count_delta != part.expected:
             self._later(WRITE.correct_count, scope.id, flush.count_delta - part.expected)
+
+    def note(self, part: _Part, version: int, flush: Flush, stored: _Stored) -> None:
+        """Add what a copy of the links is to be told of it, also where that is only the version."""
+        changes = encode_changes(flush_changes(flush, stored.rows, stored.links))
+        self._later(OUTBOX.put_step, part.scope.id, version, version - len(part.changes), changes, False)
 
     def _add_links(self, scope: Scope, links: Linking, stored: dict[LinkKey, Link]) -> None:
         if links.severed:

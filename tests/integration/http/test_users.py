@@ -157,6 +157,7 @@ async def test_forgetting_leaves_nothing_but_a_nameless_version(api, user, check
         "history": 1,
         "access_stats": 0,
         "reembedded": 0,
+        "outbox": 0,
         "idempotency": 0,
         "api_keys": 0,
     }

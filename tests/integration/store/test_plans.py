@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from filter_world import read
 from memfast.store.conditions import narrowed
-from memfast.store.queries import ACCESS, ADMIN, FORGET, LINKS, READ, REEMBED, WRITE
+from memfast.store.queries import ACCESS, ADMIN, FORGET, LINKS, OUTBOX, READ, REEMBED, WRITE
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -152,6 +152,15 @@ STATEMENTS = {
     "forget_scope": (FORGET.forget_scope, f"{SCOPE}, now()", {"scopes_pkey"}),
     "erase_memories": (FORGET.erase_memories, SCOPE, {"memories_by_version"}),
     "erase_memory_vectors": (FORGET.erase_memory_vectors, SCOPE, {"memory_vectors_pkey"}),
+    "take_steps": (OUTBOX.take_steps, f"{SCOPE}, 50, 64, 200", None),
+    "delete_steps": (OUTBOX.delete_steps, f"{IDS}, ARRAY[1, 2, 3]", {"outbox_pkey"}),
+    "delete_loaded": (OUTBOX.delete_loaded, f"{SCOPE}, 9", {"outbox_pkey"}),
+    "take_load": (OUTBOX.take_load, f"{SCOPE}, 16", {"outbox_loads"}),
+    "scope_version": (OUTBOX.scope_version, SCOPE, {"scopes_pkey"}),
+    "nodes": (OUTBOX.nodes, f"{MEMORY}, 1000", {"memories_pkey"}),
+    "links": (OUTBOX.links, f"{MEMORY}, md5('7/4')::uuid, 'x', 1000", {"links_pkey"}),
+    "ask_for_next_loads": (OUTBOX.ask_for_next_loads, "1, 200", {"scopes_pkey"}),
+    "erase_outbox": (FORGET.erase_outbox, SCOPE, {"outbox_pkey"}),
     "record_access": (ACCESS.record_access, f"{SCOPE}, 1, now(), '\\x00'", {"scopes_pkey"}),
 }
 ALTERNATIVES = {
@@ -172,6 +181,8 @@ ALTERNATIVES = {
     "links_from",
     "links_pkey",
     "links_to",
+    "outbox_loads",
+    "outbox_pkey",
 }
 
 
@@ -210,7 +221,10 @@ async def filled(open_store, site):
                    SELECT m.scope_id, m.id, o.id, 'relates_to', random(), true, '{}', now(), m.version
                    FROM memories m JOIN memories o ON o.scope_id = m.scope_id
                         AND o.version BETWEEN m.version + 1 AND m.version + 3""",
-                "ANALYZE scopes, memories, memory_vectors, history, idempotency, links",
+                """INSERT INTO outbox (scope_id, version, base, changes)
+                   SELECT scope_id, version, version - 1, ''::bytea FROM memories
+                   UNION ALL SELECT scope_id, 0, 0, '' FROM scopes WHERE scope_id NOT IN (SELECT scope_id FROM memories)""",
+                "ANALYZE scopes, memories, memory_vectors, history, idempotency, links, outbox",
             ):
                 await connection.execute(statement)
         yield connection
@@ -240,7 +254,8 @@ async def test_a_hot_statement_uses_its_index(filled, name, mode):
     assert not [
         node
         for node in scanned
-        if node["Relation Name"] in {"memories", "memory_vectors", "scopes", "history", "idempotency", "links"}
+        if node["Relation Name"]
+        in {"memories", "memory_vectors", "scopes", "history", "idempotency", "links", "outbox"}
     ]
     used = {node["Index Name"] for node in nodes if "Index Name" in node}
     if indexes is None:

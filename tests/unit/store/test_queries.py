@@ -42,7 +42,7 @@ def test_every_statement_of_a_file_is_one_statement_that_somebody_uses(file):
     for name, statement in statements.items():
         assert statement
         assert ";" not in statement
-        assert re.search(rf"\b(READ|WRITE|ADMIN|ACCESS|FORGET|LINKS|REEMBED|TRANSFER)\.{name}\b", code), (
+        assert re.search(rf"\b(READ|WRITE|ADMIN|ACCESS|FORGET|LINKS|OUTBOX|REEMBED|TRANSFER)\.{name}\b", code), (
             f"{name} is used by nobody"
         )
 

@@ -119,8 +119,15 @@ UPDATE database SET lineage = gen_random_uuid() WHERE lineage = $1;
 UPDATE database SET copies_era = copies_era + 1 RETURNING copies_era;
 
 -- name: raise_version
--- A scope's version without a change: copies of the version before, on every host and in Redis, are void.
-UPDATE scopes SET version = version + 1 WHERE scope_id = $1 RETURNING version;
+-- A scope's version without a change: copies of the version before, on every host and in Redis, are void. A copy of the
+-- links is told a step without changes ($2).
+WITH raised AS (
+    UPDATE scopes SET version = version + 1 WHERE scope_id = $1 RETURNING version
+), told AS (
+    INSERT INTO outbox (scope_id, version, base, changes)
+    SELECT $1, version, version - 1, $2 FROM raised WHERE (SELECT state = 'on' FROM projection)
+)
+SELECT version FROM raised;
 
 -- name: server_life
 -- A restored or replaced server has another system id, another timeline, or an older log.

@@ -10,7 +10,8 @@ UPDATE scopes SET version = version + 1, purged_to = version + 1, memories = 0, 
                   updated_at = $2
 WHERE scope_id = $1
 RETURNING version, pg_current_xact_id()::text AS transaction_id,
-          (SELECT stats_reset FROM pg_stat_wal) AS server_life;
+          (SELECT stats_reset FROM pg_stat_wal) AS server_life,
+          (SELECT state = 'on' FROM projection) AS noted;
 
 -- name: count_live
 SELECT count(*) FROM memories WHERE scope_id = $1 AND deleted_at IS NULL;
@@ -30,6 +31,10 @@ DELETE FROM history WHERE scope_id = $1;
 
 -- name: erase_access_stats
 DELETE FROM access_stats WHERE scope_id = $1;
+
+-- name: erase_outbox
+-- What a copy of the links was to be told, but that the scope is forgotten.
+DELETE FROM outbox WHERE scope_id = $1 AND NOT forgotten;
 
 -- name: erase_reembedded
 DELETE FROM reembedded WHERE scope_id = $1;
@@ -53,7 +58,10 @@ SELECT scope_id FROM scopes WHERE scope_id = ANY ($1) AND user_id IS NULL;
 -- question for each table, with the table's name from the catalog and no value in it.
 
 -- name: questions_of_scope
-SELECT c.relname AS name, format('SELECT count(*) FROM %s WHERE scope_id = $1', c.oid::regclass) AS question
+-- Of the outbox without the order to erase the scope elsewhere.
+SELECT c.relname AS name,
+       format('SELECT count(*) FROM %s WHERE scope_id = $1', c.oid::regclass)
+       || CASE WHEN c.relname = 'outbox' THEN ' AND NOT forgotten' ELSE '' END AS question
 FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'scope_id' AND NOT a.attisdropped
 WHERE c.relkind = 'r' AND c.relname <> 'scopes'
       AND c.relnamespace::regnamespace::text NOT IN ('pg_catalog', 'information_schema', 'pg_toast')

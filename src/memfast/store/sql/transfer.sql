@@ -38,7 +38,8 @@ VALUES ($1, $2, $3, (SELECT generation FROM embedders WHERE generation = $4 AND 
 ON CONFLICT (scope_id) DO UPDATE SET
     user_id = EXCLUDED.user_id, created_at = COALESCE(s.created_at, EXCLUDED.created_at)
 RETURNING scope_id, version, pg_current_xact_id()::text AS transaction_id,
-          (SELECT stats_reset FROM pg_stat_wal) AS server_life;
+          (SELECT stats_reset FROM pg_stat_wal) AS server_life,
+          (SELECT state = 'on' FROM projection) AS noted;
 
 -- name: advance_scope
 -- The version that the last memory taken in has, and how many more memories live.

@@ -6,6 +6,7 @@
 -- the row; for others it must be there and bear a name: else no row is the answer. One statement for both, because a
 -- flush locks its scopes in the order of their keys. Where generation $4 is not the current one the row has none, which
 -- is refused: the lock on the table, which comes before the snapshot, makes sure that it stays so until the COMMIT.
+-- `noted` says whether a copy of the links is to be told; see outbox.sql.
 INSERT INTO scopes AS s (scope_id, namespace, user_id, generation, version, memories, created_at, updated_at)
 SELECT $1, $2, $3, (SELECT generation FROM embedders WHERE generation = $4 AND state = 'current'), $5, $6, $7, $8
 WHERE $9 OR EXISTS (SELECT FROM scopes e WHERE e.scope_id = $1 AND e.user_id IS NOT NULL)
@@ -17,7 +18,8 @@ ON CONFLICT (scope_id) DO UPDATE SET
     updated_at = EXCLUDED.updated_at
 WHERE $9 OR s.user_id IS NOT NULL
 RETURNING scope_id, version, pg_current_xact_id()::text AS transaction_id,
-          (SELECT stats_reset FROM pg_stat_wal) AS server_life;
+          (SELECT stats_reset FROM pg_stat_wal) AS server_life,
+          (SELECT state = 'on' FROM projection) AS noted;
 
 -- name: correct_count
 -- Where a write turned out not to add or remove the memories that were expected.
