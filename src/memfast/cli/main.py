@@ -83,6 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
     _command(commands, shared, "version", "show versions", _lazily("show", "version"))
     _command(commands, shared, "doctor", "check what a start needs", _lazily("doctor", "doctor"))
     _add_profile(commands, shared)
+    _add_mcp(commands, shared)
     _add_warm(commands, shared)
     _add_keys(commands, shared)
     _add_copies(commands, shared)
@@ -108,6 +109,13 @@ def _add_profile(commands: Any, shared: argparse.ArgumentParser) -> None:
     profile.add_argument(
         "--stacks", type=Path, metavar="FILE", help="also write all stacks with their counts, for flame graphs"
     )
+
+
+def _add_mcp(commands: Any, shared: argparse.ArgumentParser) -> None:
+    mcp = _command(commands, shared, "mcp", "carry MCP from standard input to a running service", _lazily("mcp", "mcp"))
+    mcp.set_defaults(ends_by_signal=True)
+    mcp.add_argument("--user", help="the one user_id whose memories it is for; else every call names one")
+    mcp.add_argument("--url", help="the service, where it is not the configured one")
 
 
 def _add_warm(commands: Any, shared: argparse.ArgumentParser) -> None:
