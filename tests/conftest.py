@@ -56,6 +56,7 @@ EXPECTED_SKIPS = {
     "the package wordnet-base is not installed",
     "a JDK or Maven is not installed",
     "npm is not installed",
+    "needs promtool, of Debian's package prometheus",
 }
 """Why a test may be left out on some machines; any other reason fails the run."""
 

@@ -11,14 +11,19 @@ from typing import TYPE_CHECKING
 
 from memfast._native._cache_reference import CacheStats
 from memfast._native._lexical_reference import BM25_K1
+from memfast._native._metrics_reference import STAGES_MAX
 
 __all__ = [
     "BM25_K1",
     "FALLBACK_REASON",
     "IMPL",
+    "STAGES_MAX",
     "ByteCache",
     "CacheStats",
+    "Counter",
+    "Histogram",
     "SlotTable",
+    "Trace",
     "count_terms",
     "crc32",
     "join_rows",
@@ -49,6 +54,7 @@ if not TYPE_CHECKING and WANTED != "py":
         from memfast._native._cache import ByteCache
         from memfast._native._checksum import crc32
         from memfast._native._lexical import count_terms, rank_terms
+        from memfast._native._metrics import Counter, Histogram, Trace
         from memfast._native._runs import neighbours
         from memfast._native._slots import SlotTable
         from memfast._native._vectors import quantise, scan, scan_int8, search_rows, simd, top_k
@@ -67,6 +73,7 @@ if TYPE_CHECKING or WANTED == "py" or FALLBACK_REASON:
     from memfast._native._cache_reference import ByteCache
     from memfast._native._checksum_reference import crc32
     from memfast._native._lexical_reference import count_terms, rank_terms
+    from memfast._native._metrics_reference import Counter, Histogram, Trace
     from memfast._native._runs_reference import neighbours
     from memfast._native._slots_reference import SlotTable
     from memfast._native._vectors_reference import quantise, scan, scan_int8, search_rows, simd, top_k

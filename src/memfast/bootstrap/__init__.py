@@ -8,6 +8,7 @@ from memfast.bootstrap.commands import inspect_external, migrate, with_keyring, 
 from memfast.bootstrap.embedder import build_embedder
 from memfast.bootstrap.forgetting import Finding, forget_alone, look_for_leftovers, rewrite
 from memfast.bootstrap.ground import Ground, ground
+from memfast.bootstrap.readings import open_meter
 from memfast.bootstrap.reembed import inspect_generations, with_reembedding
 from memfast.bootstrap.services import Services, open_services
 from memfast.bootstrap.shared import inspect_shared
@@ -29,6 +30,7 @@ __all__ = [
     "inspect_shared",
     "look_for_leftovers",
     "migrate",
+    "open_meter",
     "open_services",
     "restore",
     "rewrite",

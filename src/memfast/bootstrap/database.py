@@ -12,6 +12,8 @@ from msgspec import Struct
 
 from memfast.bootstrap.ground import CONTROL, Ground
 from memfast.config import Config
+from memfast.kernels import Histogram
+from memfast.metrics import Meter
 from memfast.ports import Clock
 from memfast.resilience.breaker import Breaker, log_transition
 from memfast.store.pool import Pool, PoolPolicy, PoolSize
@@ -32,7 +34,7 @@ class Pools(Struct, frozen=True):
 
 
 @asynccontextmanager
-async def open_pools(site: Ground, clock: Clock) -> AsyncIterator[Pools]:
+async def open_pools(site: Ground, clock: Clock, meter: Meter) -> AsyncIterator[Pools]:
     """Open a worker's pools and watch over them.
 
     Raises:
@@ -49,15 +51,19 @@ async def open_pools(site: Ground, clock: Clock) -> AsyncIterator[Pools]:
     breaker.listen(log_transition)
     async with AsyncExitStack() as stack:
         room = _room(site.config)
-        work = await open_pool(site.config, site.address, site.pool, breaker, room)
+        work = await open_pool(site.config, site.address, site.pool, breaker, room, _waits(meter, "work"))
         stack.push_async_callback(work.close, 5.0)
-        control = await open_pool(site.config, site.address, CONTROL, breaker, room)
+        control = await open_pool(site.config, site.address, CONTROL, breaker, room, _waits(meter, "control"))
         stack.push_async_callback(control.close, 5.0)
         stack.callback(asyncio.create_task(work.watch(WATCH_S)).cancel)
         if room is not None:
             await room.look()
             stack.callback(asyncio.create_task(room.watch()).cancel)
         yield Pools(work, control, breaker)
+
+
+def _waits(meter: Meter, pool: str) -> Histogram:
+    return meter.histogram("memfast_pool_acquire_duration_seconds", pool)
 
 
 def _room(config: Config) -> Room | None:
@@ -74,6 +80,7 @@ async def open_pool(
     size: PoolSize,
     breaker: Breaker | None = None,
     room: Room | None = None,
+    waits: Histogram | None = None,
 ) -> Pool:
     """A pool of connections as it is configured; see `store.pool.Pool.open`."""
     resilience = config.resilience
@@ -86,6 +93,7 @@ async def open_pool(
         idle_lifetime_s=config.postgres.idle_lifetime_s,
         breaker=breaker,
         room=room,
+        waits=waits,
         policy=PoolPolicy(
             waiting_max=resilience.waiting_max,
             slow_read_s=resilience.slow_read_s,

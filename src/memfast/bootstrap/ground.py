@@ -8,7 +8,7 @@ import logging
 import os
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from memfast.bootstrap.embedder import adopted, build_embedder
 from memfast.config import Config
 from memfast.errors import DatabaseRefused, EmbedderMismatch
 from memfast.kernels import SlotTable
+from memfast.metrics import Board
 from memfast.store.database import Prepared, new_lineage, prepare, refreshed
 from memfast.store.embedded import Cluster, DataDirLock, Keeper
 from memfast.store.life import Note, continues_life, server_life, write_note
@@ -31,6 +32,9 @@ _log = logging.getLogger("memfast")
 
 SLOTS = 2**20
 """Epochs that the workers share, 8 MiB. More users than slots cost needless misses and nothing else."""
+
+SPARE_ROWS = 2
+"""Rows of metrics beyond one for each worker."""
 
 _LOCK_WAIT_S = 10.0
 """How long a start waits for the data directory: a service that is stopping needs a moment."""
@@ -53,6 +57,7 @@ class Ground(Struct, frozen=True, kw_only=True):
     note: Note
     pool: PoolSize
     slots: str
+    metrics: str
 
 
 @contextmanager
@@ -65,25 +70,35 @@ def ground(config: Config, report: Reporter) -> Iterator[Ground]:
     Raises:
         StartError: with its exit code, what is wrong and what to do.
     """
-    with database_address(config, report) as address, _slots(config) as slots:
-        site = asyncio.run(_prepare(config, address, slots, report))
+    with database_address(config, report) as address, _slots(config) as slots, _metrics(config) as metrics:
+        site = asyncio.run(_prepare(config, address, report, slots=slots, metrics=metrics))
         try:
             yield site
         finally:
             asyncio.run(_note_end(site))
 
 
+def _slots(config: Config) -> AbstractContextManager[str]:
+    """The file of the epochs that this service's workers share."""
+    return _shared(config, "slots", lambda path: SlotTable.create(path, SLOTS, secrets.token_bytes(16)).close())
+
+
+def _metrics(config: Config) -> AbstractContextManager[str]:
+    """The file of what they count, with a row for each, and for those that replace some before these have ended."""
+    return _shared(config, "metrics", lambda path: Board.create(path, config.server.workers + SPARE_ROWS))
+
+
 @contextmanager
-def _slots(config: Config) -> Iterator[str]:
-    """The file of the epochs that this service's workers share, in shared memory where there is some.
+def _shared(config: Config, name: str, create: Callable[[Path], None]) -> Iterator[str]:
+    """A file that this service's workers share, in shared memory where there is some.
 
     It has no name once it is made: workers, also those that replace a dead one, reach it through this process, and
     nothing is left of it when this process ends, however it ends.
     """
     folder = Path("/dev/shm")  # noqa: S108 - not a temporary file: memory that processes of this host share
-    path = (folder if os.access(folder, os.W_OK) else Path(config.data_dir)) / f"memfast-{secrets.token_hex(8)}.slots"
+    path = (folder if os.access(folder, os.W_OK) else Path(config.data_dir)) / f"memfast-{secrets.token_hex(8)}.{name}"
     try:
-        SlotTable.create(path, SLOTS, secrets.token_bytes(16)).close()
+        create(path)
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     finally:
         path.unlink(missing_ok=True)
@@ -124,7 +139,7 @@ def attached(config: Config, report: Reporter) -> Iterator[dict[str, Any]]:
         yield address
 
 
-async def _prepare(config: Config, address: dict[str, Any], slots: str, report: Reporter) -> Ground:
+async def _prepare(config: Config, address: dict[str, Any], report: Reporter, *, slots: str, metrics: str) -> Ground:
     embedder = build_embedder(config.embedding)
     connection = await open_connection(config, address)
     try:
@@ -135,7 +150,7 @@ async def _prepare(config: Config, address: dict[str, Any], slots: str, report: 
         await embedder.close()
     config = await _following(config, prepared)
     pool = _pool_size(config, prepared.facts)
-    return Ground(config=config, address=address, prepared=prepared, note=note, pool=pool, slots=slots)
+    return Ground(config=config, address=address, prepared=prepared, note=note, pool=pool, slots=slots, metrics=metrics)
 
 
 async def renewed(site: Ground) -> Ground:

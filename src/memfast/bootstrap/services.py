@@ -30,6 +30,7 @@ from memfast.errors import DatabaseRefused, MemfastError, Unavailable
 from memfast.index.hnsw import MISSING_REASON
 from memfast.index.pool import ShardPool
 from memfast.kernels import ByteCache, CacheStats, SlotTable
+from memfast.metrics import Meter, unread
 from memfast.model import DatabaseFacts
 from memfast.ports import Clock, Embedder, SharedCache
 from memfast.resilience.breaker import Breaker
@@ -138,12 +139,14 @@ class Services(Struct, frozen=True, kw_only=True):
     health: Health
     modes: Modes
     pool: Pool
+    control: Pool
     breakers: tuple[Breaker, ...]
     shared: SharedCache | None
     writer: Writer
     claims: Claims
     limits: Limits
     clock: Clock
+    meter: Meter
 
     def caches(self) -> dict[str, CacheStats]:
         """Counters of every cache of this worker, by name."""
@@ -151,16 +154,17 @@ class Services(Struct, frozen=True, kw_only=True):
 
 
 @asynccontextmanager
-async def open_services(site: Ground) -> AsyncIterator[Services]:
+async def open_services(site: Ground, meter: Meter | None = None) -> AsyncIterator[Services]:
     """Open a worker's live objects, in order; close them in reverse.
 
-    They are for the generation of vectors that is current, which may be a later one than the parent has found.
+    They are for the generation of vectors that is current, which may be a later one than the parent has found. The
+    `meter` counts what they do.
 
     Raises:
         DatabaseRefused: the database could not be reached for `PATIENCE_S`.
         EmbedderMismatch: nothing says how its vectors are made.
     """
-    stack, base = await _begun(site)
+    stack, base = await _begun(site, meter or unread())
     async with stack:
         services = _services(base, _copies(base))
         _run(
@@ -178,13 +182,13 @@ async def open_services(site: Ground) -> AsyncIterator[Services]:
         yield services
 
 
-async def _begun(site: Ground) -> tuple[AsyncExitStack, _Base]:
+async def _begun(site: Ground, meter: Meter) -> tuple[AsyncExitStack, _Base]:
     """What the services stand on. A database that the parent has found may be away for a moment: it is waited for."""
     until_s = time.monotonic() + PATIENCE_S
     while True:
         async with AsyncExitStack() as stack:
             try:
-                base = await _open_base(site, stack)
+                base = await _open_base(site, stack, meter)
             except (DatabaseRefused, Unavailable) as error:
                 if time.monotonic() >= until_s:
                     raise
@@ -211,6 +215,7 @@ class _Base(Struct, frozen=True, kw_only=True):
     limits: Limits
     log: PostgresAccessLog
     moved: asyncio.Event
+    meter: Meter
 
     @property
     def config(self) -> Config:
@@ -226,10 +231,10 @@ class _Base(Struct, frozen=True, kw_only=True):
         return self.coherence.facts.lineage
 
 
-async def _open_base(site: Ground, stack: AsyncExitStack) -> _Base:
+async def _open_base(site: Ground, stack: AsyncExitStack, meter: Meter) -> _Base:
     site = await renewed(site)
     config, prepared, clock = site.config, site.prepared, SystemClock()
-    pools = await stack.enter_async_context(open_pools(site, clock))
+    pools = await stack.enter_async_context(open_pools(site, clock, meter))
     ledger = PostgresLedger(pools.control)
     facts, _ = await ledger.versions([])
     access, moved = Access(PostgresKeys(pools.work), prepared.secret, facts), asyncio.Event()
@@ -244,7 +249,7 @@ async def _open_base(site: Ground, stack: AsyncExitStack) -> _Base:
     coherence = Coherence(slots, ledger, facts, clock, learned, cluster=cluster)
     remote = guard_embedder(config, clock)
     shared = await stack.enter_async_context(open_shared(site, coherence, clock, vectors=remote is not None))
-    embedder = _cached_embedder(config, remote or build_embedder(config.embedding), clock, shared, stack)
+    embedder = _cached_embedder(config, remote or build_embedder(config.embedding), clock, shared, stack, meter)
     embedder.learned(facts)
     if remote is not None:
         _run(stack, remote.watch())
@@ -263,6 +268,7 @@ async def _open_base(site: Ground, stack: AsyncExitStack) -> _Base:
         limits=Limits(config.limits, prepared.dimensions),
         log=PostgresAccessLog(pools.work),
         moved=moved,
+        meter=meter,
     )
 
 
@@ -280,7 +286,7 @@ def _copies(base: _Base) -> _Copies:
     heat = Heat(base.log, clock)
     shards = build_shards(config, prepared, base.lineage)
     executors, flat_limit = _executors(base.stack), config.index.flat_limit
-    warm = Warm(shards, base.store, base.coherence, *executors, prepared.dimensions, flat_limit, clock)
+    warm = Warm(shards, base.store, base.coherence, *executors, prepared.dimensions, flat_limit, clock, base.meter)
     return _Copies(heat, _answers(base, heat), shards, warm)
 
 
@@ -310,7 +316,7 @@ def _services(base: _Base, copies: _Copies) -> Services:
         remember=Remember(writer, embedder, limits, Identifiers(clock, secrets.randbits), clock),
         recall=Recall(store, answers, warm, heat, coherence, limits, cursors, clock),
         search=search,
-        searches=Searches(search, freshness),
+        searches=Searches(search, freshness, base.meter),
         forget=Forget(store, writer, kept, limits, clock),
         copies=kept,
         history=History(store, writer, embedder, limits, cursors, clock, retention),
@@ -322,14 +328,16 @@ def _services(base: _Base, copies: _Copies) -> Services:
         freshness=freshness,
         directory=Directory(store, limits, cursors),
         health=Health(build_store(config, base.pools.control, prepared), embedder, clock),
-        modes=Modes(base.pools.breaker, base.optional, coherence, clock, config.resilience.mode),
+        modes=Modes(base.pools.breaker, base.optional, coherence, clock, config.resilience.mode, base.meter),
         pool=base.pools.work,
+        control=base.pools.control,
         breakers=(base.pools.breaker, *base.optional),
         shared=None if base.shared is None else base.shared.cache,
         writer=writer,
         claims=_claims(base),
         limits=limits,
         clock=clock,
+        meter=base.meter,
     )
 
 
@@ -396,7 +404,12 @@ def _executors(stack: AsyncExitStack) -> tuple[Executor, Executor]:
 
 
 def _cached_embedder(
-    config: Config, embedder: Embedder, clock: Clock, shared: SharedLayer | None, stack: AsyncExitStack
+    config: Config,
+    embedder: Embedder,
+    clock: Clock,
+    shared: SharedLayer | None,
+    stack: AsyncExitStack,
+    meter: Meter,
 ) -> CachedEmbedder:
     cache = config.cache
     kept = ByteCache(
@@ -405,7 +418,7 @@ def _cached_embedder(
         ttl_ns=int(cache.embedding_ttl_s * 1e9),
         idle_ns=int(cache.embedding_ttl_s * 1e9),
     )
-    cached = CachedEmbedder(embedder, kept, clock, None if shared is None else shared.vectors)
+    cached = CachedEmbedder(embedder, kept, clock, None if shared is None else shared.vectors, meter)
     stack.push_async_callback(cached.close)
     return cached
 
@@ -422,7 +435,7 @@ def _writer(base: _Base, warm: Warm) -> Writer:
         age_s=writes.batch_age_ms / 1000,
     )
     commits = Commits(base.store, base.coherence, warm, base.site.prepared.dimensions, base.clock)
-    writer = Writer(commits, base.clock, limits, singly_timeout_s=writes.flush_timeout_s)
+    writer = Writer(commits, base.clock, limits, singly_timeout_s=writes.flush_timeout_s, meter=base.meter)
     base.stack.push_async_callback(writer.drain, base.config.server.stop_timeout_s)
     return writer
 

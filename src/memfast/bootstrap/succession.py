@@ -9,10 +9,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from memfast.bootstrap.ground import Ground
+from memfast.bootstrap.readings import written
 from memfast.bootstrap.services import Services, open_services
 from memfast.bootstrap.stores import snapshots_folder
 from memfast.errors import EmbedderChanged, MemfastError
 from memfast.index.pool import unsave_all
+from memfast.metrics import Meter
 
 __all__ = ["Succession"]
 
@@ -33,12 +35,16 @@ class Succession:
 
     Args:
         site: what the parent made ready, maybe before the database was moved.
+        meter: what the worker counts with, whatever services it has.
         install: is given the services that new requests are to use; what it gives returns when those of before it are
             not used any more.
     """
 
-    def __init__(self, site: Ground, install: Callable[[Services], AbstractAsyncContextManager[None]]) -> None:
+    def __init__(
+        self, site: Ground, meter: Meter, install: Callable[[Services], AbstractAsyncContextManager[None]]
+    ) -> None:
         self._site = site
+        self._meter = meter
         self._install = install
         self._changed = asyncio.Condition()
         self.current: Services | None = None
@@ -84,7 +90,8 @@ class Succession:
     async def _open(self) -> contextlib.AsyncExitStack:
         stack = contextlib.AsyncExitStack()
         try:
-            services = await stack.enter_async_context(open_services(self._site))
+            services = await stack.enter_async_context(open_services(self._site, self._meter))
+            await stack.enter_async_context(written(services, self._meter))
             await stack.enter_async_context(self._install(services))
         except BaseException:
             await stack.aclose()

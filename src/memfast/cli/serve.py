@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ipaddress
 from pathlib import Path
 
 from memfast import __version__, kernels
@@ -34,19 +33,12 @@ def serve(effective: Effective, arguments: argparse.Namespace) -> int:
 
 def _refuse_open_door(site: Ground, *, insecure: bool) -> None:
     host = site.config.server.host
-    if site.prepared.keys_generation or insecure or _is_loopback(host):
+    if site.prepared.keys_generation or insecure or site.config.server.is_local:
         return
     raise ConfigError(
         f"server.host = {host} is reachable by others and there is no API key: make one with `memfast keys create`, "
         "listen on 127.0.0.1, or say --insecure"
     )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _say(line: str) -> None:

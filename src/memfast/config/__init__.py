@@ -1,8 +1,8 @@
 """Settings: typed defaults, a TOML file, `MEMFAST_*` variables and flags, in that order of rising precedence."""
 
 from memfast.config.loading import Effective, Setting, load, settings
+from memfast.config.profiles import PROFILES
 from memfast.config.sections import (
-    PROFILES,
     CacheConfig,
     Config,
     EmbeddingConfig,

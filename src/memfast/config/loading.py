@@ -14,7 +14,8 @@ from typing import Any, get_args, get_type_hints
 import msgspec
 from msgspec import Meta, Struct
 
-from memfast.config.sections import PROFILES, Config, default_data_dir
+from memfast.config.profiles import PROFILES
+from memfast.config.sections import Config, default_data_dir
 from memfast.errors import ConfigError
 
 __all__ = ["Effective", "Setting", "load", "settings"]

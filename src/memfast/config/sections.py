@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -10,7 +11,6 @@ import platformdirs
 from msgspec import Meta, Struct
 
 __all__ = [
-    "PROFILES",
     "BackgroundConfig",
     "CacheConfig",
     "CoherenceConfig",
@@ -23,6 +23,7 @@ __all__ = [
     "LogConfig",
     "McpConfig",
     "MemoryConfig",
+    "MetricsConfig",
     "PostgresConfig",
     "RedisConfig",
     "ResilienceConfig",
@@ -97,6 +98,14 @@ class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ] = 2
     stop_timeout_s: Annotated[int, _doc("time for running requests when the service stops", "s", ge=1, le=600)] = 35
     backlog: Annotated[int, _doc("connections kept waiting or open, all workers", "connections", ge=1)] = 1024
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can connect."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
 
 
 class PostgresConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -409,6 +418,14 @@ class WritesConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ] = 500.0
 
 
+class MetricsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the service counts of itself."""
+
+    public: Annotated[
+        bool, _doc("GET /metrics needs no key; it never does where server.host is loopback, else an administrator's")
+    ] = False
+
+
 class LogConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the service says while it runs. Texts of memories are never logged."""
 
@@ -456,45 +473,5 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     coherence: CoherenceConfig = CoherenceConfig()
     resilience: ResilienceConfig = ResilienceConfig()
     mcp: McpConfig = McpConfig()
+    metrics: MetricsConfig = MetricsConfig()
     log: LogConfig = LogConfig()
-
-
-PROFILES: dict[str, dict[str, Any]] = {
-    "balanced": {},
-    "high-traffic": {
-        "postgres.pool_min": 20,
-        "postgres.pool_max": 64,
-        "server.backlog": 4096,
-        "cache.memory_mb": 768,
-        "cache.entries": 50_000,
-        "cache.ttl_s": 600.0,
-        "cache.idle_s": 120.0,
-        "cache.embedding_entries": 5000,
-        "cache.embedding_ttl_s": 1200.0,
-        "index.memory_mb": 768,
-        "memory.budget_mb": 2048,
-    },
-    "memory-constrained": {
-        "postgres.pool_min": 1,
-        "postgres.pool_max": 3,
-        "embedding.batch_size": 25,
-        "server.body_max_bytes": 4 * 1024 * 1024,
-        "cache.memory_mb": 32,
-        "cache.entries": 1000,
-        "cache.ttl_s": 60.0,
-        "cache.idle_s": 30.0,
-        "cache.embedding_entries": 100,
-        "cache.embedding_ttl_s": 300.0,
-        "index.memory_mb": 64,
-        "memory.budget_mb": 256,
-        "memory.watch_interval_s": 0.1,
-    },
-    "throughput": {"postgres.pool_min": 10, "postgres.pool_max": 10, "embedding.batch_size": 256},
-    "latency": {
-        "postgres.pool_min": 3,
-        "postgres.pool_max": 3,
-        "postgres.connect_timeout_s": 2.0,
-        "embedding.batch_size": 50,
-    },
-}
-"""What each profile changes of the defaults. The file, the environment and flags win over it."""

@@ -13,7 +13,8 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.plugins import PluginProtocol
 from litestar.types import ASGIApp, Scope
 
-from memfast.bootstrap import Ground, Services, Succession
+from memfast.bootstrap import Ground, Services, Succession, open_meter
+from memfast.config import Config
 from memfast.errors import InvalidRequest, MemfastError, MethodNotAllowed, NotFound
 from memfast.http import (
     routes_admin,
@@ -21,15 +22,17 @@ from memfast.http import (
     routes_history,
     routes_links,
     routes_memory,
+    routes_metrics,
     routes_search,
     routes_transfer,
     routes_users,
 )
 from memfast.http.edge import EXCHANGE, SERVICES, Edge
 from memfast.http.exchange import Exchange, Reply
+from memfast.http.measures import operations_of
 from memfast.http.openapi import build_document, build_page
 from memfast.http.problems import INTERNAL_ERROR, problem_reply
-from memfast.http.routing import Endpoint, Route, Surface
+from memfast.http.routing import Route, Surface
 from memfast.resilience.clock import SystemClock
 
 __all__ = ["ROUTES", "build_app"]
@@ -43,6 +46,7 @@ ROUTES: tuple[Route, ...] = (
     *routes_transfer.ROUTES,
     *routes_users.ROUTES,
     *routes_admin.ROUTES,
+    *routes_metrics.ROUTES,
 )
 
 
@@ -64,36 +68,40 @@ def build_app(site: Ground, surfaces: Sequence[Surface] = ()) -> Edge:
     Its lifespan opens the services and closes them; until then nothing is served.
     """
     document = build_document(ROUTES, site.config.limits)
-    pages = (
-        _fixed("/schema/openapi.json", b"application/json", msgspec.json.encode(document)),
-        _fixed("/schema", b"text/html; charset=utf-8", build_page(document).encode()),
-    )
+    pages = {
+        "/schema/openapi.json": (b"application/json", msgspec.json.encode(document)),
+        "/schema": (b"text/html; charset=utf-8", build_page(document).encode()),
+    }
     holder: list[Edge] = []
 
     @asynccontextmanager
     async def lifespan(_app: Litestar) -> AsyncIterator[None]:
-        succession = Succession(site, holder[0].serving)
-        holder[0].following = succession.after
-        async with succession.running():
-            yield
+        with open_meter(site, operations_of(ROUTES, [*pages], surfaces)) as meter:
+            succession = Succession(site, meter, holder[0].serving)
+            holder[0].following = succession.after
+            async with succession.running():
+                yield
 
+    handlers = [_fixed(path, *page) for path, page in pages.items()]
     application = _Application(
-        route_handlers=[*(_handler(route, holder) for route in ROUTES), *pages],
+        route_handlers=[*(_handler(route, holder, number) for number, route in enumerate(ROUTES)), *handlers],
         lifespan=[lifespan],
         exception_handlers={HTTPException: _http_exception, Exception: _exception},
         openapi_config=None,
         logging_config=None,
     )
-    direct: dict[tuple[str, str], Endpoint] = {
-        (route.method, route.path): route.endpoint for route in ROUTES if "{" not in route.path
-    }
-    reads = frozenset(route.path for route in ROUTES if route.method == "POST" and route.reads)
-    streams = frozenset((route.method, route.path) for route in ROUTES if route.streams)
-    holder.append(Edge(application, direct, reads, streams, site.config.server, SystemClock(), surfaces))
+    holder.append(
+        Edge(application, ROUTES, [*pages], _public(site.config), site.config.server, SystemClock(), surfaces)
+    )
     return holder[0]
 
 
-def _handler(route: Route, edge: list[Edge]) -> HTTPRouteHandler:
+def _public(config: Config) -> tuple[str, ...]:
+    """Where no key is asked for: health, and the metrics where nobody else can come, or everybody may."""
+    return ("/v1/health", routes_metrics.PATH) if config.server.is_local or config.metrics.public else ("/v1/health",)
+
+
+def _handler(route: Route, edge: list[Edge], number: int) -> HTTPRouteHandler:
     path = route.path.replace("{memory_id}", "{memory_id:str}").replace("{user_id}", "{user_id:str}")
 
     async def handle(scope: Scope) -> ASGIApp:
@@ -101,6 +109,7 @@ def _handler(route: Route, edge: list[Edge]) -> HTTPRouteHandler:
         services: Services = scope[SERVICES]  # type: ignore[literal-required]
         if not scope["path_params"] and "%" in exchange.path:  # e.g. %2F, which the router takes for a trailing slash
             raise _no_route(exchange.path)
+        exchange.operation = number
         return await edge[0].answer(route.endpoint, exchange, services, **scope["path_params"])
 
     handle.__name__ = route.endpoint.__name__
@@ -148,5 +157,6 @@ def _exchange(request: Request[Any, Any, Any]) -> Exchange:
 def _response(request: Request[Any, Any, Any], error: MemfastError) -> Response[bytes]:
     exchange = _exchange(request)
     reply = problem_reply(error, exchange.standard_headers(), exchange.path)
+    exchange.status = reply.status
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in reply.headers}
     return Response(reply.body, status_code=reply.status, headers=headers, media_type="application/problem+json")

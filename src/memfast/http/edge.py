@@ -53,11 +53,14 @@ from memfast.http.exchange import (
     sent_path,
     standard_headers,
 )
+from memfast.http.measures import Measures
 from memfast.http.problems import INTERNAL_ERROR, problem_reply
-from memfast.http.routing import Endpoint, Surface
+from memfast.http.routing import Endpoint, Route, Surface
+from memfast.kernels import Trace
+from memfast.metrics import CURRENT, valid_parent
 from memfast.ports import Clock
 from memfast.resilience.deadlines import Deadlines
-from memfast.service.access import Principal
+from memfast.service.access import NOBODY, Principal
 from memfast.service.answers import KEY_BYTES
 from memfast.service.modes import Standing
 
@@ -71,7 +74,9 @@ EXCHANGE = "memfast.exchange"
 SERVICES = "memfast.services"
 """Where it finds the services that the request began with."""
 
-_PUBLIC = ("/v1/health",)
+_ESSENTIAL = ("/v1/health", "/metrics")
+"""What is answered however much is asked of the service: how it does."""
+
 _NAMED = "/v1/users/"
 """Where the rest of the path is a user's id, which the route reads from the path as it was sent."""
 
@@ -92,7 +97,6 @@ _SEED_BYTES = 32
 _REMEMBERED_SEEDS = 1024
 
 _T = TypeVar("_T")
-_NOBODY = Principal("", "", "user")
 AsgiScope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
@@ -107,10 +111,11 @@ class _GoneError(Exception):
 class _Use:
     """Services and how many requests use them. `left` is set by the last one once `over` is."""
 
-    __slots__ = ("left", "over", "requests", "services")
+    __slots__ = ("left", "measures", "over", "requests", "services")
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, measures: Measures) -> None:
         self.services = services
+        self.measures = measures
         self.requests = 0
         self.over = False
         self.left = asyncio.Event()
@@ -121,9 +126,9 @@ class Edge:
 
     Args:
         application: the Litestar application.
-        direct: endpoints by method and path, for paths without parameters, that need no router.
-        reads: paths of those POSTs that only read.
-        streams: methods and paths whose body or answer is a stream.
+        routes: what is served; those whose paths have no parameters need no router.
+        pages: paths that the application serves beside them.
+        public: begins of the paths that need no key.
         config: bounds on body, time and number.
         clock: time for the bounds.
         surfaces: other protocols.
@@ -132,21 +137,26 @@ class Edge:
     def __init__(
         self,
         application: Any,
-        direct: Mapping[tuple[str, str], Endpoint],
-        reads: frozenset[str],
-        streams: frozenset[tuple[str, str]],
+        routes: Sequence[Route],
+        pages: Sequence[str],
+        public: tuple[str, ...],
         config: ServerConfig,
         clock: Clock,
         surfaces: Sequence[Surface] = (),
     ) -> None:
         self._application = application
-        self._direct = direct
+        self._routes = routes
+        self._pages = pages
+        self._open = public
+        self._direct = {(route.method, route.path): route.endpoint for route in routes if "{" not in route.path}
         self._config = config
         self._use: _Use | None = None
         self.following: Callable[[Services], Awaitable[Services]] | None = None
-        self._reads = reads.union(*(surface.reads for surface in surfaces))
+        self._reads = frozenset(route.path for route in routes if route.method == "POST" and route.reads).union(
+            *(surface.reads for surface in surfaces)
+        )
         self._surfaces = surfaces
-        self._streams = streams
+        self._streams = frozenset((route.method, route.path) for route in routes if route.streams)
         self._deadlines = Deadlines(clock)
         self._under_way = 0
         self._request_prefix = secrets.token_hex(5).encode()
@@ -156,7 +166,7 @@ class Edge:
     async def serving(self, services: Services) -> AsyncIterator[None]:
         """Serve new requests by these services, until others are given; ends when no request uses them any more."""
         sweeper = asyncio.create_task(self._deadlines.run())
-        use = self._use = _Use(services)
+        use = self._use = _Use(services, Measures(services.meter, self._routes, self._pages, self._surfaces))
         try:
             yield
             if self._use is not use and use.requests:
@@ -172,18 +182,18 @@ class Edge:
         if scope["type"] != "http" or use is None:
             await self._application(scope, receive, send)
             return
-        services = use.services
+        services, measures = use.services, use.measures
         use.requests += 1
         started = time.perf_counter()
         headers = dict(scope["headers"])
-        request_id = self._request_id(headers)
+        request_id, parent = self._request_id(headers), headers.get(b"traceparent")
         standing = services.modes.standing()
-        body = b""
+        exchange, body = None, b""
         try:
             if standing.mode == "essential":
                 _require_essential(scope, standing)
-            principal = _NOBODY
-            if not scope["path"].startswith(_PUBLIC):
+            principal = NOBODY
+            if not scope["path"].startswith(self._open):
                 surface = self._surface(scope)
                 credential = headers.get(b"authorization") if surface is None else surface.credential(headers)
                 principal = services.access.recognise(credential) or await services.access.authenticate(credential)
@@ -195,11 +205,12 @@ class Edge:
             known = None if request is None else services.answers.recognise(request, headers.get(MIN_VERSION))
             if known is not None:
                 content, version, kind = known
-                form = response_form(headers.get(b"accept", b""))
-                own = finished_headers(len(content), version, "hot", kind, form)
-                sent = [*own, *standard_headers(headers, request_id, started, mode_marks(standing))]
+                own = finished_headers(len(content), version, "hot", kind, response_form(headers.get(b"accept", b"")))
+                valid = None if parent is None else valid_parent(parent)
+                sent = [*own, *standard_headers(valid, request_id, started, mode_marks(standing))]
                 await send({"type": "http.response.start", "status": 200, "headers": sent})
                 await send({"type": "http.response.body", "body": content, "more_body": False})
+                measures.hot(scope, kind, started)
                 return
             exchange = Exchange(
                 scope,
@@ -207,7 +218,7 @@ class Edge:
                 principal=principal,
                 access=services.access,
                 body=body,
-                request_id=request_id,
+                trace=_trace(request_id, parent),
                 started=started,
                 marks=mode_marks(standing),
                 parts=self._parts(receive) if streams else None,
@@ -215,33 +226,58 @@ class Edge:
             await self._admitted(exchange, services, scope, receive, send)
             if request is not None and exchange.target is not None:
                 services.answers.note(request, exchange.target)
+            measures.ended(exchange, started)
         except _GoneError:
-            return
+            measures.abandoned()
         except Exception as error:  # noqa: BLE001 - the face's edge: the client gets a problem, the log the trace
-            marks = mode_marks(services.modes.standing())
-            standard = standard_headers(headers, request_id, started, marks)
-            told = _teller(self._surface(scope), headers, body)
-            # Under no name: this frame is in the error's trace, and the circle would keep the connection open.
-            await told(self._problem(error, request_id), standard, sent_path(scope))(scope, receive, send)
+            named = _trace(request_id, parent) if exchange is None else exchange.trace
+            status = await self._refuse(error, services, named, started, headers, body, scope, receive, send)
+            measures.refused(scope, exchange, status, started)
         finally:
             use.requests -= 1
             if use.over and not use.requests:
                 use.left.set()
+
+    async def _refuse(
+        self,
+        error: Exception,
+        services: Services,
+        named: Trace,
+        started: float,
+        headers: Mapping[bytes, bytes],
+        body: bytes,
+        scope: AsgiScope,
+        receive: Receive,
+        send: Send,
+    ) -> int:
+        """Answer with what the error is to the client; returns the status."""
+        CURRENT.set(named)
+        try:
+            marks = mode_marks(services.modes.standing())
+            standard = standard_headers(named.parent, named.request_id, started, marks)
+            told = _teller(self._surface(scope), headers, body)
+            reply = told(self._problem(error, named), standard, sent_path(scope))
+            await reply(scope, receive, send)
+        finally:
+            CURRENT.set(None)
+        return reply.status
 
     async def _admitted(
         self, exchange: Exchange, services: Services, scope: AsgiScope, receive: Receive, send: Send
     ) -> None:
         """Serve what no finished answer was found for: so many at once, each in its time, while its client is there."""
         timeout_s = self._timeout_s(scope, exchange.headers)
-        if self._under_way >= self._config.under_way_max and not exchange.path.startswith(_PUBLIC):
+        if self._under_way >= self._config.under_way_max and not exchange.path.startswith(_ESSENTIAL):
             raise Overloaded(f"{self._under_way} requests are under way; nothing was begun", begun=False)
         self._under_way += 1
+        CURRENT.set(exchange.trace)
         try:
             work = self._serve(exchange, services, scope, receive, send)
             reads_body = (scope["method"], scope["path"]) in self._streams and scope["method"] not in _BODILESS
             leaves = None if reads_body else partial(_disconnected, receive)
             await self._within(timeout_s, work, partial(_too_slow, timeout_s), leaves)
         finally:
+            CURRENT.set(None)
             self._under_way -= 1
 
     def _timeout_s(self, scope: AsgiScope, headers: Mapping[bytes, bytes]) -> float:
@@ -308,18 +344,20 @@ class Edge:
     ) -> Reply | StreamReply:
         """The endpoint's answer, by the services that follow where these were left behind: nothing was done then."""
         try:
-            return await endpoint(exchange, services, **parameters)
+            reply = await endpoint(exchange, services, **parameters)
         except EmbedderChanged:
             if self.following is None or exchange.parts is not None:
                 raise
-        return await endpoint(exchange, await self.following(services), **parameters)
+            reply = await endpoint(exchange, await self.following(services), **parameters)
+        exchange.status = reply.status
+        return reply
 
-    def _problem(self, error: Exception, request_id: bytes) -> MemfastError:
+    def _problem(self, error: Exception, named: Trace) -> MemfastError:
         if isinstance(error, MemfastError):
             return error
         if isinstance(error, TimeoutError):
             return DeadlineExceeded("something that the request needs did not answer in time")
-        _log.error("request %s failed", request_id.decode(), exc_info=error)
+        _log.error("request %s failed", named.request_id.decode(), exc_info=error)
         return INTERNAL_ERROR
 
     def _no_body(self) -> MemfastError:
@@ -377,9 +415,13 @@ def _seed(principal: Principal, *parts: str | bytes | None) -> bytes:
     return blake2b(repr((principal.tag, *parts)).encode(), digest_size=_SEED_BYTES).digest()
 
 
+def _trace(request_id: bytes, parent: bytes | None) -> Trace:
+    return Trace(request_id, None if parent is None else valid_parent(parent))
+
+
 def _require_essential(scope: AsgiScope, standing: Standing) -> None:
     path = scope["path"]
-    if path.startswith(_PUBLIC) or (scope["method"] == "GET" and _SINGLE.fullmatch(path)):
+    if path.startswith(_ESSENTIAL) or (scope["method"] == "GET" and _SINGLE.fullmatch(path)):
         return
     reason = f"only single memories and health are served now: {standing.reason}"
     raise ModeRefused(reason, retry_after_s=_RETRY_AFTER_S, begun=False)

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 from urllib.parse import parse_qsl, quote, unquote
 from uuid import UUID
 
@@ -17,6 +17,8 @@ import msgspec
 from memfast.claims import Written
 from memfast.errors import InvalidRequest, NotFound
 from memfast.http.codec import NDJSON, BodyDecoder, encode_json, request_form, response_form
+from memfast.kernels import Trace
+from memfast.metrics import Stage
 from memfast.model import Scope
 from memfast.search.encode import Form, recode
 from memfast.service.access import Access, Principal
@@ -80,6 +82,7 @@ class StreamReply:
     """
 
     __slots__ = ("_first", "_headers", "_rest")
+    status = 200
 
     def __init__(self, headers: list[tuple[bytes, bytes]], first: bytes, rest: AsyncGenerator[bytes, None]) -> None:
         self._headers = headers
@@ -102,7 +105,8 @@ class StreamReply:
 class Exchange:
     """A request whose key was checked and whose body has arrived, or is to be read from `parts`.
 
-    `path` is as it was sent, percent-encoded.
+    `path` is as it was sent, percent-encoded. `operation` is the number of its route; `status`, `tier` and
+    `version` are those of its answer, as far as they are known.
     """
 
     __slots__ = (
@@ -114,12 +118,16 @@ class Exchange:
         "body",
         "headers",
         "method",
+        "operation",
         "parts",
         "path",
         "principal",
         "query",
-        "request_id",
+        "status",
         "target",
+        "tier",
+        "trace",
+        "version",
     )
 
     def __init__(
@@ -130,7 +138,7 @@ class Exchange:
         principal: Principal,
         access: Access,
         body: bytes,
-        request_id: bytes,
+        trace: Trace,
         started: float,
         marks: tuple[Header, ...] = (),
         parts: AsyncGenerator[bytes, None] | None = None,
@@ -142,8 +150,12 @@ class Exchange:
         self.principal = principal
         self.body = body
         self.parts = parts
-        self.request_id = request_id
+        self.trace = trace
         self.target: Target | None = None
+        self.operation: int | None = None
+        self.status = 200
+        self.tier: Tier | Literal["none"] = "none"
+        self.version: int | None = None
         self._access = access
         self._fields: Iterable[Header] = scope["headers"]
         self._repeatable = True
@@ -157,7 +169,10 @@ class Exchange:
 
     def read(self, decoder: BodyDecoder[_T]) -> _T:
         """The body, decoded and checked."""
-        return decoder.decode(self.body, self.form)
+        self.trace.start()
+        read = decoder.decode(self.body, self.form)
+        self.trace.lap(Stage.DECODE)
+        return read
 
     def parameters(self, kind: type[_T]) -> _T:
         """The query string, checked: unknown and repeated parameters are refused.
@@ -263,7 +278,9 @@ class Exchange:
 
     def scope(self, user_id: str) -> Scope:
         """The user's scope, as far as the key reaches."""
-        return self._access.scope(self.principal, user_id)
+        scope = self._access.scope(self.principal, user_id)
+        self.trace.scope_id = scope.id
+        return scope
 
     @property
     def answer_form(self) -> Form:
@@ -275,6 +292,7 @@ class Exchange:
         if self._repeatable:
             self.target = target
         self.unconfirmed(answer.unconfirmed_s)
+        self.tier, self.version = answer.tier, answer.version
         own = finished_headers(len(answer.body), answer.version, answer.tier, target.kind, self.answer_form)
         return Reply(200, [*own, *self.standard_headers()], answer.body)
 
@@ -288,10 +306,16 @@ class Exchange:
         headers = [] if version is None else [(b"memfast-version", b"%d" % version)]
         return self._reply(status, headers, encode_json(value))
 
+    def text(self, body: bytes, content_type: bytes) -> Reply:
+        """An answer that is no JSON."""
+        own = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), (b"cache-control", b"no-store")]
+        return Reply(200, [*own, *self.standard_headers()], body)
+
     def written(self, answer: Written, body: bytes, *, replayed: bool = False) -> Reply:
         """The answer to a write: with the token that later reads may send along, and whether it was given before."""
         headers = list(answer.headers)
         if answer.version:
+            self.version = answer.version
             token = write_token(Token(self._access.facts.lineage, answer.version))
             headers += [(b"memfast-token", token), (b"memfast-version", b"%d" % answer.version)]
         if replayed:
@@ -316,7 +340,7 @@ class Exchange:
 
     def standard_headers(self) -> list[tuple[bytes, bytes]]:
         """Headers of every answer: the request's id, its trace, and the time spent."""
-        return standard_headers(self.headers, self.request_id, self._started, self._marks)
+        return standard_headers(self.trace.parent, self.trace.request_id, self._started, self._marks)
 
 
 def _entity_tags(value: bytes) -> list[tuple[bytes, bytes]]:
@@ -336,19 +360,19 @@ def _entity_tags(value: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def standard_headers(
-    headers: Mapping[bytes, bytes], request_id: bytes, started: float, marks: tuple[Header, ...] = ()
+    parent: bytes | None, request_id: bytes, started: float, marks: tuple[Header, ...] = ()
 ) -> list[tuple[bytes, bytes]]:
     """See `Exchange.standard_headers`.
 
     Args:
-        headers: the request's.
+        parent: the request's `traceparent`, if it has a valid one.
         request_id: its id.
         started: seconds of `time.perf_counter`.
         marks: of the mode that the service is in.
     """
     standard = [(b"x-request-id", request_id), *_timing(int((time.perf_counter() - started) * 1e6)), *marks]
-    if b"traceparent" in headers:
-        standard.append((b"traceparent", headers[b"traceparent"]))
+    if parent is not None:
+        standard.append((b"traceparent", parent))
     return standard
 
 

@@ -206,8 +206,8 @@ def _response(answer: Success) -> dict[str, Any]:
         headers["Memfast-Version"] = {"schema": {"type": "string"}}
         headers["Idempotent-Replayed"] = {"schema": {"enum": ["true"]}, "description": "the answer was given before"}
     response: dict[str, Any] = {"description": answer.text, "headers": headers}
-    if answer.media_type == NDJSON.decode():
-        response["content"] = _LINES
+    if answer.media_types:
+        response["content"] = {media_type: {"schema": {"type": "string"}} for media_type in answer.media_types}
     elif answer.kind is not None:
         response["content"] = _content(_schema(answer.kind))
     return response

@@ -198,6 +198,7 @@ ROUTES = (
         method="GET",
         path="/v1/memories/{memory_id}/related",
         endpoint=related,
+        kind="list",
         summary="The memories that links lead to, nearest first",
         group="links",
         parameters=RelatedParameters,

@@ -94,6 +94,7 @@ ROUTES = (
         method="POST",
         path="/v1/search",
         endpoint=search,
+        kind="search",
         reads=True,
         summary="Search a user's memories",
         group="search",

@@ -58,7 +58,7 @@ ROUTES = (
         summary="Export a user, or with an admin key the namespace, as lines of JSON",
         group="transfer",
         parameters=ExportParameters,
-        answers={200: Success(str, "a header, one line a memory and event, a trailer", media_type=NDJSON.decode())},
+        answers={200: Success(str, "a header, one line a memory and event, a trailer", media_types=(NDJSON.decode(),))},
         streams=True,
     ),
     Route(

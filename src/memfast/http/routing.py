@@ -10,6 +10,7 @@ from msgspec import Struct
 from memfast.errors import MemfastError
 from memfast.http.exchange import Header, Reply, StreamReply
 from memfast.http.wire import NoParameters
+from memfast.service.answers import Kind
 
 __all__ = ["Endpoint", "Route", "Success", "Surface"]
 
@@ -20,14 +21,14 @@ class Success(Struct, frozen=True):
     """One successful answer: its body's type (None = empty) and what it means.
 
     `written` = it is that of a write: it carries a token, and is kept under the request's idempotency key;
-    `told` = `Memfast-Status` tells what became of the request.
+    `told` = `Memfast-Status` tells what became of the request; `media_types` are those of a text, which is no JSON.
     """
 
     kind: Any
     text: str
     written: bool = False
     told: bool = False
-    media_type: str | None = None
+    media_types: tuple[str, ...] = ()
 
 
 class Route(Struct, frozen=True, kw_only=True):
@@ -35,7 +36,8 @@ class Route(Struct, frozen=True, kw_only=True):
 
     `endpoint(exchange, services, **path_parameters)` gives the reply. `problems` are the statuses it may refuse with,
     beside those that every route has. `reads` = a POST that only reads; it has the time of a read. `streams` = its body
-    or its answer is a stream of lines: there is no bound on its size, and its time is bounded part by part.
+    or its answer is a stream of lines: there is no bound on its size, and its time is bounded part by part. `kind` =
+    a success is a finished answer of that kind, which may be kept; no two routes with parameters have the same.
     """
 
     method: Literal["GET", "POST", "PATCH", "DELETE"]
@@ -50,6 +52,7 @@ class Route(Struct, frozen=True, kw_only=True):
     public: bool = False
     reads: bool = False
     streams: bool = False
+    kind: Kind | None = None
 
 
 class Surface(Struct, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ import ctypes
 import os
 from pathlib import Path
 
-__all__ = ["give_back", "resident_bytes"]
+__all__ = ["give_back", "open_files", "resident_bytes"]
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -15,6 +15,11 @@ def resident_bytes() -> int:
     """Bytes of this process alone that are resident: without what it shares with others through files."""
     _, resident, shared = Path("/proc/self/statm").read_bytes().split()[:3]
     return (int(resident) - int(shared)) * _PAGE_BYTES
+
+
+def open_files() -> int:
+    """Files and connections that this process has open."""
+    return sum(1 for _ in Path("/proc/self/fd").iterdir()) - 1  # the last one is that of the folder
 
 
 def give_back() -> None:

@@ -65,6 +65,8 @@ class Retry:
         self._random = random
         self._attempts = attempts
         self._base_s = base_s
+        self.retried = 0
+        """Further tries so far."""
 
     async def run(
         self, work: Callable[[], Awaitable[_T]], passing: Callable[[Exception], bool], *, until_s: float
@@ -87,5 +89,6 @@ class Retry:
                 wait_s = self._random() * self._base_s * 2**attempt
                 if not passing(error) or self._clock.monotonic() + wait_s >= until_s or not self._budget.spend():
                     raise
+            self.retried += 1
             await self._sleep(wait_s)
         return await work()

@@ -14,7 +14,7 @@ from memfast.errors import Forbidden, Unauthorized
 from memfast.model import DatabaseFacts, Scope, derive_scope_id
 from memfast.ports import Clock, KeyStore
 
-__all__ = ["Access", "Issued", "Keyring", "Principal"]
+__all__ = ["NOBODY", "Access", "Issued", "Keyring", "Principal"]
 
 DEFAULT_NAMESPACE = "default"
 _REMEMBERED_KEYS = 10_000
@@ -55,6 +55,9 @@ class Principal(Struct, frozen=True):
         if self.user_id is not None:
             raise Forbidden("the API key was made for one user_id; name it")
 
+
+NOBODY = Principal("", "", "user")
+"""Who asks for what needs no key."""
 
 _ANYBODY = Principal(DEFAULT_NAMESPACE, None, "admin")
 

@@ -8,7 +8,9 @@ from hashlib import sha256
 import numpy as np
 from numpy.typing import NDArray
 
+from memfast.errors import Unavailable
 from memfast.kernels import ByteCache, CacheStats
+from memfast.metrics import Meter, unread
 from memfast.model import DatabaseFacts
 from memfast.ports import Clock, Embedder
 from memfast.service.shared import SharedVectors
@@ -29,13 +31,25 @@ class CachedEmbedder:
         cache: holds them in this worker.
         clock: monotonic time for their ages.
         shared: what is not held here is looked for there before it is made.
+        meter: counts the calls of the embedder.
     """
 
-    def __init__(self, embedder: Embedder, cache: ByteCache, clock: Clock, shared: SharedVectors | None = None) -> None:
+    def __init__(
+        self,
+        embedder: Embedder,
+        cache: ByteCache,
+        clock: Clock,
+        shared: SharedVectors | None = None,
+        meter: Meter | None = None,
+    ) -> None:
         self._embedder = embedder
         self._cache = cache
         self._clock = clock
         self._shared = shared
+        meter = meter or unread()
+        self._took = meter.histogram("memfast_embedding_duration_seconds")
+        self._texts = meter.histogram("memfast_embedding_batch_texts")
+        self._failures = meter.counter("memfast_embedding_failures")
         self._era: int | None = None
         self._prefix = f"{embedder.model}\0{embedder.dimensions}\0".encode()
 
@@ -81,7 +95,7 @@ class CachedEmbedder:
         missing = [position for position, value in enumerate(found) if value is None]
         vectors = dict(enumerate(found))
         if missing:
-            made = (await self._embedder.embed([texts[position] for position in missing])).tobytes()
+            made = (await self._asked([texts[position] for position in missing])).tobytes()
             width = len(made) // len(missing)
             for start, position in zip(range(0, len(made), width), missing, strict=True):
                 vectors[position] = value = made[start : start + width]
@@ -92,6 +106,18 @@ class CachedEmbedder:
         for key, value in zip(keys, results, strict=True):
             self._cache.put(key, value, 0, 0, 0, 0, _NEVER_NS, now_ns)
         return results
+
+    async def _asked(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """What the embedder makes of texts."""
+        began_s = self._clock.monotonic()
+        try:
+            made = await self._embedder.embed(texts)
+        except Unavailable:
+            self._failures.add()
+            raise
+        self._took.observe(self._clock.monotonic() - began_s)
+        self._texts.observe(len(texts))
+        return made
 
     async def check(self) -> None:
         """See `ports.Embedder.check`."""

@@ -19,6 +19,7 @@ import logging
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+from memfast.metrics import Meter, unread
 from memfast.ports import Clock
 from memfast.resilience.breaker import Breaker, Transition
 from memfast.service.coherence import Coherence
@@ -67,13 +68,20 @@ class Modes:
     """
 
     def __init__(
-        self, required: Breaker, optional: Sequence[Breaker], coherence: Coherence, clock: Clock, order: Order = "auto"
+        self,
+        required: Breaker,
+        optional: Sequence[Breaker],
+        coherence: Coherence,
+        clock: Clock,
+        order: Order = "auto",
+        meter: Meter | None = None,
     ) -> None:
         self._required = required
         self._optional = tuple(optional)
         self._coherence = coherence
         self._clock = clock
         self._lags = 0
+        self._delays = (meter or unread()).histogram("memfast_event_loop_delay_seconds")
         self._shown_at: dict[Mode, float] = {}
         self._reasons: dict[Mode, str] = {}
         self._last: Mode = "full"
@@ -109,6 +117,7 @@ class Modes:
 
     def note_lag(self, seconds: float) -> None:
         """The event loop came so much later than it should."""
+        self._delays.observe(seconds)
         self._lags = self._lags + 1 if seconds >= LAG_S else 0
         if self._lags >= LAG_READINGS and self._order == "auto":
             self._show("essential", f"overload: the event loop is {seconds:.1f} s late")

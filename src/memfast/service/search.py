@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from functools import partial
+from time import perf_counter
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from memfast.errors import EmbedderUnavailable, StillReading, Unavailable
 from memfast.filters import reads_json
 from memfast.links import Reached, Spread
+from memfast.metrics import Stage, trace
 from memfast.model import Scope
 from memfast.ports import Clock, LinkStore, MemoryStore, Shard
 from memfast.search.encode import (
@@ -113,6 +115,8 @@ class Search:
             EmbeddingRequired: it needs a vector, and this service makes none.
             Unavailable: the store or, where nothing goes without it, the embedder is away.
         """
+        laps = trace()
+        laps.start()
         asked = self._questions.check(query)
         key = derive_key(scope.id, b"search", form.encode(), digest(asked))
         epochs = self._coherence.epochs(scope.id)
@@ -121,18 +125,23 @@ class Search:
             self._heat.read(scope.id)
         else:
             self._heat.asked(scope.id, key, msgspec.msgpack.encode(query))
+        laps.lap(Stage.DECODE)
         answer = self._answers.look(*target)
+        laps.lap(Stage.CACHE)
         if answer is None and asked.ranking.expand is not None:
             compute = partial(self._search_links, scope, asked, form, away)
             answer = await self._answers.answer("search", key, scope.id, compute, needs_store=False)
+            laps.lap(Stage.WAIT)
         if answer is None:
             shard = self._warm.current(scope.id, epochs)
             if shard is None:
                 shard = await self._shard(scope, epochs)
+            laps.lap(Stage.WARM)
             if shard is not None:
                 asked, degraded = await self._embedded(asked, away)
                 answer = await self._search_shard(scope, shard, asked, form, "warm", degraded)
                 self._answers.keep("search", key, scope.id, epochs, answer)
+                laps.lap(Stage.CACHE)
         if answer is None:
             self._warm.missed(scope)
 
@@ -140,6 +149,7 @@ class Search:
                 return await self._search_cold(scope, asked, form, away)
 
             answer = await self._answers.answer("search", key, scope.id, compute_cold)
+            laps.lap(Stage.WAIT)
         return answer, target
 
     async def embed(self, texts: Sequence[str]) -> None:
@@ -161,6 +171,7 @@ class Search:
     ) -> Answer:
         """A search that looks at links too: they are in the store alone, so that equal ones are made once."""
         shard = await self._shard(scope, epochs)
+        trace().lap(Stage.WARM)
         if shard is None:
             self._warm.missed(scope)
             return await self._search_cold(scope, asked, form, away)
@@ -173,6 +184,7 @@ class Search:
         shard, embedded = await asyncio.gather(
             self._read(scope), self._embedded(asked, away), return_exceptions=True
         )  # both have a bound
+        trace().start()  # each has told its time
         if isinstance(shard, BaseException):
             raise shard
         if isinstance(embedded, BaseException):
@@ -184,12 +196,15 @@ class Search:
 
     async def _read(self, scope: Scope) -> Shard | None:
         """A shard for one answer; None where that takes too long: the next search has it."""
+        began = perf_counter()
         try:
             async with asyncio.timeout(self._leg_timeout_s):
                 return await self._warm.transient(scope)
         except TimeoutError:
             self._warm.load(scope)
             return None
+        finally:
+            trace().add(Stage.WARM, perf_counter() - began)
 
     async def _search_without_words(self, scope: Scope, asked: Question, form: Form) -> Answer:
         """The nearest vectors of a user with so many memories that reading them takes long; the answer is not kept."""
@@ -206,6 +221,9 @@ class Search:
         self, scope: Scope, shard: Shard, asked: Question, form: Form, tier: Tier, degraded: Sequence[str]
     ) -> Answer:
         """The answer of a shard to a question that has its vector; `degraded` are legs that it goes without."""
+        laps = trace()
+        laps.start()
+        laps.degraded = degraded
         now = self._clock.now()
         now_us = int(now.timestamp() * 1e6)
 
@@ -215,8 +233,10 @@ class Search:
                 hits = shard.search(
                     asked.vector, asked.limit, now_us=now_us, where=asked.where, min_score=asked.min_score
                 )
+                laps.lap(Stage.RANK)
                 return encode_rows(hits.blocks, hits.rows, hits.scores, shard.version)
             found = find(shard, asked, now_us=now_us, thesaurus=self._thesaurus)
+            laps.lap(Stage.RANK)
             return _encoded(shard, asked, found, degraded)
 
         keep = not degraded
@@ -226,11 +246,13 @@ class Search:
             body, keep = await self._expanded(scope, shard, asked, asked.ranking.expand, now, degraded, run)
         else:
             body = work() if short else await self._warm.run(work)
+        body = recode(body, form)
+        laps.lap(Stage.ENCODE)
         expires_at = _expiry(shard, now, now_us)
         if asked.ranking.boosts.recency_factor != 1:
             step = now + timedelta(microseconds=RECENCY_STEP_US - now_us % RECENCY_STEP_US)
             expires_at = step if expires_at is None else min(step, expires_at)
-        return Answer(recode(body, form), shard.version, tier, expires_at if keep else now)
+        return Answer(body, shard.version, tier, expires_at if keep else now)
 
     async def _expanded(
         self,
@@ -243,7 +265,7 @@ class Search:
         run: _Run,
     ) -> tuple[bytes, bool]:
         """The body of an answer whose hits lend to what links lead to, and whether it may be kept."""
-        now_us = int(now.timestamp() * 1e6)
+        now_us, laps = int(now.timestamp() * 1e6), trace()
 
         def begin() -> tuple[Scored, Spread]:
             scored = score(shard, asked, now_us=now_us, thesaurus=self._thesaurus)
@@ -252,13 +274,17 @@ class Search:
             return scored, Spread(starts=starts, depth=settings.depth)
 
         scored, spread = await run(begin)
+        laps.lap(Stage.RANK)
         reached, version = await self._reached(scope, spread, shard.version, now)
+        laps.lap(Stage.SQL)
 
         def end() -> bytes:
             if reached is None:
-                return _encoded(shard, asked, scored.found(), (*degraded, "graph"))
-            lending = lent(shard, reached, settings, shard.masks(now_us, asked.where))
-            return _encoded(shard, asked, scored.found(lending), degraded)
+                laps.degraded = (*degraded, "graph")
+            lending = None if reached is None else lent(shard, reached, settings, shard.masks(now_us, asked.where))
+            found = scored.found(lending)
+            laps.lap(Stage.RANK)
+            return _encoded(shard, asked, found, laps.degraded)
 
         return await run(end), not degraded and version == shard.version
 
@@ -278,16 +304,23 @@ class Search:
     async def _search_store(self, scope: Scope, asked: Question, form: Form, degraded: Sequence[str] = ()) -> Answer:
         vector = asked.vector
         assert vector is not None
-        wanted = asked.limit + SLACK
+        wanted, laps = asked.limit + SLACK, trace()
+        laps.start()
+        laps.degraded = degraded
         candidates = await self._store.nearest(scope, vector, wanted, now=self._clock.now(), where=asked.where)
+        laps.lap(Stage.SQL)
         hits = rank(candidates, vector, asked.limit, asked.min_score)
+        laps.lap(Stage.RANK)
         fragments, scores = [encode_fragment(hit.memory) for hit in hits], [hit.score for hit in hits]
         body = (
             encode_detailed(fragments, scores, candidates.version, degraded=degraded)
             if degraded
             else encode_search(fragments, scores, candidates.version)
         )
-        return Answer(recode(body, form), candidates.version, "cold", earliest([hit.memory.expires_at for hit in hits]))
+        expires_at = earliest([hit.memory.expires_at for hit in hits])
+        body = recode(body, form)
+        laps.lap(Stage.ENCODE)
+        return Answer(body, candidates.version, "cold", expires_at)
 
     async def _embedded(self, asked: Question, away: Unavailable | None) -> tuple[Question, Sequence[str]]:
         """The question with its vector where it needs one, and the legs that had to be left out.
@@ -296,12 +329,15 @@ class Search:
         """
         if asked.vector is not None or not asked.needs_vector:
             return asked, ()
+        began = perf_counter()
         try:
             vector = await self._vector(asked.text or "", away)
         except Unavailable:
             if asked.mode != "hybrid":
                 raise
             return asked, ("vector",)
+        finally:
+            trace().add(Stage.EMBED, perf_counter() - began)
         return asked.with_vector(vector), ()
 
     async def _vector(self, text: str, away: Unavailable | None) -> NDArray[np.float32]:

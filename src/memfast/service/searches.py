@@ -9,6 +9,8 @@ from typing import NamedTuple
 import msgspec
 
 from memfast.errors import EmbedderChanged, MemfastError, Rejected, Unavailable
+from memfast.kernels import Trace
+from memfast.metrics import CURRENT, Meter, trace, unread
 from memfast.model import Scope
 from memfast.search.encode import Form
 from memfast.service.answers import Answer
@@ -36,10 +38,12 @@ class Searches:
     Args:
         search: makes each of them, and their vectors beforehand.
         freshness: sees that each is new enough.
+        meter: counts the stages of each.
     """
 
-    def __init__(self, search: Search, freshness: Freshness) -> None:
+    def __init__(self, search: Search, freshness: Freshness, meter: Meter | None = None) -> None:
         self._search = search
+        self._meter = meter or unread()
         self._freshness = freshness
 
     async def run(self, searches: Sequence[BatchedSearch | Rejected], form: Form) -> list[Answer | MemfastError]:
@@ -64,6 +68,8 @@ class Searches:
         async def search(item: BatchedSearch) -> Answer | MemfastError:
             scope, query, demand = item
             async with turns:
+                laps = Trace(trace().request_id, trace().parent)
+                CURRENT.set(laps)  # of this task alone, for each of them has stages of its own
                 try:
                     found = await self._freshness.read(
                         scope.id, demand, lambda: self._search.find(scope, query, form, away)
@@ -71,6 +77,8 @@ class Searches:
                     return found[0]
                 except MemfastError as error:
                     return error
+                finally:
+                    self._meter.ended(laps)
 
         answers = await asyncio.gather(*map(search, distinct.values()))
         for answer in answers:

@@ -13,6 +13,7 @@ from uuid import UUID
 import msgspec
 
 from memfast.errors import MemfastError
+from memfast.metrics import Meter, unread
 from memfast.model import Delta, Scope
 from memfast.ports import Clock, MemoryStore, Shard, Shards
 from memfast.service.coherence import Coherence, Epochs
@@ -54,6 +55,7 @@ class Warm:
         dimensions: length of a vector.
         flat_limit: memories of a scope up to which every one is compared.
         clock: monotonic seconds, for admission.
+        meter: counts loads, deltas and rebuilds.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Warm:
         dimensions: int,
         flat_limit: int,
         clock: Clock,
+        meter: Meter | None = None,
     ) -> None:
         self._shards = shards
         self._store = store
@@ -81,6 +84,10 @@ class Warm:
         self._builds: dict[tuple[UUID, Epochs], asyncio.Task[Shard]] = {}
         self._rebuilds: dict[UUID, asyncio.Task[None]] = {}
         self._loading = asyncio.Semaphore(LOADS_MAX)
+        meter = meter or unread()
+        self._loaded = {name: meter.counter("memfast_warm_loads", name) for name in ("held", "refused", "failed")}
+        self._deltas = meter.counter("memfast_warm_deltas")
+        self._rebuilt_count = meter.counter("memfast_warm_rebuilds")
 
     def current(self, scope_id: UUID, epochs: Epochs) -> Shard | None:
         """The scope's shard if it is complete for these epochs."""
@@ -213,6 +220,10 @@ class Warm:
         shard = self._shards.peek(scope_id)
         return 0 if shard is None else len(shard)
 
+    def pending(self) -> dict[str, int]:
+        """What is under way, by its kind."""
+        return {"load": len(self._loads), "delta": len(self._updates), "rebuild": len(self._rebuilds)}
+
     def held(self) -> Sequence[UUID]:
         """Scopes that are held."""
         return self._shards.held()
@@ -231,6 +242,7 @@ class Warm:
             self.drop(scope.id)
             self.load(scope)
             return None
+        self._deltas.add()
         self._hold(scope.id, advanced, epochs)
         self._refresh(scope)
         return advanced
@@ -242,8 +254,10 @@ class Warm:
                 shard = await self._restored(scope) or await self._built(scope)
             except MemfastError as error:
                 _log.info("a scope could not be loaded: %s", error)
+                self._loaded["failed"].add()
                 return False
             held = self._hold(scope.id, shard, epochs, evict=evict)
+            self._loaded["held" if held else "refused"].add()
             self._refresh(scope)
             return held
 
@@ -282,6 +296,7 @@ class Warm:
         advanced = None if delta is None else _advanced(rebuilt, delta)
         if advanced is not None and epochs.every == every and self._shards.get(scope.id) is not None:
             self._hold(scope.id, advanced, epochs)
+            self._rebuilt_count.add()
 
     def _rebuilt(self, scope_id: UUID, task: asyncio.Task[None]) -> None:
         self._rebuilds.pop(scope_id, None)

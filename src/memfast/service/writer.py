@@ -12,6 +12,8 @@ import msgspec
 
 from memfast.claims import AnsweredBeforeError, Claim
 from memfast.errors import DeadlineExceeded, MemfastError, OutcomeUnknown, Stopping, Unavailable
+from memfast.metrics import Meter, unread
+from memfast.metrics.families import WRITE_RESULTS
 from memfast.model import AnyChange, ForgetReceipt, Import, Outcome, Scope, target_of
 from memfast.ports import Clock
 from memfast.service.commits import Commits, RolledBackError
@@ -70,11 +72,21 @@ class Writer:
         commits: carries a flush out.
         clock: monotonic time for waits.
         limits: bounds of queues and flushes.
+        meter: counts what becomes of the changes.
         singly_timeout_s: time for the changes of a failed flush, one by one, in seconds.
     """
 
-    def __init__(self, commits: Commits, clock: Clock, limits: GroupLimits, *, singly_timeout_s: float) -> None:
+    def __init__(
+        self,
+        commits: Commits,
+        clock: Clock,
+        limits: GroupLimits,
+        *,
+        singly_timeout_s: float,
+        meter: Meter | None = None,
+    ) -> None:
         self._commits = commits
+        self._results_of = {result: (meter or unread()).counter("memfast_writes", result) for result in WRITE_RESULTS}
         self._singly_timeout_s = singly_timeout_s
         self._clock = clock
         self._groups: Groups[_Write] = Groups(limits)
@@ -172,7 +184,19 @@ class Writer:
             lost = OutcomeUnknown("the service stopped in the middle of the write; read it back before repeating it")
             results += [lost] * (len(flush) - len(results))  # cancelled with the loop, or told already
             for write, result in zip(flush, results, strict=True):
+                self._count(write, result)
                 write.resolve(result)
+
+    def _count(self, write: _Write, result: Any) -> None:
+        """What became of a write, by its changes."""
+        counters = self._results_of
+        if isinstance(result, BaseException):
+            counters[_failure(result)].add(max(1, len(write.changes)))
+        elif write.forgotten is not None:
+            counters["forgotten"].add()
+        else:
+            for outcome in result:
+                counters[_end(outcome)].add()
 
     async def _results(self, flush: list[_Write]) -> list[Any]:
         """What each write of a flush came to: a value or an error."""
@@ -214,6 +238,18 @@ def _batch_result(changes: Sequence[AnyChange], results: Sequence[Outcome | Exce
         result if isinstance(result, Outcome) else Outcome(id=target_of(change), refused=_told_as(result))
         for change, result in zip(changes, results, strict=True)
     ]
+
+
+def _end(outcome: Outcome) -> str:
+    if outcome.before is not None:
+        return "replayed"
+    return "refused" if outcome.refused is not None or outcome.status is None else outcome.status
+
+
+def _failure(error: BaseException) -> str:
+    if isinstance(error, OutcomeUnknown):
+        return "unknown"
+    return "failed" if isinstance(error, Unavailable) or not isinstance(error, MemfastError) else "refused"
 
 
 def _told_as(error: Exception) -> MemfastError:

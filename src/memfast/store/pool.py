@@ -25,6 +25,7 @@ from memfast.errors import (
     StoreFull,
     StoreUnavailable,
 )
+from memfast.kernels import Histogram
 from memfast.ports import Clock
 from memfast.readings import PoolSnapshot
 from memfast.resilience.breaker import Breaker, Outcome, Transition
@@ -33,6 +34,7 @@ from memfast.resilience.retry import Budget, Retry
 from memfast.store.codecs import register_codecs
 from memfast.store.counts import Counts
 from memfast.store.room import Room
+from memfast.store.session import keep_session, session_settings
 
 __all__ = [
     "CHANGED",
@@ -121,26 +123,6 @@ async def translated() -> AsyncIterator[None]:
         raise StoreUnavailable(f"PostgreSQL cannot serve the request now ({type(error).__name__})") from error
 
 
-async def _keep_session(_connection: Any) -> None:
-    """Nothing in a pooled session is ever changed, so there is nothing to reset: saves a round trip per use."""
-
-
-def _session_settings(command_timeout_s: float) -> dict[str, str]:
-    statement_ms = str(int(command_timeout_s * 1000))
-    return {
-        "application_name": "memfast",
-        "timezone": "UTC",
-        "jit": "off",
-        "random_page_cost": "1.1",
-        "effective_cache_size": "4GB",
-        "statement_timeout": statement_ms,
-        "lock_timeout": statement_ms,
-        "idle_in_transaction_session_timeout": "30000",
-        "client_connection_check_interval": "1000",
-        "synchronous_commit": "on",
-    }
-
-
 async def connect(arguments: dict[str, Any], *, connect_timeout_s: float, command_timeout_s: float) -> Any:
     """One connection with the pool's codecs and settings, for start-up work and commands.
 
@@ -152,7 +134,7 @@ async def connect(arguments: dict[str, Any], *, connect_timeout_s: float, comman
             **arguments,
             timeout=connect_timeout_s,
             command_timeout=command_timeout_s,
-            server_settings=_session_settings(command_timeout_s),
+            server_settings=session_settings(command_timeout_s),
         )
     except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         reason = str(error) or type(error).__name__
@@ -194,6 +176,7 @@ class Pool:
         policy: PoolPolicy,
         clock: Clock,
         room: Room | None,
+        waits: Histogram | None,
     ) -> None:
         self._pool: Any = None
         self._acquire_timeout_s = acquire_timeout_s
@@ -203,7 +186,7 @@ class Pool:
         self._clock = clock
         self._room = room
         self._retry = Retry(Budget(), clock, asyncio.sleep, random.random)
-        self._counts = Counts()
+        self._counts = Counts(waits)
         self._callers = 0
         self._background: set[asyncio.Task[Any]] = set()
 
@@ -220,18 +203,19 @@ class Pool:
         breaker: Breaker | None = None,
         policy: PoolPolicy | None = None,
         room: Room | None = None,
+        waits: Histogram | None = None,
     ) -> Pool:
         """Open the pool with its minimum of connections established.
 
         Without a `breaker` nothing is ever refused for what happened before, without a `room` nothing for a disk that
-        is about to be full.
+        is about to be full. `waits` counts how long connections were waited for.
 
         Raises:
             DatabaseRefused: the server cannot be reached.
         """
         clock = SystemClock()
         breaker = breaker or Breaker("postgresql", clock, failures=sys.maxsize, hold_s=0.0)
-        opened = cls(acquire_timeout_s, size.maximum, breaker, policy or PoolPolicy(), clock, room)
+        opened = cls(acquire_timeout_s, size.maximum, breaker, policy or PoolPolicy(), clock, room, waits)
         try:
             opened._pool = await asyncpg.create_pool(
                 **arguments,
@@ -242,9 +226,9 @@ class Pool:
                 max_cached_statement_lifetime=0,
                 timeout=connect_timeout_s,
                 command_timeout=command_timeout_s,
-                server_settings=_session_settings(command_timeout_s),
+                server_settings=session_settings(command_timeout_s),
                 init=opened._connected,
-                reset=_keep_session,
+                reset=keep_session,
             )
         except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise DatabaseRefused(f"PostgreSQL cannot be reached: {error}") from error
@@ -368,6 +352,11 @@ class Pool:
     def idle(self) -> int:
         """Connections that nobody uses."""
         return int(self._pool.get_idle_size())
+
+    @property
+    def retried(self) -> int:
+        """Further tries of what broke, since it was opened."""
+        return self._retry.retried
 
     @property
     def limit(self) -> int:

@@ -54,7 +54,7 @@ class Contract:
             return
         media_type = response.headers["content-type"]
         assert media_type in content, f"{media_type} is not documented"
-        if media_type == "application/x-ndjson":
+        if content[media_type]["schema"] == {"type": "string"}:
             body = response.text
         else:
             body = msgspec.msgpack.decode(response.content) if "msgpack" in media_type else response.json()

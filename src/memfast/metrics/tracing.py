@@ -1,0 +1,64 @@
+"""The request that the running task works for, wherever it is: for its log lines, and the time of its stages."""
+
+from __future__ import annotations
+
+import re
+from contextvars import ContextVar
+from functools import lru_cache
+from typing import Final
+
+from memfast.kernels import STAGES_MAX, Trace
+
+__all__ = ["CURRENT", "STAGES", "Stage", "trace", "valid_parent"]
+
+
+class Stage:
+    """Where the time of a request goes; numbers, because they are used with every search."""
+
+    DECODE: Final = 0
+    """From the begin of the endpoint until the question is understood."""
+    CACHE: Final = 1
+    """Looking for a finished answer, and keeping one."""
+    WARM: Final = 2
+    """Getting the user's shard: held, brought up to date, loaded for this answer."""
+    EMBED: Final = 3
+    """Getting the vector of a text: held, or made."""
+    SQL: Final = 4
+    """PostgreSQL's nearest vectors, and what links lead to."""
+    RANK: Final = 5
+    """Comparing, and fusing the legs of a search."""
+    ENCODE: Final = 6
+    """Bytes out of hits."""
+    WAIT: Final = 7
+    """Waiting for an equal search of somebody else."""
+
+
+STAGES: tuple[str, ...] = ("decode", "cache", "warm", "embed", "sql", "rank", "encode", "wait")
+"""Names by number."""
+assert len(STAGES) <= STAGES_MAX
+
+CURRENT: ContextVar[Trace | None] = ContextVar("memfast_trace", default=None)
+"""The trace of the request; None in work that no request waits for."""
+
+_NOBODY = Trace(b"")
+
+
+def trace() -> Trace:
+    """The running request's trace, or one that nobody looks at."""
+    return CURRENT.get() or _NOBODY
+
+
+_PARENT = re.compile(
+    rb"(?:00-%(ids)b|(?!00|ff)[0-9a-f]{2}-%(ids)b(?:-[\x21-\x7e]*)?)"
+    % {b"ids": rb"(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"}
+)
+_PARENT_BYTES = 55
+_PARENT_BYTES_MAX = 256
+
+
+@lru_cache(64)
+def valid_parent(value: bytes) -> bytes | None:
+    """A `traceparent` header as version 00 of it (W3C Trace Context, 3.2 and 4.2); None for one that is not valid."""
+    if len(value) > _PARENT_BYTES_MAX or not _PARENT.fullmatch(value):
+        return None
+    return b"00" + value[2:_PARENT_BYTES]
