@@ -67,7 +67,7 @@ async def test_what_cannot_be_opened_is_not_tried_without_a_pause(
     monkeypatch.setattr(succession, "RETRY_S", 600.0)
     tries = []
 
-    def fails(site):
+    def fails(site, _meter):
         tries.append(site)
         raise RuntimeError("a fault of ours")
 
