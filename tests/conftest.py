@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import count
@@ -185,6 +186,20 @@ def postgres_servers(session_base):
 def new_server():
     """Function: start a cluster of a test's own, which has to stop it."""
     return lambda cluster: Server(cluster, cluster.start())
+
+
+@pytest.fixture(scope="session")
+def mem0(tmp_path_factory):
+    """mem0's package, which tells nobody of its use and keeps its files away from home."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEM0_TELEMETRY", "False")
+        patch.setenv("MEM0_DIR", os.fspath(tmp_path_factory.mktemp("mem0")))
+        patch.setenv("NO_PROXY", "127.0.0.1")
+        patch.delenv("MEM0_API_KEY", raising=False)
+        with warnings.catch_warnings(action="ignore"):
+            package = importlib.import_module("mem0")
+        assert package.client.main.client_telemetry.posthog is None
+        yield package
 
 
 @pytest.fixture

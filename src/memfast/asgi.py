@@ -17,6 +17,7 @@ from memfast.bootstrap import Ground
 from memfast.http.app import build_app
 from memfast.http.edge import Edge
 from memfast.mcp.face import build_surface
+from memfast.mem0.surface import SURFACE
 
 __all__ = ["Loader", "build_loop"]
 
@@ -48,7 +49,7 @@ class Loader:
         # SIGINT stays blocked: Ctrl-C reaches the whole group, and the parent decides.
         _die_with(self._parent_pid)
         self._close_port()
-        application = build_app(self._site, [build_surface(self._site.config.mcp)])
+        application = build_app(self._site, [build_surface(self._site.config.mcp), SURFACE])
         gc.freeze()  # modules and routes stay: looking through them again stops the worker for 30 ms each time
         return application
 

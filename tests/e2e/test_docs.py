@@ -91,6 +91,7 @@ def _run_console(text, where, shell):
         assert same or not expected, f"{where}: {command}\nprints\n{printed}\nand not\n{expected}"
 
 
+@pytest.mark.usefixtures("mem0")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_a_page_does_what_it_shows(page, serve, data_dir, tmp_path, monkeypatch):
     """Every block of a page works as it is written, and prints what stands below it."""

@@ -3,6 +3,7 @@
 A face is another way to the same memories. A new one is a class with the methods of `Face` and an entry in `FACES`.
 """
 
+import importlib
 from typing import Protocol
 from uuid import UUID
 
@@ -121,7 +122,51 @@ class OverClient:
         self._client.close()
 
 
-FACES = {"http": OverHttp, "client": OverClient}
+class OverMem0:
+    """mem0's client, by pages of three. Its searches go by meaning too: of what they find, this is what has the words."""
+
+    def __init__(self, url):
+        self._mem0 = importlib.import_module("mem0")
+        self._client = self._mem0.MemoryClient(host=f"{url}/mem0", api_key="anything")
+
+    def _asked(self, call):
+        try:
+            return call()
+        except self._mem0.exceptions.MemoryNotFoundError:
+            return None
+
+    def add(self, user, text, tags):
+        return self._client.add(text, user_id=user, categories=tags, infer=False)["results"][0]["id"]
+
+    def update(self, user, memory, text):
+        return self._asked(lambda: self._client.update(memory, text=text)) is not None
+
+    def delete(self, user, memory):
+        self._asked(lambda: self._client.delete(memory))
+
+    def get(self, user, memory):
+        found = self._asked(lambda: self._client.get(memory))
+        return None if found is None or found["user_id"] != user else (found["memory"], sorted(found["categories"]))
+
+    def list(self, user):
+        found, page, more = {}, 0, True
+        while more:
+            page += 1
+            answer = self._client.get_all(filters={"user_id": user}, page=page, page_size=3)
+            found |= {each["id"]: (each["memory"], sorted(each["categories"])) for each in answer["results"]}
+            more = answer["next"]
+        assert len(found) == answer["count"]
+        return found
+
+    def search(self, user, query):
+        found = self._client.search(query, filters={"user_id": user}, top_k=1000)["results"]
+        return {each["id"] for each in found if query in {*each["memory"].split(), *each["categories"]}}
+
+    def close(self):
+        self._client.client.close()
+
+
+FACES = {"http": OverHttp, "client": OverClient, "mem0": OverMem0}
 
 USERS = strategies.sampled_from(["ada", "bob/é ?", "100%"])
 WORDS = strategies.sampled_from(["pump", "valve", "gasket", "flange", "東京", "naïve"])
@@ -192,6 +237,7 @@ def machine(service, faces):
     return Machine
 
 
+@pytest.mark.usefixtures("mem0")
 @pytest.mark.parametrize("workers", [1, 2])
 def test_all_faces_agree_with_a_model(serve, data_dir, workers):
     """After each step every face lists what the model has; nobody sees what is another user's."""

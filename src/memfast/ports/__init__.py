@@ -141,8 +141,8 @@ class MemoryStore(Protocol):
         """One page in the order of (created_at, id)."""
         ...
 
-    async def count(self, scope: Scope, where: Filter | None, *, now: datetime) -> tuple[int, int]:
-        """How many live memories pass a filter, and the scope's version, of one snapshot."""
+    async def count(self, scope: Scope, where: Filter | None, *, now: datetime) -> tuple[int, datetime | None]:
+        """How many live memories pass a filter, and when the first of them expires."""
         ...
 
     async def owners(self, namespace: str, ids: Sequence[UUID]) -> Sequence[Owner]:

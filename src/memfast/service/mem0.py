@@ -15,7 +15,10 @@ import msgspec
 from memfast.errors import InvalidRequest
 from memfast.service.lines import MemoryLine
 
-__all__ = ["is_mem0", "read_mem0"]
+__all__ = ["OWN", "is_mem0", "read_expiry", "read_mem0", "read_moment", "show_expiry"]
+
+OWN = "mem0"
+"""The key of the metadata below which stands what has no place of its own."""
 
 _TEXTS = ("memory", "text", "data")
 _RUNS = ("run_id", "session_id")
@@ -49,13 +52,13 @@ def read_mem0(line: bytes) -> MemoryLine:
         raise InvalidRequest("$.memory: is missing or no text", path="$.memory")
     own: dict[str, Any] = {"text": text, "run_id": _first(given, _RUNS), "tags": given.pop("categories", [])}
     own |= {name: given.pop(name, None) for name in ("user_id", "agent_id")}
-    own |= {name: _time(given.pop(name, None), name) for name in _TIMES}
-    own["expires_at"] = _expiry(given.pop("expiration_date", None))
+    own |= {name: read_moment(given.pop(name, None), name) for name in _TIMES}
+    own["expires_at"] = read_expiry(given.pop("expiration_date", None))
     own["id"] = _id(given)
     metadata = given.pop("metadata", {})
     if not isinstance(metadata, dict):
         raise InvalidRequest("$.metadata: must be an object", path="$.metadata")
-    own["metadata"] = msgspec.Raw(msgspec.json.encode(metadata | ({"mem0": given} if given else {})))
+    own["metadata"] = msgspec.Raw(msgspec.json.encode(metadata | ({OWN: given} if given else {})))
     try:
         return msgspec.convert(own, MemoryLine, strict=False)
     except msgspec.ValidationError as error:
@@ -79,7 +82,7 @@ def _id(given: dict[str, Any]) -> UUID | None:
     return found
 
 
-def _time(value: Any, name: str) -> datetime | None:
+def read_moment(value: Any, name: str) -> datetime | None:
     """A time, which older versions write without its offset: then it is UTC."""
     if value is None:
         return None
@@ -90,7 +93,19 @@ def _time(value: Any, name: str) -> datetime | None:
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
-def _expiry(value: Any) -> datetime | None:
+def read_expiry(value: Any) -> datetime | None:
     """When a memory goes: after the end, in UTC, of its day of expiration."""
-    moment = _time(value, "expiration_date")
-    return moment if moment is None or len(str(value)) > len("2026-01-01") else moment + timedelta(days=1)
+    moment = read_moment(value, "expiration_date")
+    if moment is None or len(str(value)) > len("2026-01-01"):
+        return moment
+    try:
+        return moment + timedelta(days=1)
+    except OverflowError as error:
+        raise InvalidRequest("$.expiration_date: is the last day of the calendar", path="$.expiration_date") from error
+
+
+def show_expiry(expires_at: datetime | None) -> str | None:
+    """The day of expiration of a memory that goes then."""
+    if expires_at is None:
+        return None
+    return (expires_at.astimezone(UTC) - timedelta(microseconds=1)).date().isoformat()

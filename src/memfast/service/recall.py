@@ -168,13 +168,13 @@ class Recall:
             cursor = self._cursors.seal(Position(last.created_at, last.id), binding=binding)
         return Page(page.memories, cursor, page.version, page.expires_at)
 
-    async def count(self, scope: Scope, query: ListQuery) -> int:
-        """How many memories the pages of a listing have together.
+    async def count(self, scope: Scope, query: ListQuery) -> tuple[int, datetime | None]:
+        """How many memories the pages of a listing have together, and when that stops being true by itself.
 
         Raises:
             InvalidRequest: a parameter is not valid.
         """
-        return (await self._store.count(scope, query.where(self._limits), now=self._clock.now()))[0]
+        return await self._store.count(scope, query.where(self._limits), now=self._clock.now())
 
 
 def _earliest(memories: Sequence[Memory]) -> datetime | None:

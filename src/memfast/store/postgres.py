@@ -139,11 +139,11 @@ class PostgresStore:
         expires_at = min((each.expires_at for each in memories if each.expires_at is not None), default=None)
         return MemoryPage(memories[: listing.limit], len(memories) > listing.limit, records[0][0] or 0, expires_at)
 
-    async def count(self, scope: Scope, where: Filter | None, *, now: datetime) -> tuple[int, int]:
+    async def count(self, scope: Scope, where: Filter | None, *, now: datetime) -> tuple[int, datetime | None]:
         """See `ports.MemoryStore.count`."""
         statement = narrowed(READ.count_memories, where, scope.id, now)
         record = (await self._pool.fetch(*statement, purpose=_purpose(where)))[0]
-        return record[1], record[0] or 0
+        return record[0], record[1]
 
     async def owners(self, namespace: str, ids: Sequence[UUID]) -> Sequence[Owner]:
         """See `ports.MemoryStore.owners`."""

@@ -77,9 +77,9 @@ LEFT JOIN LATERAL (
 ) m ON true;
 
 -- name: count_memories
--- How many live memories pass a filter.
+-- How many live memories pass a filter, and when the first of them expires.
 -- Plan: memories by primary key.
-SELECT (SELECT version FROM scopes WHERE scope_id = $1) AS scope_version, count(*)
+SELECT count(*), min(expires_at)
 FROM memories m
 WHERE scope_id = $1 AND deleted_at IS NULL AND (expires_at IS NULL OR expires_at > $2) AND {where};
 
