@@ -21,6 +21,7 @@ STRUCTS = [
     (answers.Hit, wire_search.SearchHit, set()),
     (answers.Neighbor, wire_search.Neighbor, set()),
     (answers.Explanation, wire_search.Explanation, set()),
+    (answers.GraphScore, wire_search.GraphScore, set()),
     (answers.LegScore, wire_search.LegScore, set()),
     (answers.SearchExplanation, wire_search.SearchExplanation, set()),
     (answers.Related, wire_links.RelatedMemory, set()),
