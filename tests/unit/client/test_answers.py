@@ -60,6 +60,7 @@ ADMINISTRATION = {
     ("GET", "/v1/cache/user"),
     ("GET", "/v1/health/live"),
     ("GET", "/v1/health/ready"),
+    ("GET", "/metrics"),
 }
 """Routes for whoever runs a service: no method of the client asks them."""
 
