@@ -190,9 +190,19 @@ def _queues(services: Services) -> Iterator[Reading]:
     yield Reading("memfast_background_running_tasks", background.running)
 
 
-def _process(_services: Services) -> Iterator[Reading]:
+def _process(services: Services) -> Iterator[Reading]:
     yield Reading("memfast_worker_resident_memory_bytes", resident_bytes())
+    yield Reading("memfast_worker_memory_budget_bytes", services.pressure.budget_bytes)
     yield Reading("memfast_worker_open_fds", open_files())
+
+
+def _disk(services: Services) -> Iterator[Reading]:
+    try:
+        facts = os.statvfs(services.data_dir)
+    except OSError:  # nobody knows then, and the disk is as it was
+        return
+    yield Reading("memfast_data_disk_bytes", facts.f_blocks * facts.f_frsize)
+    yield Reading("memfast_data_disk_free_bytes", facts.f_bavail * facts.f_frsize)
 
 
 def _processor(_services: Services) -> Iterator[Reading]:
@@ -203,4 +213,4 @@ def _processor(_services: Services) -> Iterator[Reading]:
 
 _Read = Callable[[Services], Iterator[Reading]]
 _COUNTERS: tuple[_Read, ...] = (_caches, _redis, _pools, _breakers, _work, _processor)
-_GAUGES: tuple[_Read, ...] = (_held, _connections, _states, _queues, _process)
+_GAUGES: tuple[_Read, ...] = (_held, _connections, _states, _queues, _process, _disk)

@@ -150,6 +150,7 @@ class Services(Struct, frozen=True, kw_only=True):
     limits: Limits
     clock: Clock
     meter: Meter
+    data_dir: str
 
     def caches(self) -> dict[str, CacheStats]:
         """Counters of every cache of this worker, by name."""
@@ -345,6 +346,7 @@ def _services(base: _Base, copies: _Copies) -> Services:
         limits=limits,
         clock=clock,
         meter=base.meter,
+        data_dir=config.data_dir,
     )
 
 

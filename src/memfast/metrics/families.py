@@ -193,8 +193,11 @@ FAMILIES: tuple[Family, ...] = (
         "memfast_memory_clean_ups", "Times that cold copies left because memory was short.", level=("high", "critical")
     ),
     _gauge("memfast_worker_resident_memory_bytes", "Memory of a worker alone.", "worker"),
+    _gauge("memfast_worker_memory_budget_bytes", "Its share of memory.budget_mb.", "worker"),
     _gauge("memfast_worker_open_fds", "Open files and connections of a worker.", "worker"),
     _counter("memfast_worker_cpu_seconds", "Processor time of all workers.", mode=("user", "system")),
+    _gauge("memfast_data_disk_bytes", "Size of the disk of the data directory.", "max"),
+    _gauge("memfast_data_disk_free_bytes", "What is free of it.", "max"),
     _gauge("memfast_workers", "Workers that live."),
 )
 """All but the requests, whose labels are the routes. What a new part of the service counts is added here, and written

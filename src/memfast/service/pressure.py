@@ -70,7 +70,7 @@ class Pressure:
         layers: tuple[Evictable, ...],
         give_back: Callable[[], None],
     ) -> None:
-        self._budget_bytes = budget_bytes
+        self.budget_bytes = budget_bytes
         self._resident = resident
         self._layers = layers
         self._give_back = give_back
@@ -79,9 +79,9 @@ class Pressure:
     def level(self) -> Literal["calm", "high", "critical"]:
         """How full the share is now."""
         self.counts.resident_bytes = self._resident()
-        if self.counts.resident_bytes >= EMERGENCY_SHARE * self._budget_bytes:
+        if self.counts.resident_bytes >= EMERGENCY_SHARE * self.budget_bytes:
             return "critical"
-        return "high" if self.counts.resident_bytes >= CLEAN_UP_SHARE * self._budget_bytes else "calm"
+        return "high" if self.counts.resident_bytes >= CLEAN_UP_SHARE * self.budget_bytes else "calm"
 
     async def relieve(self) -> None:
         """Look once, and let go what must go."""
@@ -95,7 +95,7 @@ class Pressure:
             await asyncio.to_thread(self._give_back)  # of a heap in pieces that takes milliseconds
             return
         self.counts.emergencies += 1
-        excess = before - int(TARGET_SHARE * self._budget_bytes)
+        excess = before - int(TARGET_SHARE * self.budget_bytes)
         for _ in range(STEPS_MAX):
             released = self._release(min(STEP_BYTES, excess))
             excess -= released
@@ -106,7 +106,7 @@ class Pressure:
         _log.warning(
             "memory pressure: %d of %d MiB were resident; now %d",
             before >> 20,
-            self._budget_bytes >> 20,
+            self.budget_bytes >> 20,
             self._resident() >> 20,
         )
 
