@@ -47,6 +47,7 @@ class _Steered(_Known, kw_only=True, forbid_unknown_fields=True):
 
     steering: ClassVar[tuple[str, ...]] = ()
     version: Any = None
+    source: Any = None
     output_format: str | None = None
     async_mode: Any = None
     enable_graph: bool | None = None
