@@ -136,10 +136,18 @@ def test_a_users_key_needs_no_look_up(keyed, connect, mem0):
     """A key of one user changes its own memories by their ids, also where others have the same id."""
     service, keys = keyed
     memory_id = str(uuid.uuid4())
+    strangers = {"Authorization": f"Bearer {keys['other']}"}
+    body = {"user_id": "ada", "text": "of another namespace", "id": memory_id}
+    assert service.client.post("/v1/memories", json=body, headers=strangers).status_code == 201
+    with connect(service, keys["other"]) as client:
+        assert client.get(memory_id)["memory"] == "of another namespace"
     for owner in ("ada", "bob"):
         body = {"user_id": owner, "text": TEXT, "id": memory_id}
         headers = {"Authorization": f"Bearer {keys['acme']}"}
         assert service.client.post("/v1/memories", json=body, headers=headers).status_code == 201
+        if owner == "ada":  # as long as there is one in the namespace
+            with connect(service, keys["acme"]) as client:
+                assert client.get(memory_id)["memory"] == TEXT
     with connect(service, keys["ada"]) as client:
         assert client.update(memory_id, text="mine")["user_id"] == "ada"
     with connect(service, keys["acme"]) as client:

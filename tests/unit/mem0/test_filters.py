@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from filter_world import LIMITS, passes
@@ -113,7 +113,16 @@ def _without_app(where, memory):
     return decided
 
 
-@given(FILTERS)
+NARROWED = st.builds(
+    lambda kind, name, where: {"AND": [{kind: name}, where]}, st.sampled_from(FIELDS), st.sampled_from(NAMES), FILTERS
+)
+
+
+@settings(max_examples=400, deadline=None)
+@example({"app_id": "a", "agent_id": "*"})
+@example({"run_id": "a", "app_id": None})
+@example({"AND": [{"agent_id": "a"}, {"NOT": [{"user_id": "*"}]}]})
+@given(st.one_of(FILTERS, NARROWED))
 def test_a_filter_finds_exactly_what_it_means(where):
     """Of each owner that is named, all that meets the filter is found; and it is refused where others could."""
     try:
@@ -136,16 +145,17 @@ def test_a_filter_finds_exactly_what_it_means(where):
             assert led or not holds(where, entities, number), (parts, entities)
 
 
-def _named(where):
-    """The owners of all names in a filter, however it uses them."""
+def _named(where, *, asserted=True):
+    """The owners of the names that a filter says a memory has, and not of those that it says it has not."""
     found = set()
     for name, asked in where.items():
         if name in {"AND", "OR", "NOT"}:
-            found |= {owner for each in asked for owner in _named(each)}
+            inner = asserted != (name == "NOT")
+            found |= {owner for each in asked for owner in _named(each, asserted=inner)}
         elif name in FIELDS:
             tests = asked if isinstance(asked, dict) else {"eq": asked}
             for operator, operand in tests.items():
-                if operator in {"eq", "in", "ne", "nin"}:
+                if (operator in {"eq", "in"}) == asserted:
                     names = operand if isinstance(operand, list) else [operand]
                     found |= {owner_of(name[:-3], each) for each in names if each in NAMES}
     return found
@@ -180,7 +190,11 @@ def test_so_many_owners():
         take_apart([({"user_id": {"in": [*names, "one more"]}}, "$.filters")])
 
 
-@given(st.lists(st.tuples(st.sampled_from(["user", "agent", "app", "run"]), st.text(min_size=1, max_size=20))))
+LIKE_OTHERS = st.builds("mem0:{}:{}".format, st.sampled_from(["user", "agent", "app", "run"]), st.text(max_size=3))
+ANY_NAME = st.one_of(st.text(min_size=1, max_size=20), LIKE_OTHERS)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["user", "agent", "app", "run"]), ANY_NAME)))
 def test_no_two_entities_are_one_owner(entities):
     """Owners are names of entities and nothing else: what one stands for can be told from it."""
     for kind, name in entities:
