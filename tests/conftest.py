@@ -22,7 +22,7 @@ from memfast.bootstrap import ground
 from memfast.config import load
 from memfast.store.embedded import Cluster, available_majors
 
-for _name in ("filter_world", "memory_world", "projection_world"):
+for _name in ("filter_world", "graph_world", "memory_world", "projection_world"):
     _spec = importlib.util.spec_from_file_location(_name, Path(__file__).with_name(f"{_name}.py"))
     _module = importlib.util.module_from_spec(_spec)
     sys.modules[_name] = _module
@@ -251,7 +251,6 @@ def make_site(session_base):
         def prepare(dsn, **settings):
             flags = {"postgres.dsn": dsn, "postgres.pool_min": 2, "postgres.pool_max": 6}
             flags["memory.budget_mb"] = 65_536  # what is resident in this process is the tests' own
-            flags |= {"links.similar": 0, "links.entities": 0}  # versions that tests name do not rise by themselves
             flags["data_dir"] = tempfile.mkdtemp(dir=session_base, prefix="data-")
             flags |= {key.replace("__", "."): value for key, value in settings.items()}
             prepared = ground(load({}, flags=flags).config, lambda _line: None)

@@ -3,7 +3,9 @@
 import asyncio
 from copy import deepcopy
 
-from memfast.projection import LinkGone, LinkPut, NodeGone, NodePut, OtherMarkError
+from graph_world import Reference
+from memfast import links as bounds
+from memfast.projection import LinkGone, LinkPut, NodeGone, NodePut, OtherMarkError, Walked
 
 
 class Scope:
@@ -93,6 +95,17 @@ class MemoryProjection:
     async def counts(self, scope_id):
         scope = self.scopes.get(scope_id, Scope())
         return len(scope.nodes), len(scope.links)
+
+    async def related(self, scope_id, walk, *, now):
+        self.before("related")
+        if scope_id not in self.scopes or self.bears is None:
+            return None
+        scope = self.scopes[scope_id]
+        reference = Reference(scope.nodes, scope.links)
+        found = reference.related(walk, now, bounds.FANOUT_LINKS, bounds.LEVEL_MEMORIES)
+        if found is None:
+            return Walked(self.bears, scope.version, start=False, found=[], expires_at=None)
+        return Walked(self.bears, scope.version, start=True, found=found[0], expires_at=found[1])
 
     async def close(self):
         """Nothing is open."""

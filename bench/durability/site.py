@@ -36,10 +36,6 @@ SETTINGS = (
     "embedding.provider=none",
     "--set",
     f"embedding.dimensions={DIMENSIONS}",
-    "--set",
-    "links.similar=0",  # the model knows every version: none may come by itself
-    "--set",
-    "links.entities=0",
 )
 
 

@@ -29,6 +29,7 @@ MemfastError
 │   ├── StillReading           503  the user's memories are being read
 │   ├── EmbedderUnavailable    503  the embedding endpoint failed
 │   ├── EmbedderChanged        503  the database was moved to another model just now
+│   ├── GraphUnavailable       503  the copy of the links in another engine cannot be asked
 │   ├── DeadlineExceeded       504  the request's time is up; nothing was written
 │   ├── OutcomeUnknown         504  the connection broke at COMMIT: written or not, ask again
 │   └── ServiceUnreachable     503  raised by clients: no connection, or it broke before a read was answered
@@ -64,6 +65,7 @@ __all__ = [
     "EmbedderUnavailable",
     "EmbeddingRequired",
     "Forbidden",
+    "GraphUnavailable",
     "InvalidRequest",
     "KeyInUse",
     "KeyReused",
@@ -213,6 +215,10 @@ class QueueFull(Unavailable):
 
 class Stopping(Unavailable):
     slug, status, title = "stopping", 503, "The service is stopping"
+
+
+class GraphUnavailable(Unavailable):
+    slug, status, title = "graph-unavailable", 503, "The graph engine cannot be reached"
 
 
 class StoreUnavailable(Unavailable):

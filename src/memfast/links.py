@@ -10,11 +10,9 @@ import msgspec
 from msgspec import Raw, Struct
 
 __all__ = [
-    "AUTOMATIC",
     "DEFAULT_TYPE",
     "FANOUT_LINKS",
     "LEVEL_MEMORIES",
-    "Holder",
     "Link",
     "LinkKey",
     "LinkPage",
@@ -26,8 +24,8 @@ __all__ = [
 
 DEFAULT_TYPE = "relates_to"
 
-AUTOMATIC = Raw(b'{"by":"memfast"}')
-"""The metadata of a link that nobody asked for."""
+DEPTH_MAX = 4
+"""Links between a memory and the farthest that are said to be related to it."""
 
 FANOUT_LINKS = 256
 """Links of a memory that a walk follows in each direction: the strongest, of equal ones those to the lowest ids."""
@@ -70,11 +68,6 @@ class Link(Struct, frozen=True, kw_only=True):
     def key(self) -> LinkKey:
         """What it is told from others by, as it is."""
         return LinkKey(self.from_id, self.to_id, self.type)
-
-    @property
-    def automatic(self) -> bool:
-        """Whether nobody asked for it."""
-        return bytes(self.metadata) == bytes(AUTOMATIC)
 
     def says_as(self, other: Link) -> bool:
         """Whether the other one says the same, whenever it was made."""
@@ -142,11 +135,3 @@ class Reached(Struct, frozen=True, array_like=True):
     score: float
     start: UUID
     depth: int
-
-
-class Holder(Struct, frozen=True, array_like=True):
-    """A memory that has an entity, with all that it has."""
-
-    id: UUID
-    entities: list[str]
-    created_at: datetime

@@ -249,10 +249,9 @@ class PutLink(_Change, frozen=True, kw_only=True):
 
 
 class DropLink(_Change, frozen=True, kw_only=True):
-    """Remove a link; with `automatic` only one that nobody asked for."""
+    """Remove a link."""
 
     key: LinkKey
-    automatic: bool = False
 
 
 Change = Create | Patch | Delete | Undelete | PutLink | DropLink

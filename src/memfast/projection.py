@@ -70,14 +70,20 @@ class Step(Struct, frozen=True):
     forgotten: bool = False
     base: int = 0
 
+    def misses(self, version: int) -> bool:
+        """Whether a scope of this version has not reached what the step relies on."""
+        return self.base > version and not self.forgotten
+
 
 class Walked(Struct, frozen=True):
     """What a walk over a copy found, by depth, falling weight, the newest, the id: (id, depth, weight).
 
-    `version` is the scope's in the copy, of the same snapshot. `start` says whether the first memory is there.
-    `expires_at` is when the earliest of those that were walked through expires.
+    `version` is the scope's in the copy, and `mark` the copy's own: nothing that was found is older than them.
+    `start` says whether the first memory is there. `expires_at` is when the earliest of those that were walked through
+    expires.
     """
 
+    mark: Mark
     version: int
     start: bool
     found: list[tuple[UUID, int, float]]

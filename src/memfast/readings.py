@@ -6,7 +6,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-__all__ = ["Backlog", "PoolSnapshot", "RedisFacts", "RelayStats", "SharedCacheStats", "StoreHealth"]
+__all__ = ["Backlog", "Neo4jFacts", "PoolSnapshot", "RedisFacts", "RelayStats", "SharedCacheStats", "StoreHealth"]
 
 
 class Backlog(Struct, frozen=True, kw_only=True):
@@ -61,6 +61,13 @@ class PoolSnapshot(Struct, frozen=True, kw_only=True):
     refused: int
     acquire_ms_mean: float
     acquire_ms_max: float
+
+
+class Neo4jFacts(Struct, frozen=True):
+    """What matters of a Neo4j server: its name with version and edition, and whether it has APOC core."""
+
+    version: str
+    apoc: bool
 
 
 class RedisFacts(Struct, frozen=True):

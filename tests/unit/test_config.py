@@ -260,6 +260,7 @@ def test_secrets_are_not_shown():
     assert {key for key, setting in KNOWN.items() if setting.secret} == {
         "embedding.api_key",
         "embedding.next_api_key",
+        "graph.password",
         "postgres.dsn",
         "redis.url",
     }

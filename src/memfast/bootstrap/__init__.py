@@ -7,6 +7,7 @@ worker and builds the live objects; commands use the rest.
 from memfast.bootstrap.commands import inspect_external, migrate, with_keyring, with_snapshots
 from memfast.bootstrap.embedder import build_embedder
 from memfast.bootstrap.forgetting import Finding, forget_alone, look_for_leftovers, rewrite
+from memfast.bootstrap.graph import inspect_graph
 from memfast.bootstrap.ground import Ground, ground
 from memfast.bootstrap.readings import open_meter
 from memfast.bootstrap.reembed import inspect_generations, with_reembedding
@@ -27,6 +28,7 @@ __all__ = [
     "ground",
     "inspect_external",
     "inspect_generations",
+    "inspect_graph",
     "inspect_shared",
     "look_for_leftovers",
     "migrate",

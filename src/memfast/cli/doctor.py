@@ -13,7 +13,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from memfast import kernels
-from memfast.bootstrap import available_majors, build_embedder, inspect_external, inspect_shared
+from memfast.bootstrap import available_majors, build_embedder, inspect_external, inspect_graph, inspect_shared
 from memfast.cli.tables import print_table
 from memfast.config import Config, Effective
 from memfast.errors import CommandFailed, MemfastError
@@ -52,6 +52,8 @@ def _findings(config: Config) -> Iterator[Finding]:
     yield from _postgres(config)
     if config.redis.url:
         yield _redis(config)
+    if config.graph.uri:
+        yield _graph(config)
     yield _checked("model", lambda: _model(config))
     yield _disk(config)
 
@@ -116,6 +118,17 @@ def _redis(config: Config) -> Finding:
     if wanted:
         return Finding("redis", "warning", f"{told}; better: {', '.join(wanted)}")
     return Finding("redis", "ok", f"{told}, {facts.maxmemory_bytes / 1024**3:.1f} GiB, {facts.policy}")
+
+
+def _graph(config: Config) -> Finding:
+    """As Redis: walks are made by PostgreSQL without it."""
+    try:
+        facts = asyncio.run(inspect_graph(config))
+    except CommandFailed as error:
+        return Finding("neo4j", "warning", str(error))
+    if not facts.apoc:
+        return Finding("neo4j", "warning", f"{facts.version}, without APOC core: walks are plain Cypher")
+    return Finding("neo4j", "ok", f"{facts.version}, with APOC core")
 
 
 def _model(config: Config) -> str:

@@ -21,7 +21,6 @@ __all__ = [
     "Event",
     "Explanation",
     "Found",
-    "GraphScore",
     "Health",
     "Hit",
     "Hits",
@@ -46,7 +45,7 @@ __all__ = [
 _T = TypeVar("_T")
 
 
-class Memory(Struct, frozen=True, kw_only=True, gc=False):
+class Memory(Struct, frozen=True, kw_only=True):
     """A memory. Times are in UTC; `version` rises with every write of its user."""
 
     id: UUID
@@ -66,7 +65,7 @@ class Memory(Struct, frozen=True, kw_only=True, gc=False):
     version: int
 
 
-class Stored(Memory, frozen=True, kw_only=True, gc=False):
+class Stored(Memory, frozen=True, kw_only=True):
     """A memory after `add`. `status` is `created`, `updated` or, where `dedupe` or `ignore` met it, `duplicate`."""
 
     status: str = "created"
@@ -80,16 +79,6 @@ class LegScore(Struct, frozen=True, kw_only=True):
     weight: float
 
 
-class GraphScore(Struct, frozen=True, kw_only=True):
-    """What came over links: the hit's score times their weights, and what counts of it."""
-
-    raw: float
-    weight: float
-    score: float
-    from_id: UUID
-    depth: int
-
-
 class Explanation(Struct, frozen=True, kw_only=True):
     """Where a score comes from. `added` is what neighbours and boosts made of it."""
 
@@ -98,21 +87,20 @@ class Explanation(Struct, frozen=True, kw_only=True):
     lexical: LegScore | None = None
     vector: LegScore | None = None
     context: LegScore | None = None
-    graph: GraphScore | None = None
 
 
-class Neighbor(Memory, frozen=True, kw_only=True, gc=False):
+class Neighbor(Memory, frozen=True, kw_only=True):
     """A memory beside a hit in its run: so many places after it, or before it when negative."""
 
     distance: int
 
 
-class Hit(Memory, frozen=True, kw_only=True, gc=False):
+class Hit(Memory, frozen=True, kw_only=True):
     """A memory and its score from 0 to 1; `scores` with `explain`, `neighbors` with `include_neighbors`."""
 
     score: float
     scores: Explanation | None = None
-    neighbors: tuple[Neighbor, ...] = ()
+    neighbors: list[Neighbor] = []
 
 
 class SearchExplanation(Struct, frozen=True, kw_only=True):
@@ -145,7 +133,7 @@ class Hits(list[Hit]):
         self.explain = explain
 
 
-class Related(Memory, frozen=True, kw_only=True, gc=False):
+class Related(Memory, frozen=True, kw_only=True):
     """A memory that links lead to: so many links away, with the product of their weights."""
 
     depth: int

@@ -1,5 +1,6 @@
 """Settings: typed defaults, a TOML file, `MEMFAST_*` variables and flags, in that order of rising precedence."""
 
+from memfast.config.graph import GraphConfig
 from memfast.config.loading import Effective, Setting, load, settings
 from memfast.config.profiles import PROFILES
 from memfast.config.sections import (
@@ -25,6 +26,7 @@ __all__ = [
     "Config",
     "Effective",
     "EmbeddingConfig",
+    "GraphConfig",
     "IndexConfig",
     "Language",
     "LimitsConfig",

@@ -23,10 +23,13 @@ __all__ = ["Effective", "Setting", "load", "settings"]
 _UNPREFIXED = "server"
 """The section whose variables carry no section name: MEMFAST_PORT, not MEMFAST_SERVER_PORT."""
 
+_NAMED = {f"graph.{name}": f"MEMFAST_NEO4J_{name.upper()}" for name in ("uri", "user", "password", "database")}
+"""Settings whose variables are named for the server that they speak of, as its own tools name them."""
+
 _NOT_SETTINGS = frozenset({"MEMFAST_CONFIG", "MEMFAST_API_KEY", "MEMFAST_NATIVE", "MEMFAST_BUILD"})
 """Variables of this prefix that something else reads."""
 
-_SECRETS = frozenset({"embedding.api_key", "embedding.next_api_key", "postgres.dsn", "redis.url"})
+_SECRETS = frozenset({"embedding.api_key", "embedding.next_api_key", "graph.password", "postgres.dsn", "redis.url"})
 
 
 class Setting(Struct, frozen=True, kw_only=True):
@@ -110,7 +113,7 @@ def _section_settings(section: type[Struct], prefix: str) -> Iterator[Setting]:
         named = field.name if prefix == f"{_UNPREFIXED}." else f"{prefix}{field.name}"
         yield Setting(
             key=f"{prefix}{field.name}",
-            variable="MEMFAST_" + named.replace(".", "_").upper(),
+            variable=_NAMED.get(f"{prefix}{field.name}") or "MEMFAST_" + named.replace(".", "_").upper(),
             type=hints[field.name],
             default=default,
             unit=(metas[0].extra or {}).get("unit", ""),

@@ -8,9 +8,8 @@ from uuid import UUID
 from msgspec import Meta, Raw, Struct
 
 from memfast.http.wire import Incoming, Limit, Problem, ReadParameters, UserId, UserParameters
-from memfast.links import DEFAULT_TYPE, Link
+from memfast.links import DEFAULT_TYPE, DEPTH_MAX, Link
 from memfast.model import Memory
-from memfast.service.links import DEPTH_MAX
 
 __all__ = [
     "DropLinkParameters",

@@ -9,8 +9,8 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
 from memfast.filters import TagsMode
 from memfast.http.wire import Consistency, Embedding, Incoming, Limit, MinVersion, Problem, UserId
+from memfast.links import DEPTH_MAX
 from memfast.model import Memory
-from memfast.service.links import DEPTH_MAX
 
 __all__ = [
     "BoostsRequest",

@@ -8,9 +8,8 @@ from uuid import UUID
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from memfast.links import DEFAULT_TYPE
+from memfast.links import DEFAULT_TYPE, DEPTH_MAX
 from memfast.mcp.budget import Preview
-from memfast.service.links import DEPTH_MAX
 
 __all__ = [
     "MAX_TOKENS",

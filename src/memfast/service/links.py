@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from memfast.claims import Claim
 from memfast.errors import InvalidRequest, NotFound, Rejected
-from memfast.links import DEFAULT_TYPE, Link, LinkKey, LinkQuery, Walk
+from memfast.links import DEFAULT_TYPE, DEPTH_MAX, Link, LinkKey, LinkQuery, Walk
 from memfast.model import EMPTY_OBJECT, DropLink, Outcome, PutLink, Related, Scope
 from memfast.ports import Clock, Graph, LinkStore
 from memfast.search.encode import Form, encode_fragment, recode
@@ -24,10 +24,7 @@ from memfast.service.heat import Heat
 from memfast.service.limits import Limits
 from memfast.service.writer import Writer
 
-__all__ = ["DEPTH_MAX", "LinkDraft", "Links", "LinksPage", "checked_link"]
-
-DEPTH_MAX = 4
-"""Links between a memory and the farthest that are said to be related to it."""
+__all__ = ["LinkDraft", "Links", "LinksPage", "checked_link"]
 
 _WEIGHT_PLACES = 6
 """Decimal places of a weight: so many that the product of four is never too small for a double."""

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from memfast.errors import InvalidRequest
 from memfast.filters import TagsMode, encoded
+from memfast.links import DEPTH_MAX
 from memfast.search.expand import ExpansionSettings
 from memfast.search.fuse import BoostSettings, FusionSettings
 from memfast.search.hybrid import LEGS, Mode, Question, Ranking
@@ -18,7 +19,6 @@ from memfast.search.lent import LendSettings
 from memfast.search.words import Words
 from memfast.service.filters import narrowing
 from memfast.service.limits import Limits
-from memfast.service.links import DEPTH_MAX
 
 __all__ = ["Boosts", "Expand", "Expansion", "Query", "Questions", "digest"]
 

@@ -17,7 +17,6 @@ from memfast.claims import Claim
 from memfast.errors import EmbeddingRequired, InvalidRequest, Rejected
 from memfast.model import EMPTY_OBJECT, Create, Memory, OnConflict, Outcome, Patch, Scope, target_of
 from memfast.ports import Clock, Embedder
-from memfast.service.associations import Associations
 from memfast.service.identifiers import Identifiers
 from memfast.service.limits import Limits
 from memfast.service.writer import Writer
@@ -73,19 +72,12 @@ class Edit(Struct, kw_only=True):
 
 
 class Remember:
-    """Creates and changes memories: checks, embeds, commits, then has them linked."""
+    """Creates and changes memories: checks, embeds, then commits."""
 
     def __init__(
-        self,
-        writer: Writer,
-        embedder: Embedder,
-        associations: Associations,
-        limits: Limits,
-        identifiers: Identifiers,
-        clock: Clock,
+        self, writer: Writer, embedder: Embedder, limits: Limits, identifiers: Identifiers, clock: Clock
     ) -> None:
         self._writer = writer
-        self._associations = associations
         self._embedder = embedder
         self._limits = limits
         self._identifiers = identifiers
@@ -183,9 +175,7 @@ class Remember:
         await self._embed(changes, outcomes)
         if changes:
             own = None if claim is None else claim.of(partial(_merged, changes, outcomes))
-            sent = list(changes.values())
-            committed = await self._writer.commit(sent, background=len(sent) > 1, claim=own)
-            self._associations.noticed(sent, committed)
+            committed = await self._writer.commit(list(changes.values()), background=len(changes) > 1, claim=own)
             return _merged(changes, outcomes, committed)
         return [outcome for outcome in outcomes if outcome is not None]
 

@@ -11,7 +11,8 @@ from changes_world import NOW
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from memfast.links import AUTOMATIC, Link, LinkKey, LinkQuery, Spread, Walk
+from graph_world import Reference
+from memfast.links import Link, LinkKey, LinkQuery, Spread, Walk
 from memfast.model import Create, Delete, DropLink, PutLink
 from memfast.store import links as module
 from memfast.store.links import PostgresLinks
@@ -52,16 +53,8 @@ ANYTHING = Walk(start=IDS[0], depth=1, limit=1)
 """Any link, however weak."""
 
 
-class World:
+class World(Reference):
     """What a user's memories and links should be. Time goes on by an hour a step."""
-
-    def __init__(self):
-        self.memories = {}  # id → (created_at, expires_at)
-        self.links = {}  # (from, to, type) → (weight, directed, made at)
-
-    def lives(self, target, now):
-        found = self.memories.get(target)
-        return found is not None and (found[1] is None or found[1] > now)
 
     def sever(self, target):
         self.links = {key: value for key, value in self.links.items() if target not in key[:2]}
@@ -112,26 +105,6 @@ class World:
             if query.type in {None, key[2]} and (query.memory_id is None or query.memory_id in key[:2])
         ]
 
-    def related(self, walk, now, fanout, level):
-        """(id, depth, weight) of what a walk finds, and when that ends; None without the start."""
-        if not self.lives(walk.start, now):
-            return None
-        seen, frontier, found = {walk.start}, {walk.start: 1.0}, []
-        for depth in range(1, walk.depth + 1):
-            best = {}
-            for near, product in frontier.items():
-                for target, weight in self.followed(near, walk, fanout):
-                    if target not in seen and self.lives(target, now):
-                        best[target] = max(best.get(target, 0.0), product * weight)
-            order = sorted(best, key=lambda each: (-best[each], -self.memories[each][0].timestamp(), each))[:level]
-            if not order or len(seen) > walk.limit:
-                break
-            frontier = {each: best[each] for each in order}
-            seen.update(order)
-            found += [(each, depth, best[each]) for each in order]
-        ends = [self.memories[each][1] for each in seen if self.memories[each][1] is not None]
-        return found[: walk.limit], min(ends, default=None)
-
     def spread(self, spread, now, fanout, level):
         """What arrives where: (score, start, depth) by id."""
         best, found = dict(spread.starts), {}
@@ -148,18 +121,6 @@ class World:
             best |= {target: score for target, (score, _) in frontier.items()}
             found |= {target: (score, start, depth) for target, (score, start) in frontier.items()}
         return found
-
-    def followed(self, near, walk, fanout):
-        """The strongest links out of a memory, then those into it that are followed both ways."""
-        outward, inward = [], []
-        for (a, b, type_), (weight, directed, _) in self.links.items():
-            if weight < walk.min_weight or walk.type not in {None, type_}:
-                continue
-            if a == near:
-                outward.append((-weight, b))
-            elif b == near and not directed:
-                inward.append((-weight, a))
-        return [(target, -weight) for side in (outward, inward) for weight, target in sorted(side)[:fanout]]
 
 
 def change_of(step, scope, now):
@@ -269,26 +230,6 @@ async def test_a_hub_does_not_make_a_walk_read_all_of_its_links(store, scope):
     assert all("rows=2000" not in line for line in read), read
     reached, _ = await links.spread(scope, Spread(starts=[(hub, 1.0)], depth=1), now=NOW)
     assert {each.id for each in reached} == set(others[:256])
-
-
-async def test_what_nobody_asked_for_is_dropped_alone(store, scope, new_create):
-    """A drop of automatic links leaves one alone that somebody took over meanwhile; the plain drop takes both."""
-    await store.apply([new_create(target, scope) for target in IDS[:3]], now=NOW)
-    own = change_of(("put", IDS[:2], "x", 1.0, False), scope, NOW)
-    made = [change_of(("put", [IDS[0], other], "x", 0.5, False), scope, NOW) for other in IDS[1:3]]
-    made = [msgspec.structs.replace(each, link=msgspec.structs.replace(each.link, metadata=AUTOMATIC)) for each in made]
-    await store.apply(made, now=NOW)
-    await store.apply([own], now=NOW)
-    links = PostgresLinks(store._pool)
-    assert await links.automatic(scope, "x", IDS[:1], limit=10) == [made[1].link.key]
-    assert await links.automatic(scope, "x", IDS[1:2], limit=10) == []
-    assert await links.automatic(scope, "y", IDS[:1], limit=10) == []
-    drops = [DropLink(scope=scope, key=each.link.key, automatic=True) for each in made]
-    outcomes = await store.apply(drops, now=NOW)
-    assert [outcome.refused is None for outcome in outcomes] == [False, True]
-    left = (await links.list(scope, LinkQuery(limit=10), now=NOW)).links
-    assert [each.key for each in left] == [own.link.key]
-    assert (await store.apply([DropLink(scope=scope, key=own.link.key)], now=NOW))[0].refused is None
 
 
 async def test_a_scope_sees_only_its_own_links(store, scope, new_create):

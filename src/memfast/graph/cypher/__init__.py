@@ -1,0 +1,1 @@
+"""Every statement for Neo4j."""
