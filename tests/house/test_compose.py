@@ -70,3 +70,40 @@ def test_commands_parse():
             words = part.split()
             if words[0] == "memfast":
                 build_parser().parse_args(words[1:])
+
+
+OPS = ROOT / "ops"
+
+
+def test_prometheus_asks_the_service():
+    """Its only target is the service and its port, its rules lie beside it, and no key is asked for."""
+    config = yaml.safe_load((OPS / "prometheus" / "prometheus.yml").read_text())
+    (job,) = config["scrape_configs"]
+    host, port = job["static_configs"][0]["targets"][0].split(":")
+    assert host in COMPOSE["services"]
+    assert port == SERVICE["environment"]["MEMFAST_PORT"]
+    assert any(route.path == job["metrics_path"] for route in ROUTES)
+    assert all((OPS / "prometheus" / name).exists() for name in config["rule_files"])
+    assert load({name: str(value) for name, value in SERVICE["environment"].items()}).config.metrics.public
+    assert job["job_name"] == "memfast", "the alert of its absence names it"
+
+
+def test_grafana_finds_prometheus_and_the_dashboards():
+    """Its data source is the service of that name and port, and the dashboards are mounted where it looks."""
+    provisioning = OPS / "grafana" / "provisioning"
+    (source,) = yaml.safe_load((provisioning / "datasources" / "prometheus.yml").read_text())["datasources"]
+    url = urlsplit(source["url"])
+    assert url.hostname in COMPOSE["services"]
+    assert any(port.endswith(f":{url.port}") for port in COMPOSE["services"][url.hostname]["ports"])
+    (provider,) = yaml.safe_load((provisioning / "dashboards" / "memfast.yml").read_text())["providers"]
+    mounts = dict(volume.split(":")[:2] for volume in COMPOSE["services"]["grafana"]["volumes"])
+    assert provider["options"]["path"] in mounts.values()
+    assert mounts["./ops/grafana/provisioning"] == "/etc/grafana/provisioning"
+
+
+def test_every_mount_is_there():
+    """What is mounted from this folder exists, what is a volume is declared."""
+    for name, service in COMPOSE["services"].items():
+        for volume in service.get("volumes", ()):
+            source = volume.split(":")[0]
+            assert (ROOT / source).exists() if source.startswith("./") else source in COMPOSE["volumes"], name
