@@ -82,6 +82,8 @@ _SETTINGS = {
     "cache.ttl_s": 2,
     "cache.memory_mb": 8,
     "index.memory_mb": 1,
+    "links.similar": 0,  # the model knows every version: none may come by itself
+    "links.entities": 0,
 }
 """Small layers, so that they are full soon, and short lives, so that every tier is asked."""
 

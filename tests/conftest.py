@@ -252,6 +252,7 @@ def make_site(session_base):
         def prepare(dsn, **settings):
             flags = {"postgres.dsn": dsn, "postgres.pool_min": 2, "postgres.pool_max": 6}
             flags["memory.budget_mb"] = 65_536  # what is resident in this process is the tests' own
+            flags |= {"links.similar": 0, "links.entities": 0}  # versions that tests name do not rise by themselves
             flags["data_dir"] = tempfile.mkdtemp(dir=session_base, prefix="data-")
             flags |= {key.replace("__", "."): value for key, value in settings.items()}
             prepared = ground(load({}, flags=flags).config, lambda _line: None)

@@ -43,6 +43,10 @@ SETTINGS = (
     f"search.leg_timeout_ms={LEG_TIMEOUT_MS}",
     "--set",
     "history.expiry_interval_s=86400",  # the model knows every version: none may come by itself
+    "--set",
+    "links.similar=0",
+    "--set",
+    "links.entities=0",
 )
 
 

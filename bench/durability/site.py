@@ -36,6 +36,10 @@ SETTINGS = (
     "embedding.provider=none",
     "--set",
     f"embedding.dimensions={DIMENSIONS}",
+    "--set",
+    "links.similar=0",  # the model knows every version: none may come by itself
+    "--set",
+    "links.entities=0",
 )
 
 

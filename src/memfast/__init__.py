@@ -6,9 +6,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from memfast.client import AsyncClient, Client, Hit, Hits, Memory
+    from memfast.client import AsyncClient, Client, Hit, Hits, Memory, local, local_async
 
-__all__ = ["AsyncClient", "Client", "Hit", "Hits", "Memory", "__version__"]
+__all__ = ["AsyncClient", "Client", "Hit", "Hits", "Memory", "__version__", "local", "local_async"]
 
 __version__ = "0.1.0"
 

@@ -10,9 +10,11 @@ import msgspec
 from msgspec import Raw, Struct
 
 __all__ = [
+    "AUTOMATIC",
     "DEFAULT_TYPE",
     "FANOUT_LINKS",
     "LEVEL_MEMORIES",
+    "Holder",
     "Link",
     "LinkKey",
     "LinkPage",
@@ -23,6 +25,9 @@ __all__ = [
 ]
 
 DEFAULT_TYPE = "relates_to"
+
+AUTOMATIC = Raw(b'{"by":"memfast"}')
+"""The metadata of a link that nobody asked for."""
 
 DEPTH_MAX = 4
 """Links between a memory and the farthest that are said to be related to it."""
@@ -68,6 +73,11 @@ class Link(Struct, frozen=True, kw_only=True):
     def key(self) -> LinkKey:
         """What it is told from others by, as it is."""
         return LinkKey(self.from_id, self.to_id, self.type)
+
+    @property
+    def automatic(self) -> bool:
+        """Whether nobody asked for it."""
+        return bytes(self.metadata) == bytes(AUTOMATIC)
 
     def says_as(self, other: Link) -> bool:
         """Whether the other one says the same, whenever it was made."""
@@ -135,3 +145,11 @@ class Reached(Struct, frozen=True, array_like=True):
     score: float
     start: UUID
     depth: int
+
+
+class Holder(Struct, frozen=True, array_like=True):
+    """A memory that has an entity, with all that it has."""
+
+    id: UUID
+    entities: list[str]
+    created_at: datetime

@@ -249,9 +249,10 @@ class PutLink(_Change, frozen=True, kw_only=True):
 
 
 class DropLink(_Change, frozen=True, kw_only=True):
-    """Remove a link."""
+    """Remove a link; with `automatic` only one that nobody asked for."""
 
     key: LinkKey
+    automatic: bool = False
 
 
 Change = Create | Patch | Delete | Undelete | PutLink | DropLink

@@ -105,6 +105,8 @@ class Service:
 
     def __init__(self, data_dir, *options, uid=None, measured=True, **settings):
         self.port = settings.setdefault("port", _free_port())
+        for kind in ("links_similar", "links_entities"):  # versions that tests name do not rise by themselves
+            settings.setdefault(kind, 0)
         self.data_dir = data_dir
         self.url = f"http://127.0.0.1:{self.port}"
         self._log = data_dir.parent / f"service-{self.port}-{time.monotonic_ns()}.log"

@@ -18,6 +18,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
+from memfast.bootstrap.associations import build_association_settings
 from memfast.bootstrap.database import Pools, open_pools
 from memfast.bootstrap.embedder import build_embedder, guard_embedder
 from memfast.bootstrap.ground import Ground, life_note, renewed
@@ -41,6 +42,7 @@ from memfast.resilience.threads import lower_priority
 from memfast.search.words import words_of
 from memfast.service.access import Access
 from memfast.service.answers import Answers, Kind
+from memfast.service.associations import Associations
 from memfast.service.background import Background
 from memfast.service.claims import Claims
 from memfast.service.coherence import Coherence
@@ -133,6 +135,7 @@ class Services(Struct, frozen=True, kw_only=True):
     exports: Exports
     imports: Imports
     background: Background
+    associations: Associations
     sweeps: Sweeps
     freshness: Freshness
     directory: Directory
@@ -302,6 +305,9 @@ def _services(base: _Base, copies: _Copies) -> Services:
     writer = _writer(base, warm)
     graph = PostgresLinks(base.pools.work)
     background, sweeps = _background(base, writer)
+    associating = build_association_settings(config)
+    associations = Associations(store, graph, writer, warm, coherence, background, clock, associating)
+    _run(base.stack, associations.watch())
     retention, streams = _retention(config), Streams(config.server.streams_max)
     return Services(
         moved=base.moved,
@@ -314,17 +320,18 @@ def _services(base: _Base, copies: _Copies) -> Services:
         shards=copies.shards,
         warmup=Warmup(base.log, warm, search),
         pressure=_pressure(config, answers, copies.shards),
-        remember=Remember(writer, embedder, limits, Identifiers(clock, secrets.randbits), clock),
+        remember=Remember(writer, embedder, associations, limits, Identifiers(clock, secrets.randbits), clock),
         recall=Recall(store, answers, warm, heat, coherence, limits, cursors, clock),
         search=search,
         searches=Searches(search, freshness, base.meter),
-        forget=Forget(store, writer, kept, limits, clock),
+        forget=Forget(store, writer, kept, associations, limits, clock),
         copies=kept,
         history=History(store, writer, embedder, limits, cursors, clock, retention),
         links=Links(graph, graph, writer, answers, heat, coherence, limits, cursors, clock),
         exports=Exports(store, embedder, prepared.generation, base.lineage, streams, clock, retention),
         imports=Imports(writer, embedder, limits, streams, clock, step_timeout_s=config.server.write_timeout_s),
         background=background,
+        associations=associations,
         sweeps=sweeps,
         freshness=freshness,
         directory=Directory(store, limits, cursors),

@@ -74,6 +74,11 @@ def build_parser() -> argparse.ArgumentParser:
     serve.add_argument("--host", dest="server.host", help="address to listen on (127.0.0.1)")
     serve.add_argument("--port", dest="server.port", help="TCP port (8077)")
     serve.add_argument("--workers", dest="server.workers", help="worker processes (1)")
+    serve.add_argument(
+        "--with-stdin",
+        action="store_true",
+        help="stop when standard input ends, as it does with the program that started this",
+    )
     serve.add_argument("--insecure", action="store_true", help="listen beyond loopback although no API key exists")
     _command(commands, shared, "migrate", "bring the database's schema up to date", _lazily("database", "migrate"))
     config = _command(

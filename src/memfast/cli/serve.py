@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
+import threading
 from pathlib import Path
 
 from memfast import __version__, kernels
@@ -20,6 +23,8 @@ _PORT_WAIT_S = 2.0
 
 def serve(effective: Effective, arguments: argparse.Namespace) -> int:
     """Run the service until it is told to stop, which is a success also while it still starts."""
+    if arguments.with_stdin:
+        threading.Thread(target=_stop_with_stdin, name="stdin", daemon=True).start()
     server = effective.config.server
     with Port.claim(server.host, server.port, _PORT_WAIT_S) as port, ground(effective.config, _say) as site:
         _refuse_open_door(site, insecure=arguments.insecure)
@@ -29,6 +34,12 @@ def serve(effective: Effective, arguments: argparse.Namespace) -> int:
         run_workers(site, port)
         arguments.stop.note()
     return 0
+
+
+def _stop_with_stdin() -> None:
+    while os.read(0, 4096):  # not sys.stdin, whose lock a daemon thread would hold when the interpreter ends
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _refuse_open_door(site: Ground, *, insecure: bool) -> None:

@@ -19,6 +19,7 @@ from memfast.client.answers import (
 )
 from memfast.client.awaiting import AsyncClient
 from memfast.client.blocking import Client
+from memfast.client.launch import local, local_async
 
 __all__ = [
     "AsyncClient",
@@ -38,4 +39,6 @@ __all__ = [
     "Removal",
     "Stored",
     "User",
+    "local",
+    "local_async",
 ]

@@ -21,6 +21,7 @@ __all__ = [
     "Event",
     "Explanation",
     "Found",
+    "GraphScore",
     "Health",
     "Hit",
     "Hits",
@@ -45,7 +46,7 @@ __all__ = [
 _T = TypeVar("_T")
 
 
-class Memory(Struct, frozen=True, kw_only=True):
+class Memory(Struct, frozen=True, kw_only=True, gc=False):
     """A memory. Times are in UTC; `version` rises with every write of its user."""
 
     id: UUID
@@ -65,7 +66,7 @@ class Memory(Struct, frozen=True, kw_only=True):
     version: int
 
 
-class Stored(Memory, frozen=True, kw_only=True):
+class Stored(Memory, frozen=True, kw_only=True, gc=False):
     """A memory after `add`. `status` is `created`, `updated` or, where `dedupe` or `ignore` met it, `duplicate`."""
 
     status: str = "created"
@@ -79,6 +80,16 @@ class LegScore(Struct, frozen=True, kw_only=True):
     weight: float
 
 
+class GraphScore(Struct, frozen=True, kw_only=True):
+    """What came over links: the hit's score times their weights, and what counts of it."""
+
+    raw: float
+    weight: float
+    score: float
+    from_id: UUID
+    depth: int
+
+
 class Explanation(Struct, frozen=True, kw_only=True):
     """Where a score comes from. `added` is what neighbours and boosts made of it."""
 
@@ -87,20 +98,21 @@ class Explanation(Struct, frozen=True, kw_only=True):
     lexical: LegScore | None = None
     vector: LegScore | None = None
     context: LegScore | None = None
+    graph: GraphScore | None = None
 
 
-class Neighbor(Memory, frozen=True, kw_only=True):
+class Neighbor(Memory, frozen=True, kw_only=True, gc=False):
     """A memory beside a hit in its run: so many places after it, or before it when negative."""
 
     distance: int
 
 
-class Hit(Memory, frozen=True, kw_only=True):
+class Hit(Memory, frozen=True, kw_only=True, gc=False):
     """A memory and its score from 0 to 1; `scores` with `explain`, `neighbors` with `include_neighbors`."""
 
     score: float
     scores: Explanation | None = None
-    neighbors: list[Neighbor] = []
+    neighbors: tuple[Neighbor, ...] = ()
 
 
 class SearchExplanation(Struct, frozen=True, kw_only=True):
@@ -133,7 +145,7 @@ class Hits(list[Hit]):
         self.explain = explain
 
 
-class Related(Memory, frozen=True, kw_only=True):
+class Related(Memory, frozen=True, kw_only=True, gc=False):
     """A memory that links lead to: so many links away, with the product of their weights."""
 
     depth: int

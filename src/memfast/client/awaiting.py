@@ -185,13 +185,21 @@ class _Connection(asyncio.Protocol):
         if not self.closed.done():
             self.closed.set_result(None)
 
-    async def exchange(self, request: bytes) -> Answer:
-        """Send a request and wait for its answer."""
-        self._answer = asyncio.get_running_loop().create_future()
+    async def exchange(self, request: bytes, deadline: float) -> Answer:
+        """Send a request and wait for its answer, until a moment of the loop's clock.
+
+        Raises:
+            Broken: none came.
+        """
+        loop = asyncio.get_running_loop()
+        waiting: asyncio.Future[Answer] = loop.create_future()
+        self._answer = waiting
+        timer = loop.call_at(deadline, self._fail, Broken("no answer came in time", sent=True, late=True))
         self._transport.write(request)
         try:
-            return await self._answer
+            return await waiting
         finally:
+            timer.cancel()
             self._answer = None
 
     def is_open(self) -> bool:
@@ -223,21 +231,29 @@ class _Pool:
             Broken: none came.
             RuntimeError: another event loop has used the client.
         """
-        self._bind()
+        deadline = self._bind().time() + attempt.timeout_s
         connection, sent = None, False
         try:
-            async with asyncio.timeout(attempt.timeout_s), self._free:
-                try:
-                    connection = self._kept() or await self._connect()
-                    sent = True
-                    answer = await connection.exchange(attempt.request)
-                    if answer.reusable and connection.is_open():
-                        self._idle.append(connection)
-                        connection = None
-                    return answer
-                finally:
-                    if connection is not None:
-                        connection.close()
+            if self._free.locked():
+                async with asyncio.timeout_at(deadline):
+                    await self._free.acquire()
+            else:
+                await self._free.acquire()
+            try:
+                connection = self._kept()
+                if connection is None:
+                    async with asyncio.timeout_at(deadline):
+                        connection = await self._connect()
+                sent = True
+                answer = await connection.exchange(attempt.request, deadline)
+                if answer.reusable and connection.is_open():
+                    self._idle.append(connection)
+                    connection = None
+                return answer
+            finally:
+                self._free.release()
+                if connection is not None:
+                    connection.close()
         except OSError as error:
             raise _broken(error, sent=sent) from error
 
@@ -249,12 +265,13 @@ class _Pool:
         for connection in idle:
             await connection.closed
 
-    def _bind(self) -> None:
+    def _bind(self) -> asyncio.AbstractEventLoop:
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             if self._loop is not None:
                 raise RuntimeError("this AsyncClient was used in another event loop; make one in each")
             self._loop = loop
+        return loop
 
     def _kept(self) -> _Connection | None:
         while self._idle:

@@ -6,7 +6,7 @@ import sys
 from array import array
 from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 import msgspec
 
@@ -53,13 +53,10 @@ class Shape(Generic[_T]):
             ) from error
 
 
-def pack(fields: Mapping[str, Any]) -> dict[str, Any]:
+def pack(fields: Mapping[str, Any]) -> Mapping[str, Any]:
     """Fields as they are sent: the embedding as bytes, without a copy where it is float32 already."""
-    packed = dict(fields)
-    embedding = packed.get("embedding")
-    if embedding is not None and not isinstance(embedding, bytes):
-        packed["embedding"] = _float32(embedding)
-    return packed
+    embedding = fields.get("embedding")
+    return fields if embedding is None or isinstance(embedding, bytes) else {**fields, "embedding": _float32(embedding)}
 
 
 def _float32(vector: Any) -> memoryview | bytes:
@@ -75,8 +72,8 @@ def _float32(vector: Any) -> memoryview | bytes:
 
 def with_query(path: str, parameters: Mapping[str, Any]) -> str:
     """A path with those parameters that are not None."""
-    given = {name: _text(value) for name, value in parameters.items() if value is not None}
-    return f"{path}?{urlencode(given)}" if given else path
+    given = [f"{name}={quote(_text(value), safe='')}" for name, value in parameters.items() if value is not None]
+    return f"{path}?{'&'.join(given)}" if given else path
 
 
 def _text(value: Any) -> str:

@@ -6,14 +6,12 @@ Parsed by httptools, which is llhttp: h11 in its place makes a round trip twice 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from httptools import HttpParserError, HttpResponseParser
 from msgspec import Struct
 
 from memfast.errors import InvalidRequest
 
-__all__ = ["Answer", "AnswerReader", "Broken", "encode_head"]
+__all__ = ["Answer", "AnswerReader", "Broken", "header_line"]
 
 
 class Broken(Exception):
@@ -88,22 +86,12 @@ class AnswerReader:
             self._finished = Answer(self.status, self.headers, body, self._parser.should_keep_alive())
 
 
-def encode_head(method: str, target: str, fixed: str, headers: Iterable[tuple[str, str]]) -> bytes:
-    """The head of a request.
-
-    Args:
-        method: its method.
-        target: path and query, percent-encoded.
-        fixed: lines of headers that every request has.
-        headers: those of this one.
+def header_line(name: str, value: str) -> str:
+    """A header of a request.
 
     Raises:
-        InvalidRequest: a value would end its line.
+        InvalidRequest: the value would end its line.
     """
-    lines = [f"{method} {target} HTTP/1.1\r\n{fixed}"]
-    for name, value in headers:
-        if not (value.isascii() and value.isprintable()):
-            raise InvalidRequest(f"{name}: must be printable ASCII characters", path=name)
-        lines.append(f"{name}: {value}\r\n")
-    lines.append("\r\n")
-    return "".join(lines).encode("ascii")
+    if not (value.isascii() and value.isprintable()):
+        raise InvalidRequest(f"{name}: must be printable ASCII characters", path=name)
+    return f"{name}: {value}\r\n"

@@ -147,6 +147,7 @@ class _Search(TypedDict, total=False):
     fold_duplicates: bool
     boosts: Mapping[str, float]
     expansion: Mapping[str, float]
+    expand: Mapping[str, float]
     explain: bool
 
 

@@ -439,5 +439,8 @@ def _read_options(fields: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
 
 def _split(fields: Mapping[str, Any], names: frozenset[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Options of the call, and what is sent."""
-    options = {name: value for name, value in fields.items() if name in names}
-    return options, {name: value for name, value in fields.items() if name not in names}
+    options: dict[str, Any] = {}
+    given: dict[str, Any] = {}
+    for name, value in fields.items():
+        (options if name in names else given)[name] = value
+    return options, given

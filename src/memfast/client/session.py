@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from memfast import __version__
 from memfast.client.call import Call
-from memfast.client.exchange import Answer, Broken, encode_head
+from memfast.client.exchange import Answer, Broken, header_line
 from memfast.client.problems import error_of
 from memfast.client.tokens import Tokens
 from memfast.errors import (
@@ -116,7 +116,7 @@ class Session:
         timeout_s = self.timeout_s(call)
         deadline = settings.clock() + timeout_s
         token = call.min_version or (self.tokens.get(call.user_id) if call.kind == "read" else None)
-        headers = self._headers(call, token)
+        head = self._head(call, token)
         unknown = False
         failure: Unavailable = DeadlineExceeded(f"timeout_s is {timeout_s:g}: nothing was sent", retry_after_s=0)
         for attempt in range(settings.retries + 1):
@@ -124,7 +124,7 @@ class Session:
             if left_s <= 0:
                 break
             try:
-                answer = yield Attempt(self._request(call, headers, left_s), left_s)
+                answer = yield Attempt(self._request(call, head, left_s), left_s)
             except Broken as broken:
                 unknown = unknown or broken.sent
                 failure = _unreachable(self.url, broken, timeout_s)
@@ -140,35 +140,36 @@ class Session:
             yield Pause(pause_s)
         raise _last(call, failure, unknown=unknown)
 
-    def _headers(self, call: Call[Any], token: str | None) -> list[tuple[str, str]]:
-        """Those of every attempt of a call: the same key each time."""
-        headers = []
+    def _head(self, call: Call[Any], token: str | None) -> str:
+        """What every attempt of a call begins with: the same key each time."""
+        lines = [f"{call.method} {self.address.prefix}{call.target} HTTP/1.1\r\n{self._fixed}"]
         if call.body:
-            headers += [("content-type", "application/msgpack")]
+            lines.append("content-type: application/msgpack\r\n")
         if call.body or call.method != "GET":
-            headers += [("content-length", str(len(call.body)))]
+            lines.append(f"content-length: {len(call.body)}\r\n")
         if call.kind == "write":
-            new = f"{self.settings.random.getrandbits(_KEY_BITS):032x}"
-            headers.append(("idempotency-key", new if call.idempotency_key is None else call.idempotency_key))
+            key = call.idempotency_key
+            new = f"{self.settings.random.getrandbits(_KEY_BITS):032x}" if key is None else key
+            lines.append(header_line("idempotency-key", new))
         if call.if_match is not None:
-            headers.append(("if-match", f'"{call.if_match}"'))
+            lines.append(f'if-match: "{call.if_match}"\r\n')
         if token is not None:
-            headers.append(("memfast-min-version", token))
+            lines.append(header_line("memfast-min-version", token))
         if call.consistency is not None:
-            headers.append(("memfast-consistency", call.consistency))
-        return headers
+            lines.append(header_line("memfast-consistency", call.consistency))
+        return "".join(lines)
 
-    def _request(self, call: Call[Any], headers: list[tuple[str, str]], left_s: float) -> bytes:
+    def _request(self, call: Call[Any], head: str, left_s: float) -> bytes:
         if call.timeout_s is not None or self.settings.timeout_s is not None:
-            headers = [*headers, ("memfast-timeout-ms", str(max(1, int(left_s * 1000))))]
-        return encode_head(call.method, self.address.prefix + call.target, self._fixed, headers) + call.body
+            head += f"memfast-timeout-ms: {max(1, int(left_s * 1000))}\r\n"
+        return f"{head}\r\n".encode("ascii") + call.body
 
     def stream_head(self, call: Call[Any]) -> bytes:
         """The head of a request whose body or answer is a stream."""
-        headers = []
+        head = f"{call.method} {self.address.prefix}{call.target} HTTP/1.1\r\n{self._fixed}"
         if call.method == "POST":
-            headers = [("content-type", "application/x-ndjson"), ("transfer-encoding", "chunked")]
-        return encode_head(call.method, self.address.prefix + call.target, self._fixed, headers)
+            head += "content-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n"
+        return f"{head}\r\n".encode("ascii")
 
     def broken_stream(self, broken: Broken, timeout_s: float) -> MemfastError:
         """The error of a stream that came to no end."""

@@ -23,6 +23,7 @@ __all__ = [
     "IndexConfig",
     "Language",
     "LimitsConfig",
+    "LinksConfig",
     "LogConfig",
     "McpConfig",
     "MemoryConfig",
@@ -318,6 +319,20 @@ class BackgroundConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     parallel: Annotated[int, _doc("tasks of a worker that run at once", "tasks", ge=1, le=64)] = 3
 
 
+class LinksConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Links that new and changed memories get by themselves, after the write was answered."""
+
+    similar: Annotated[int, _doc("most similar memories that each is linked with; 0 = none", "links", ge=0, le=20)] = 3
+    similar_min: Annotated[float, _doc("cosine from which memories are similar", "cosine", ge=0, le=1)] = 0.75
+    entities: Annotated[
+        int, _doc("memories of shared entities that each is linked with; 0 = none", "links", ge=0, le=20)
+    ] = 3
+    entity_memories: Annotated[int, _doc("an entity that more have says nothing", "memories", ge=1, le=1000)] = 50
+    pause_ms: Annotated[float, _doc("wait for more memories of the user", "ms", ge=0, le=60_000)] = 250.0
+    batch_items: Annotated[int, _doc("largest batch that gets links; more is a load", "memories", ge=0)] = 50
+    queue_items: Annotated[int, _doc("a worker's memories that wait; more get no links", "memories", ge=1)] = 1000
+
+
 class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The largest of everything a client may send."""
 
@@ -467,6 +482,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     history: HistoryConfig = HistoryConfig()
     writes: WritesConfig = WritesConfig()
     background: BackgroundConfig = BackgroundConfig()
+    links: LinksConfig = LinksConfig()
     limits: LimitsConfig = LimitsConfig()
     redis: RedisConfig = RedisConfig()
     graph: GraphConfig = GraphConfig()

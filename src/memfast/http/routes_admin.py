@@ -96,7 +96,12 @@ async def show_background(exchange: Exchange, services: Services) -> Reply:
     """The queue of the answering worker, and what failed."""
     exchange.principal.require_admin()
     return exchange.reply(
-        BackgroundAnswer(pid=os.getpid(), tasks=len(asyncio.all_tasks()), background=services.background.snapshot())
+        BackgroundAnswer(
+            pid=os.getpid(),
+            tasks=len(asyncio.all_tasks()),
+            background=services.background.snapshot(),
+            links=services.associations.snapshot(),
+        )
     )
 
 

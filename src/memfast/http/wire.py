@@ -12,6 +12,7 @@ from memfast.errors import Problem
 from memfast.model import HistoryEvent, Memory, OnConflict, User
 from memfast.readings import PoolSnapshot, SharedCacheStats, StoreHealth
 from memfast.resilience.breaker import BreakerSnapshot
+from memfast.service.associations import AssociationSnapshot
 from memfast.service.background import BackgroundSnapshot
 from memfast.service.tokens import TEXT_PATTERN
 
@@ -411,11 +412,15 @@ class CacheAnswer(Struct, kw_only=True):
 
 
 class BackgroundAnswer(Struct, kw_only=True):
-    """Work that no request waits for, of the worker that answers; `tasks` are all of its event loop, requests too."""
+    """Work that no request waits for, of the worker that answers; `tasks` are all of its event loop, requests too.
+
+    `links` are those that memories get by themselves.
+    """
 
     pid: int
     tasks: int
     background: BackgroundSnapshot
+    links: AssociationSnapshot
 
 
 class WarmRequest(Incoming, kw_only=True):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from memfast.claims import Claim, Kept
 from memfast.credentials import KeyRecord, NewKey
 from memfast.filters import Filter
-from memfast.links import Link, LinkPage, LinkQuery, Reached, Spread, Walk
+from memfast.links import Holder, Link, LinkKey, LinkPage, LinkQuery, Reached, Spread, Walk
 from memfast.model import (
     AnyChange,
     DatabaseFacts,
@@ -240,6 +240,16 @@ class LinkStore(Protocol):
         Directed links are followed from their start to their end only, and over memories that live. A start is among
         the results where more arrives at it than it had. `FANOUT_LINKS` and `LEVEL_MEMORIES` bound each step.
         """
+        ...
+
+    async def automatic(self, scope: Scope, type_: str, ids: Sequence[UUID], *, limit: int) -> Sequence[LinkKey]:
+        """At most `limit` links of a type, from or to these memories, that nobody asked for."""
+        ...
+
+    async def holders(
+        self, scope: Scope, entities: Sequence[str], *, limit: int, now: datetime
+    ) -> Mapping[str, Sequence[Holder]]:
+        """Of each entity that some live memory has the newest `limit` memories that have it."""
         ...
 
 

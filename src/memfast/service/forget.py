@@ -14,6 +14,7 @@ from memfast.errors import InvalidRequest, NotFound, Rejected
 from memfast.filters import tests_of
 from memfast.model import Delete, ForgetReceipt, Outcome, Scope
 from memfast.ports import Clock, MemoryStore
+from memfast.service.associations import Associations
 from memfast.service.copies import Copies
 from memfast.service.filters import read_filter
 from memfast.service.limits import Limits
@@ -59,14 +60,24 @@ class Forget:
         store: finds what a filter means.
         writer: the way of every change.
         copies: what this worker keeps beside the store.
+        associations: memories that wait for links.
         limits: bounds of filters.
         clock: wall time.
     """
 
-    def __init__(self, store: MemoryStore, writer: Writer, copies: Copies, limits: Limits, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: MemoryStore,
+        writer: Writer,
+        copies: Copies,
+        associations: Associations,
+        limits: Limits,
+        clock: Clock,
+    ) -> None:
         self._store = store
         self._writer = writer
         self._copies = copies
+        self._associations = associations
         self._limits = limits
         self._clock = clock
 
@@ -182,5 +193,6 @@ class Forget:
         receipt = await self._writer.forget(scope, claim, copies)
         if receipt is None:
             raise NotFound(f"there is no user {scope.user_id!r}")
+        self._associations.forget(scope.id)
         await self._copies.erase(scope.id)
         return receipt

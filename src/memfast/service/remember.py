@@ -17,6 +17,7 @@ from memfast.claims import Claim
 from memfast.errors import EmbeddingRequired, InvalidRequest, Rejected
 from memfast.model import EMPTY_OBJECT, Create, Memory, OnConflict, Outcome, Patch, Scope, target_of
 from memfast.ports import Clock, Embedder
+from memfast.service.associations import Associations
 from memfast.service.identifiers import Identifiers
 from memfast.service.limits import Limits
 from memfast.service.writer import Writer
@@ -72,12 +73,19 @@ class Edit(Struct, kw_only=True):
 
 
 class Remember:
-    """Creates and changes memories: checks, embeds, then commits."""
+    """Creates and changes memories: checks, embeds, commits, then has them linked."""
 
     def __init__(
-        self, writer: Writer, embedder: Embedder, limits: Limits, identifiers: Identifiers, clock: Clock
+        self,
+        writer: Writer,
+        embedder: Embedder,
+        associations: Associations,
+        limits: Limits,
+        identifiers: Identifiers,
+        clock: Clock,
     ) -> None:
         self._writer = writer
+        self._associations = associations
         self._embedder = embedder
         self._limits = limits
         self._identifiers = identifiers
@@ -175,7 +183,9 @@ class Remember:
         await self._embed(changes, outcomes)
         if changes:
             own = None if claim is None else claim.of(partial(_merged, changes, outcomes))
-            committed = await self._writer.commit(list(changes.values()), background=len(changes) > 1, claim=own)
+            sent = list(changes.values())
+            committed = await self._writer.commit(sent, background=len(sent) > 1, claim=own)
+            self._associations.noticed(sent, committed)
             return _merged(changes, outcomes, committed)
         return [outcome for outcome in outcomes if outcome is not None]
 

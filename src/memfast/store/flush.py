@@ -205,7 +205,7 @@ class _Plan:
 
     def _link(self, change: PutLink | DropLink, version: int) -> Outcome:
         if isinstance(change, DropLink):
-            dropped = self.links.drop(change.key)
+            dropped = self.links.drop(change.key, automatic=change.automatic)
             if dropped is None:
                 return _no_link(change)
             return Outcome(id=target_of(change), status="deleted", version=version, link=dropped)

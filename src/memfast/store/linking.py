@@ -47,13 +47,18 @@ class Linking:
         self.rows[new.key] = new
         return new, "updated" if before else "created"
 
-    def drop(self, key: LinkKey) -> Link | None:
-        """Drop a link, named either way round if it is undirected; None where there is none."""
+    def drop(self, key: LinkKey, *, automatic: bool = False) -> Link | None:
+        """Drop a link, named either way round if it is undirected; None where there is none.
+
+        With `automatic` there is none but those that nobody asked for.
+        """
         link = self._at(key)
         if link is None:
             link = self._at(key.reverse)
             if link is None or link.directed:
                 return None
+        if automatic and not link.automatic:
+            return None
         self.rows[link.key] = None
         return link
 

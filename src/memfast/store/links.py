@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from memfast.links import (
+    AUTOMATIC,
     FANOUT_LINKS,
     LEVEL_MEMORIES,
+    Holder,
     Link,
     LinkKey,
     LinkPage,
@@ -53,6 +55,21 @@ class PostgresLinks:
         bounds = (FANOUT_LINKS, LEVEL_MEMORIES)
         records = await self._pool.fetch(LINKS.spread, scope.id, ids, scores, now, spread.depth, *bounds)
         return [Reached(*record[1:5]) for record in records if record[1] is not None], records[0][0] or 0
+
+    async def automatic(self, scope: Scope, type_: str, ids: Sequence[UUID], *, limit: int) -> Sequence[LinkKey]:
+        """See `ports.LinkStore.automatic`."""
+        told = bytes(AUTOMATIC).decode()
+        records = await self._pool.fetch(LINKS.automatic_links, scope.id, list(ids), type_, told, limit)
+        return [LinkKey(*record) for record in records]
+
+    async def holders(
+        self, scope: Scope, entities: Sequence[str], *, limit: int, now: datetime
+    ) -> Mapping[str, Sequence[Holder]]:
+        """See `ports.LinkStore.holders`."""
+        found: dict[str, list[Holder]] = {}
+        for entity, *holder in await self._pool.fetch(LINKS.holders, scope.id, list(entities), now, limit):
+            found.setdefault(entity, []).append(Holder(*holder))
+        return found
 
     async def related(self, scope: Scope, walk: Walk, *, now: datetime) -> Neighbourhood | None:
         """See `ports.Graph.related`."""

@@ -35,6 +35,8 @@ def site():
         "embedding.dimensions": 8,
         "memory.budget_mb": 65_536,  # what is resident in this process is the tests' own
         "search.leg_timeout_ms": 60_000,
+        "links.similar": 0,  # the model knows every version: none may come by itself
+        "links.entities": 0,
     }
     with bootstrap.ground(load({}, flags=flags).config, lambda line: None) as made:
         yield made

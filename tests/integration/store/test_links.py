@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from graph_world import Reference
-from memfast.links import Link, LinkKey, LinkQuery, Spread, Walk
+from memfast.links import AUTOMATIC, Link, LinkKey, LinkQuery, Spread, Walk
 from memfast.model import Create, Delete, DropLink, PutLink
 from memfast.store import links as module
 from memfast.store.links import PostgresLinks
@@ -230,6 +230,26 @@ async def test_a_hub_does_not_make_a_walk_read_all_of_its_links(store, scope):
     assert all("rows=2000" not in line for line in read), read
     reached, _ = await links.spread(scope, Spread(starts=[(hub, 1.0)], depth=1), now=NOW)
     assert {each.id for each in reached} == set(others[:256])
+
+
+async def test_what_nobody_asked_for_is_dropped_alone(store, scope, new_create):
+    """A drop of automatic links leaves one alone that somebody took over meanwhile; the plain drop takes both."""
+    await store.apply([new_create(target, scope) for target in IDS[:3]], now=NOW)
+    own = change_of(("put", IDS[:2], "x", 1.0, False), scope, NOW)
+    made = [change_of(("put", [IDS[0], other], "x", 0.5, False), scope, NOW) for other in IDS[1:3]]
+    made = [msgspec.structs.replace(each, link=msgspec.structs.replace(each.link, metadata=AUTOMATIC)) for each in made]
+    await store.apply(made, now=NOW)
+    await store.apply([own], now=NOW)
+    links = PostgresLinks(store._pool)
+    assert await links.automatic(scope, "x", IDS[:1], limit=10) == [made[1].link.key]
+    assert await links.automatic(scope, "x", IDS[1:2], limit=10) == []
+    assert await links.automatic(scope, "y", IDS[:1], limit=10) == []
+    drops = [DropLink(scope=scope, key=each.link.key, automatic=True) for each in made]
+    outcomes = await store.apply(drops, now=NOW)
+    assert [outcome.refused is None for outcome in outcomes] == [False, True]
+    left = (await links.list(scope, LinkQuery(limit=10), now=NOW)).links
+    assert [each.key for each in left] == [own.link.key]
+    assert (await store.apply([DropLink(scope=scope, key=own.link.key)], now=NOW))[0].refused is None
 
 
 async def test_a_scope_sees_only_its_own_links(store, scope, new_create):

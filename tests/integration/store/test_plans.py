@@ -136,6 +136,12 @@ STATEMENTS = {
         f"{SCOPE}, {IDS}, '{{0.9,0.5,0.1}}', now(), 4, 256, 500",
         {"links_from", "links_to", "memories_pkey", "scopes_pkey"},
     ),
+    "automatic_links": (
+        LINKS.automatic_links,
+        f"{SCOPE}, {IDS}, 'similar_to', '{{}}', 500",
+        None,
+    ),
+    "holders": (LINKS.holders, f"{SCOPE}, ARRAY['e', 'f'], now(), 51", None),
     "links_page": (
         LINKS.list_links,
         f"{SCOPE}, now(), md5('7/3')::uuid, md5('7/3')::uuid, '', NULL, 21",
@@ -260,7 +266,7 @@ async def test_a_hot_statement_uses_its_index(filled, name, mode):
     used = {node["Index Name"] for node in nodes if "Index Name" in node}
     if indexes is None:
         assert used <= ALTERNATIVES
-        assert len(used) >= 2
+        assert len(used) >= (1 if name == "holders" else 2)  # that one reads a single table
     else:
         assert used == indexes
     conditions = [str(node.get("Index Cond", "")) for node in nodes if "Index Name" in node]

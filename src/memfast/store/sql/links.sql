@@ -166,3 +166,26 @@ LEFT JOIN (
     WHERE w.depth > 0
     ORDER BY f.id, f.score DESC
 ) r ON true;
+
+-- name: automatic_links
+-- Links of the type $3 from or to the memories $2 that have the metadata of links which nobody asked for.
+-- Plan: links_from or links_pkey, links_to.
+SELECT from_id, to_id, type FROM links
+WHERE scope_id = $1 AND (from_id = ANY ($2) OR to_id = ANY ($2)) AND type = $3 AND metadata::text = $4
+LIMIT $5;
+
+-- name: holders
+-- Of each of the entities $2 the newest $4 live memories that have it. No index knows entities: all that the user has is
+-- read once, which is what a filter costs too.
+-- Plan: memories by an index that begins with the scope.
+SELECT r.entity, r.id, r.entities, r.created_at
+FROM (
+    SELECT e.entity, m.id, m.entities, m.created_at,
+           row_number() OVER (PARTITION BY e.entity ORDER BY m.created_at DESC, m.id) AS place
+    FROM memories m
+    CROSS JOIN LATERAL (SELECT u.entity FROM unnest(m.entities) AS u (entity) WHERE u.entity = ANY ($2)) e
+    WHERE m.scope_id = $1 AND m.deleted_at IS NULL AND (m.expires_at IS NULL OR m.expires_at > $3)
+          AND m.entities && $2
+) r
+WHERE r.place <= $4
+ORDER BY r.entity, r.place;
