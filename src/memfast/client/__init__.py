@@ -1,6 +1,7 @@
 """The Python client: `Client` and `AsyncClient`, one description of the API under both."""
 
 from memfast.client.answers import (
+    EntityCount,
     Event,
     Found,
     Health,
@@ -24,6 +25,7 @@ from memfast.client.launch import local, local_async
 __all__ = [
     "AsyncClient",
     "Client",
+    "EntityCount",
     "Event",
     "Found",
     "Health",

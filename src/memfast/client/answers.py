@@ -17,6 +17,7 @@ from msgspec import Struct
 from memfast.errors import Problem
 
 __all__ = [
+    "EntityCount",
     "Erased",
     "Event",
     "Explanation",
@@ -91,7 +92,7 @@ class GraphScore(Struct, frozen=True, kw_only=True):
 
 
 class Explanation(Struct, frozen=True, kw_only=True):
-    """Where a score comes from. `added` is what neighbours and boosts made of it."""
+    """Where a score comes from. `added` is what neighbours and boosts made of it, `graph` what links lend."""
 
     convergence: float
     added: float
@@ -202,6 +203,13 @@ class Link(Struct, frozen=True, kw_only=True):
     metadata: dict[str, Any]
     created_at: datetime
     version: int
+
+
+class EntityCount(Struct, frozen=True, kw_only=True):
+    """Something that memories speak of, and how many do."""
+
+    entity: str
+    memories: int
 
 
 class Event(Struct, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ from urllib.parse import quote
 import msgspec
 
 from memfast.client.answers import (
+    EntityCount,
     Event,
     Found,
     Health,
@@ -45,6 +46,7 @@ from memfast.client.fields import (
     WriteOptions,
 )
 from memfast.client.shapes import (
+    read_entities,
     read_events,
     read_found,
     read_health,
@@ -285,6 +287,18 @@ class Operations:
         def page(cursor: str | None, items: int) -> Call[Page[Link]]:
             parameters = {"user_id": user_id, "memory_id": memory_id, "type": type, "limit": items, "cursor": cursor}
             return _get("/v1/links", parameters, user_id, read_links, options)
+
+        return Pages(page, limit, page_items)
+
+    @listing
+    def entities(
+        self, user_id: str, *, limit: int | None = None, page_items: int = PAGE_ITEMS, **options: Unpack[CallOptions]
+    ) -> Pages[EntityCount]:
+        """What a user's memories speak of, in byte order, and how many speak of each."""
+
+        def page(cursor: str | None, items: int) -> Call[Page[EntityCount]]:
+            parameters = {"user_id": user_id, "limit": items, "cursor": cursor}
+            return _get("/v1/entities", parameters, user_id, read_entities, options)
 
         return Pages(page, limit, page_items)
 

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from memfast.client.answers import (
+    EntityCount,
     Event,
     Found,
     Health,
@@ -31,6 +32,7 @@ from memfast.client.problems import error_of_problem
 from memfast.errors import MemfastError, Problem
 
 __all__ = [
+    "read_entities",
     "read_events",
     "read_found",
     "read_health",
@@ -94,6 +96,11 @@ class _Links(msgspec.Struct):
     next_cursor: str | None
 
 
+class _Entities(msgspec.Struct):
+    entities: list[EntityCount]
+    next_cursor: str | None
+
+
 class _Events(msgspec.Struct):
     events: list[Event]
     next_cursor: str | None
@@ -108,6 +115,7 @@ read_memory, _stored, read_found = Shape(Memory), Shape(Stored), Shape(Found)
 _results, _link_results, _related = Shape(_Results), Shape(_LinkResults), Shape(_RelatedResults)
 _search, _search_batch = Shape(_Search), Shape(_SearchBatch)
 _memories, _links, _events, _users = Shape(_Memories), Shape(_Links), Shape(_Events), Shape(_Users)
+_entities = Shape(_Entities)
 read_link_outcome, read_user, read_receipt, read_removal = (
     Shape(LinkOutcome),
     Shape(User),
@@ -163,6 +171,12 @@ def read_links(answer: Answer) -> Page[Link]:
     """A page of links."""
     page = _links(answer)
     return Page(page.links, page.next_cursor)
+
+
+def read_entities(answer: Answer) -> Page[EntityCount]:
+    """A page of entities."""
+    page = _entities(answer)
+    return Page(page.entities, page.next_cursor)
 
 
 def read_events(answer: Answer) -> Page[Event]:

@@ -19,6 +19,7 @@ from memfast.errors import InvalidRequest, MemfastError, MethodNotAllowed, NotFo
 from memfast.http import (
     routes_admin,
     routes_batch,
+    routes_entities,
     routes_history,
     routes_links,
     routes_memory,
@@ -41,6 +42,7 @@ ROUTES: tuple[Route, ...] = (
     *routes_memory.ROUTES,
     *routes_batch.ROUTES,
     *routes_history.ROUTES,
+    *routes_entities.ROUTES,
     *routes_links.ROUTES,
     *routes_search.ROUTES,
     *routes_transfer.ROUTES,

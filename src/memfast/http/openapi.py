@@ -242,6 +242,7 @@ def _tighten(components: dict[str, Any], limits: LimitsConfig) -> None:
             for schema in _values(components[body]["properties"].get(field, {})):
                 schema.update(extra)
     for parameters in (
+        "EntitiesParameters",
         "HistoryParameters",
         "LinksParameters",
         "ListParameters",

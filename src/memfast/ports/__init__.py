@@ -19,6 +19,7 @@ from memfast.model import (
     AnyChange,
     DatabaseFacts,
     Delta,
+    EntityPage,
     ForgetReceipt,
     HistoryPage,
     HotScope,
@@ -200,6 +201,10 @@ class MemoryStore(Protocol):
 
     async def users(self, namespace: str, after: str | None, limit: int) -> UserPage:
         """Users of a namespace in byte order of their ids."""
+        ...
+
+    async def entities(self, scope: Scope, after: str | None, limit: int, *, now: datetime) -> EntityPage:
+        """Entities of live memories in byte order of their names."""
         ...
 
     async def user(self, scope: Scope) -> User | None:

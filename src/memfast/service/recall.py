@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from memfast.errors import NotFound
 from memfast.filters import Filter, all_of, encoded, one_of
-from memfast.model import Listing, Memory, Position, Scope
+from memfast.model import EntityCount, Listing, Memory, Position, Scope
 from memfast.ports import Clock, MemoryStore
 from memfast.search.encode import Form, encode_fragment, fragment_version, recode
 from memfast.service.answers import Answer, Answers, Target, derive_key
@@ -23,7 +23,7 @@ from memfast.service.heat import Heat
 from memfast.service.limits import Limits
 from memfast.service.warm import Warm
 
-__all__ = ["Found", "ListQuery", "Page", "Recall"]
+__all__ = ["EntitiesPage", "Found", "ListQuery", "Page", "Recall"]
 
 
 class ListQuery(Struct, kw_only=True):
@@ -76,6 +76,14 @@ class Page(Struct, frozen=True):
     expires_at: datetime | None
 
 
+class EntitiesPage(Struct, frozen=True):
+    """A page of entities, the cursor of the next one (None on the last), and the scope's version."""
+
+    entities: list[EntityCount]
+    next_cursor: str | None
+    version: int
+
+
 class Recall:
     """Reads of one scope."""
 
@@ -124,6 +132,19 @@ class Recall:
 
             answer = await self._answers.answer("get", key, scope.id, compute)
         return answer, Target("get", key, scope.id, epochs.slot)
+
+    async def entities(self, scope: Scope, *, limit: int, cursor: str | None) -> EntitiesPage:
+        """One page of what the scope's memories speak of, in byte order of the names.
+
+        Raises:
+            InvalidRequest: the limit or the cursor is not valid.
+        """
+        self._heat.read(scope.id)
+        binding = b"entities:" + scope.id.bytes
+        after = None if cursor is None else self._cursors.open(cursor, str, binding=binding)
+        page = await self._store.entities(scope, after, self._limits.page(limit, "limit"), now=self._clock.now())
+        following = self._cursors.seal(page.entities[-1].entity, binding=binding) if page.has_more else None
+        return EntitiesPage(page.entities, following, page.version)
 
     async def _stored(self, scope: Scope, target: UUID) -> tuple[Memory, int]:
         memories, version = await self._store.get(scope, [target], now=self._clock.now())

@@ -21,6 +21,8 @@ from memfast.links import Link
 from memfast.model import (
     AnyChange,
     Delta,
+    EntityCount,
+    EntityPage,
     ForgetReceipt,
     HistoryEvent,
     HistoryPage,
@@ -229,6 +231,12 @@ class PostgresStore:
         """See `ports.MemoryStore.users`."""
         records = await self._pool.fetch(READ.users, namespace, after or "", limit + 1)
         return UserPage([_user(record) for record in records[:limit]], len(records) > limit)
+
+    async def entities(self, scope: Scope, after: str | None, limit: int, *, now: datetime) -> EntityPage:
+        """See `ports.MemoryStore.entities`."""
+        records = await self._pool.fetch(READ.entities, scope.id, now, after or "", limit + 1)
+        found = [EntityCount(entity=record[1], memories=record[2]) for record in records if record[1] is not None]
+        return EntityPage(found[:limit], len(found) > limit, records[0][0] or 0)
 
     async def user(self, scope: Scope) -> User | None:
         """See `ports.MemoryStore.user`."""

@@ -142,6 +142,7 @@ STATEMENTS = {
         None,
     ),
     "holders": (LINKS.holders, f"{SCOPE}, ARRAY['e', 'f'], now(), 51", None),
+    "entities": (READ.entities, f"{SCOPE}, now(), '', 21", None),
     "links_page": (
         LINKS.list_links,
         f"{SCOPE}, now(), md5('7/3')::uuid, md5('7/3')::uuid, '', NULL, 21",

@@ -13,7 +13,7 @@ from memfast.http import wire, wire_forget, wire_links, wire_search
 from memfast.http.app import ROUTES
 from memfast.http.problems import problem
 from memfast.links import Link
-from memfast.model import HistoryEvent, Memory, User
+from memfast.model import EntityCount, HistoryEvent, Memory, User
 
 STRUCTS = [
     (answers.Memory, Memory, set()),
@@ -23,6 +23,7 @@ STRUCTS = [
     (answers.Explanation, wire_search.Explanation, set()),
     (answers.GraphScore, wire_search.GraphScore, set()),
     (answers.LegScore, wire_search.LegScore, set()),
+    (answers.GraphScore, wire_search.GraphScore, set()),
     (answers.SearchExplanation, wire_search.SearchExplanation, set()),
     (answers.Related, wire_links.RelatedMemory, set()),
     (answers.Found, wire.MemoriesFound, set()),
@@ -31,6 +32,7 @@ STRUCTS = [
     (answers.LinkOutcome, wire_links.LinkResult, set()),
     (answers.Link, Link, set()),
     (answers.Event, HistoryEvent, set()),
+    (answers.EntityCount, EntityCount, set()),
     (answers.User, User, set()),
     (answers.Receipt, wire_forget.Receipt, set()),
     (answers.Erased, wire_forget.ErasedCopies, set()),
@@ -124,6 +126,7 @@ def test_every_route_has_a_method():
         "link_many": [("user", []), ("POST", "/v1/links/batch")],
         "unlink": [("user", "i", "i"), ("DELETE", "/v1/links")],
         "links": [("user",), ("GET", "/v1/links")],
+        "entities": [("user",), ("GET", "/v1/entities")],
         "related": [("user", "i"), ("GET", "/v1/memories/{memory_id}/related")],
         "history": [("user", "i"), ("GET", "/v1/memories/{memory_id}/history")],
         "users": [(), ("GET", "/v1/users")],
