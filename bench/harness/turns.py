@@ -65,7 +65,7 @@ async def take_turn(
         async def send(request: bytes) -> None:
             nonlocal others
             status, body = await connection.send(request)
-            if status != 200:
+            if status >= 300:
                 raise RuntimeError(f"answered with {status}: {body[:300]!r}")
             if tier and b"memfast-tier: " + tier not in connection.head:
                 others += 1
