@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bench import batch_create, client, cold_search, footprint, hot, hybrid, start, tiers, transfer, warm, writes
+from bench import batch_create, client, cold_search, footprint, hot, hybrid, mcp, start, tiers, transfer, warm, writes
 from bench.harness.report import Figure, Report, finish, options
 from bench.quality import __main__ as locomo
 from bench.quality import agentlogs, ir
@@ -51,6 +51,7 @@ def _benchmarks(chosen: argparse.Namespace) -> Iterator[tuple[str, Callable[[], 
     yield "hot", lambda: hot.measure(quick=chosen.quick)
     yield "warm", lambda: warm.measure(quick=chosen.quick)
     yield "hybrid", lambda: hybrid.measure(quick=chosen.quick)
+    yield "mcp", lambda: mcp.measure(quick=chosen.quick)
     yield "tiers", lambda: tiers.measure(quick=chosen.quick)
     yield "transfer", lambda: transfer.measure(quick=chosen.quick)
     yield "client", lambda: client.measure(quick=chosen.quick)

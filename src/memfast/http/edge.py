@@ -188,23 +188,22 @@ class Edge:
         headers = dict(scope["headers"])
         request_id, parent = self._request_id(headers), headers.get(b"traceparent")
         standing = services.modes.standing()
-        exchange, body = None, b""
+        exchange, body, surface = None, b"", self._surface(scope)
         try:
             if standing.mode == "essential":
                 _require_essential(scope, standing)
             principal = NOBODY
             if not scope["path"].startswith(self._open):
-                surface = self._surface(scope)
                 credential = headers.get(b"authorization") if surface is None else surface.credential(headers)
                 principal = services.access.recognise(credential) or await services.access.authenticate(credential)
             streams = (scope["method"], scope["path"]) in self._streams
             send = partial(self._send_part, send) if streams else send
             bodiless = streams or scope["method"] in _BODILESS
             body = b"" if bodiless else await self._read_body(headers, receive)
-            request = _digest(scope, headers, principal, body)
+            request, made = _asked(surface, scope, headers, principal, body)
             known = None if request is None else services.answers.recognise(request, headers.get(MIN_VERSION))
             if known is not None:
-                content, version, kind = known
+                content, version, kind = made(known[0]), *known[1:]
                 own = finished_headers(len(content), version, "hot", kind, response_form(headers.get(b"accept", b"")))
                 valid = None if parent is None else valid_parent(parent)
                 sent = [*own, *standard_headers(valid, request_id, started, mode_marks(standing))]
@@ -396,6 +395,16 @@ class Edge:
         if sent is not None and 0 < len(sent) <= 128 and sent.isascii() and sent.decode().isprintable():
             return sent
         return b"%b-%x" % (self._request_prefix, next(self._request_number))
+
+
+def _asked(
+    surface: Surface | None, scope: AsgiScope, headers: dict[bytes, bytes], principal: Principal, body: bytes
+) -> tuple[bytes | None, Callable[[bytes], bytes]]:
+    """What a request asks for, as a digest, and what makes its answer of a finished one."""
+    if surface is None:
+        return _digest(scope, headers, principal, body), bytes
+    asked = None if surface.asked is None else surface.asked(headers, principal, body)
+    return (None, bytes) if asked is None else asked
 
 
 def _digest(scope: AsgiScope, headers: dict[bytes, bytes], principal: Principal, body: bytes) -> bytes | None:

@@ -66,6 +66,8 @@ class Measures:
             started: seconds of `time.perf_counter`, as everywhere here.
         """
         number = self._direct.get((scope["method"], scope["path"]))
+        if number is None:
+            number = self._direct.get(("any", scope["path"]))
         self._hot[self._by_kind[kind] if number is None else number].observe(perf_counter() - started)
 
     def ended(self, exchange: Exchange, started: float) -> None:

@@ -10,11 +10,13 @@ from msgspec import Struct
 from memfast.errors import MemfastError
 from memfast.http.exchange import Header, Reply, StreamReply
 from memfast.http.wire import NoParameters
+from memfast.service.access import Principal
 from memfast.service.answers import Kind
 
-__all__ = ["Endpoint", "Route", "Success", "Surface"]
+__all__ = ["Asked", "Endpoint", "Route", "Success", "Surface"]
 
 Endpoint = Callable[..., Awaitable[Reply | StreamReply]]
+Asked = tuple[bytes, Callable[[bytes], bytes]]
 
 
 class Success(Struct, frozen=True):
@@ -66,6 +68,8 @@ class Surface(Struct, frozen=True, kw_only=True):
         reads: paths of those POSTs that only read; they have the time of a read.
         refusal: the same as `problem` for a request whose body has arrived, of the error, the request's headers, its
             body and the standard headers; None = `problem` tells that too.
+        asked: of the headers, the principal and the body of a POST: a digest of everything that its answer depends on,
+            and what makes the answer of a finished one; None where no answer may be given unseen.
     """
 
     prefix: str
@@ -74,3 +78,4 @@ class Surface(Struct, frozen=True, kw_only=True):
     problem: Callable[[MemfastError, list[Header], str], Reply]
     reads: frozenset[str] = frozenset()
     refusal: Callable[[MemfastError, Mapping[bytes, bytes], bytes, list[Header]], Reply] | None = None
+    asked: Callable[[Mapping[bytes, bytes], Principal, bytes], Asked | None] | None = None

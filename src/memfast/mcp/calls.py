@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from urllib.parse import unquote
 
 from memfast.bootstrap import Services
 from memfast.errors import Forbidden, InvalidRequest
 from memfast.http.exchange import Exchange
 from memfast.model import Scope
+from memfast.service.answers import Answer, Target
 
 __all__ = ["USER_HEADER", "Call"]
 
@@ -16,14 +18,15 @@ USER_HEADER = b"memfast-user"
 
 
 class Call:
-    """A message that is being served."""
+    """A message that is being served. `basis` is the latest answer that was read for it."""
 
-    __slots__ = ("actor", "exchange", "services")
+    __slots__ = ("actor", "basis", "exchange", "services")
 
     def __init__(self, exchange: Exchange, services: Services) -> None:
         self.exchange = exchange
         self.services = services
         self.actor = exchange.principal.key_id
+        self.basis: Answer | None = None
 
     def fixed_user(self) -> str | None:
         """The one user that this connection is for: of the header `Memfast-User`, else of the key.
@@ -66,3 +69,11 @@ class Call:
     def scope(self, given: str | None) -> Scope:
         """The scope of the user who is meant; see `user`."""
         return self.exchange.scope(self.user(given))
+
+    async def read(self, scope: Scope, read: Callable[[], Awaitable[tuple[Answer, Target]]]) -> tuple[Answer, Target]:
+        """The answer of a read that is as new as the request's headers ask for; see `service.freshness`."""
+        demand = self.exchange.demand(None, None)
+        answer, target = await self.services.freshness.read(scope.id, demand, read)
+        self.exchange.unconfirmed(answer.unconfirmed_s)
+        self.basis = answer
+        return answer, target

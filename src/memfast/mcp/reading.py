@@ -77,7 +77,7 @@ async def recall(call: Call, asked: RecallArguments) -> FoundMemories:
     services, scope = call.services, call.scope(asked.user_id)
     room = asked.max_tokens - _FRAME_TOKENS
     query = Query(text=asked.query, limit=fitting(asked.limit, room), filter=asked.filter)
-    answer, _ = await services.freshness.read(scope.id, None, lambda: services.search.find(scope, query, "json"))
+    answer, _ = await call.read(scope, lambda: services.search.find(scope, query, "json"))
     found = _hits.decode(answer.body)
     memories = [
         FoundMemory(id=hit.id, text=hit.text, created_at=hit.created_at[:_DAY], score=hit.score)
@@ -89,7 +89,7 @@ async def recall(call: Call, asked: RecallArguments) -> FoundMemories:
 async def get(call: Call, asked: GetArguments) -> FullMemory:
     """All of one memory, as far as there is room."""
     services, scope = call.services, call.scope(asked.user_id)
-    answer, _ = await services.freshness.read(scope.id, None, lambda: services.recall.get(scope, asked.id, "json"))
+    answer, _ = await call.read(scope, lambda: services.recall.get(scope, asked.id, "json"))
     return full_memory(_memory.decode(answer.body), asked.offset, asked.max_tokens)
 
 
@@ -153,7 +153,7 @@ async def related(call: Call, asked: RelatedArguments) -> RelatedMemories:
     services, scope = call.services, call.scope(asked.user_id)
     room = asked.max_tokens - _FRAME_TOKENS
     walk = Walk(start=asked.id, depth=asked.depth, limit=fitting(asked.limit, room), type=asked.type)
-    answer, _ = await services.freshness.read(scope.id, None, lambda: services.links.related(scope, walk, "json"))
+    answer, _ = await call.read(scope, lambda: services.links.related(scope, walk, "json"))
     memories = [
         RelatedMemory(
             id=each.id,

@@ -75,7 +75,7 @@ async def read_resource(call: Call, params: Params, *, modern: bool) -> Result:
         target = UUID(found[2])
         scope = call.scope(unquote(found[1], errors="strict"))
         services = call.services
-        answer, _ = await services.freshness.read(scope.id, None, lambda: services.recall.get(scope, target, "json"))
+        answer, _ = await call.read(scope, lambda: services.recall.get(scope, target, "json"))
     except (ValueError, InvalidRequest, Forbidden, NotFound):
         raise absent from None
     contents = [{"uri": uri, "mimeType": _JSON, "text": answer.body.decode()}]

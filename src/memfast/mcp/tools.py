@@ -12,8 +12,10 @@ from memfast.http.codec import BodyDecoder
 from memfast.mcp import reading, wire, writing
 from memfast.mcp.calls import Call
 from memfast.mcp.messages import INVALID_PARAMS, Fault, Params, Result
+from memfast.service.answers import Answer, Target, derive_key
+from memfast.service.coherence import Epochs
 
-__all__ = ["TOOLS", "Tool", "call_tool", "describe_tools", "tool_error"]
+__all__ = ["TOOLS", "Tool", "call_tool", "describe_tools", "keeps", "tool_error"]
 
 _encode = msgspec.json.Encoder().encode
 
@@ -30,7 +32,7 @@ class Tool:
         work: the coroutine.
         reads: it changes nothing.
         destroys: it may take something away.
-        idempotent: done again with the same arguments it changes nothing more.
+        keeps: its answer is kept until the user's next write, and given again without being made.
     """
 
     def __init__(
@@ -44,18 +46,19 @@ class Tool:
         *,
         reads: bool = False,
         destroys: bool = False,
-        idempotent: bool = True,
+        keeps: bool = False,
     ) -> None:
         self.name = name
         self.decoder = BodyDecoder(arguments)
         self.work = work
+        self.keeps = keeps
         self._about = {"name": name, "title": title, "description": description}
         self._types = arguments, answer
         self._hints = {
             "title": title,
             "readOnlyHint": reads,
             "destructiveHint": destroys,
-            "idempotentHint": idempotent,
+            "idempotentHint": True,
             "openWorldHint": False,
         }
 
@@ -107,6 +110,7 @@ TOOLS = (
         wire.FoundMemories,
         reading.recall,
         reads=True,
+        keeps=True,
     ),
     Tool(
         "get",
@@ -194,12 +198,38 @@ async def call_tool(call: Call, params: Params) -> Result:
     tool = _BY_NAME.get(params.name or "")
     if tool is None:
         raise Fault(INVALID_PARAMS, f"there is no tool {params.name!r}; there are {', '.join(_BY_NAME)}")
-    arguments = params.arguments
-    answer = await tool.work(call, tool.decoder.decode(b"{}" if arguments == _NULL else arguments, "json"))
-    body = _encode(answer)
-    return Result(
-        b'"content":[{"type":"text","text":%b}],"structuredContent":%b,"isError":false' % (_encode(body.decode()), body)
-    )
+    arguments = tool.decoder.decode(b"{}" if params.arguments == _NULL else params.arguments, "json")
+    return Result(await _kept(call, tool, arguments) if tool.keeps else await _done(call, tool, arguments))
+
+
+async def _done(call: Call, tool: Tool, arguments: Struct) -> bytes:
+    body = _encode(await tool.work(call, arguments))
+    text = _encode(body.decode())
+    return b'"content":[{"type":"text","text":%b}],"structuredContent":%b,"isError":false' % (text, body)
+
+
+async def _kept(call: Call, tool: Tool, arguments: Any) -> bytes:
+    """The members of the result, made once for equal arguments between two writes of the user."""
+    services, scope = call.services, call.scope(arguments.user_id)
+    key = derive_key(scope.id, b"mcp", tool.name.encode(), msgspec.msgpack.encode(arguments))
+    target = Target("list", key, scope.id, services.coherence.epochs(scope.id).slot)
+
+    async def compute(_epochs: Epochs) -> Answer:
+        told = await _done(call, tool, arguments)
+        assert call.basis is not None
+        return call.basis._replace(body=told)
+
+    async def read() -> tuple[Answer, Target]:
+        return await services.answers.answer("list", key, scope.id, compute), target
+
+    answer, call.exchange.target = await call.read(scope, read)
+    return answer.body
+
+
+def keeps(name: str | None) -> bool:
+    """Whether a tool's answers are kept."""
+    tool = _BY_NAME.get(name or "")
+    return tool is not None and tool.keeps
 
 
 _NULL = msgspec.Raw(b"null")

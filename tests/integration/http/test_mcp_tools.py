@@ -323,3 +323,57 @@ async def test_a_prompt_brings_what_is_remembered(agent, name, argument):
     for wrong in ({}, {"user_id": agent.user}, {argument: "x", "other": "y"}, {argument: ""}):
         answer = await agent.send("prompts/get", name=name, arguments=wrong)
         assert answer["error"]["code"] == -32602, answer
+
+
+async def test_a_recall_is_answered_from_what_was_made_before(agent, api):
+    """Equal questions get the bytes of a finished answer, whatever their id and era, until the user's next write."""
+    await agent.call("remember", text="Collects stamps.")
+
+    async def ask(id_, version=None, **arguments):
+        params = {"name": "recall", "arguments": {"user_id": agent.user, "query": "stamps"} | arguments}
+        headers = {}
+        if version is not None:
+            meta = "io.modelcontextprotocol/"
+            params["_meta"] = {f"{meta}protocolVersion": version, f"{meta}clientCapabilities": {}}
+            headers = {"mcp-protocol-version": version, "mcp-method": "tools/call", "mcp-name": "recall"}
+        body = {"jsonrpc": "2.0", "id": id_, "method": "tools/call", "params": params}
+        response = await api.client.post("/mcp", json=body, headers=headers)
+        assert response.json()["id"] == id_
+        return response.headers.get("memfast-tier"), response.json()["result"]
+
+    first = await ask(1)
+    assert first[0] is None
+    hot = await ask("two")
+    assert hot == ("hot", first[1])
+    newer = await ask(3, "2026-07-28")
+    assert newer[0] == "hot"
+    assert newer[1]["resultType"] == "complete"
+    assert newer[1]["structuredContent"] == first[1]["structuredContent"]
+    assert (await ask(4, limit=1))[0] is None
+    await agent.call("remember", text="Collects stamps of Italy.")
+    assert len((await ask(5))[1]["structuredContent"]["memories"]) == 2
+    stamps = (await ask(6))[1]["structuredContent"]["memories"]
+    for memory in stamps:
+        await agent.call("forget", id=memory["id"])
+    assert (await ask(7))[1]["structuredContent"]["memories"] == []
+    assert (await ask(8))[0] == "hot"
+
+
+async def test_finished_answers_are_not_anothers(agent, api):
+    """The same words of another connection, or for another user, get their own answer."""
+    other = Agent(api, api.new_user(), {})
+    for one in (agent, other):
+        await one.call("remember", text=f"Secret of {one.user}.")
+    body = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "tools/call",
+        "params": {"name": "recall", "arguments": {"query": "secret"}},
+    }
+    for _ in range(3):
+        for one in (agent, other):
+            response = await api.client.post("/mcp", json=body, headers={"memfast-user": one.user})
+            (memory,) = response.json()["result"]["structuredContent"]["memories"]
+            assert memory["text"] == f"Secret of {one.user}."
+        nobody = await api.client.post("/mcp", json=body)
+        assert nobody.json()["result"]["isError"] is True
