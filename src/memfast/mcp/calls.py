@@ -29,11 +29,10 @@ class Call:
         self.basis: Answer | None = None
 
     def fixed_user(self) -> str | None:
-        """The one user that this connection is for: of the header `Memfast-User`, else of the key.
+        """The one user that this connection is for: of the header `Memfast-User`, else of the key; `scope` checks both.
 
         Raises:
             InvalidRequest: the header is not percent-encoded UTF-8.
-            Forbidden: the key was made for another user.
         """
         key_user = self.exchange.principal.user_id
         header = self.exchange.headers.get(USER_HEADER)
@@ -43,8 +42,7 @@ class Call:
             named = unquote(header.decode("ascii"), errors="strict")
         except UnicodeDecodeError as error:
             raise InvalidRequest("Memfast-User: must be a user's id in percent-encoded UTF-8") from error
-        named = self.services.limits.user_id(named, "Memfast-User")
-        return self.exchange.principal.reach(named)
+        return self.services.limits.user_id(named, "Memfast-User")
 
     def user(self, given: str | None) -> str:
         """Whose memories are meant.

@@ -190,8 +190,10 @@ async def test_a_user_has_to_be_named(api, keys, treasure):
 
 async def test_namespaces_do_not_see_each_other(api, keys, treasure):
     """The same user in another namespace is another user."""
-    result = await call(api, keys["other"], "recall", user_id="ada", query="vault")
-    assert result["structuredContent"]["memories"] == []
+    for _ in range(3):  # the later ones come from finished answers
+        for key, count in (("all", 2), ("other", 0)):
+            result = await call(api, keys[key], "recall", user_id="ada", query="vault")
+            assert len(result["structuredContent"]["memories"]) == count
     result = await call(api, keys["other"], "get", user_id="ada", id=treasure[0])
     assert result["isError"] is True
 

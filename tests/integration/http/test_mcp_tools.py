@@ -185,6 +185,8 @@ async def test_a_long_text_is_read_piece_by_piece(agent):
         ("recall", {"query": "x", "max_tokens": 10}, "max_tokens"),
         ("recall", {"query": "x", "limit": "many"}, "limit"),
         ("recall", {"query": "x", "unknown": 1}, "unknown"),
+        ("recall", {"query": "x", "user_id": "u" * 300}, "user_id"),
+        ("recall", {"query": "x", "user_id": "a\0b"}, "user_id"),
         ("remember", {"text": " "}, "text"),
         ("remember", {"text": "x", "importance": 2}, "importance"),
         ("remember", {"text": "x", "expires_at": "2001-01-01T00:00:00Z"}, "past"),
