@@ -8,17 +8,22 @@ import httpx
 
 from memfast.config import Config
 
-__all__ = ["detail_of", "open_client"]
+__all__ = ["detail_of", "open_client", "service_url"]
 
 _TIMEOUT_S = 120.0
 
 
 def open_client(config: Config, url: str | None) -> httpx.Client:
     """A client of the configured service, or of the one at `url`, with the key of MEMFAST_API_KEY."""
-    host = "127.0.0.1" if config.server.host in {"0.0.0.0", "::"} else config.server.host  # noqa: S104 - compared only
     key = os.environ.get("MEMFAST_API_KEY", "")
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    return httpx.Client(base_url=url or f"http://{host}:{config.server.port}", timeout=_TIMEOUT_S, headers=headers)
+    return httpx.Client(base_url=service_url(config, url), timeout=_TIMEOUT_S, headers=headers)
+
+
+def service_url(config: Config, url: str | None) -> str:
+    """Where the service is: the configured address, if no other is named."""
+    host = "127.0.0.1" if config.server.host in {"0.0.0.0", "::"} else config.server.host  # noqa: S104 - compared only
+    return url or f"http://{f'[{host}]' if ':' in host else host}:{config.server.port}"
 
 
 def detail_of(response: httpx.Response) -> str:

@@ -30,6 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     try:
+        if getattr(arguments, "url", "") is None:
+            arguments.url = os.environ.get("MEMFAST_URL") or None
         effective = load(os.environ, flags=_flags(arguments), file=arguments.config)
         _set_up_logging(effective)
         command: Command = arguments.command
@@ -89,12 +91,17 @@ def build_parser() -> argparse.ArgumentParser:
     _command(commands, shared, "doctor", "check what a start needs", _lazily("doctor", "doctor"))
     _add_profile(commands, shared)
     _add_mcp(commands, shared)
+    _add_memories(commands, shared)
     _add_warm(commands, shared)
     _add_keys(commands, shared)
     _add_copies(commands, shared)
     _add_transfer(commands, shared)
     _add_reembed(commands, shared)
     _add_forgetting(commands, shared)
+    completion = _command(
+        commands, shared, "completion", "print a script that completes commands", _lazily("completion", "completion")
+    )
+    completion.add_argument("shell", choices=["bash", "zsh", "tcsh"], help="whose script")
     return parser
 
 
@@ -121,6 +128,66 @@ def _add_mcp(commands: Any, shared: argparse.ArgumentParser) -> None:
     mcp.set_defaults(ends_by_signal=True)
     mcp.add_argument("--user", help="the one user_id whose memories it is for; else every call names one")
     mcp.add_argument("--url", help="the service, where it is not the configured one")
+
+
+def _add_memories(commands: Any, shared: argparse.ArgumentParser) -> None:
+    remember = _command(commands, shared, "remember", "store a memory", _lazily("memories", "remember"))
+    remember.add_argument("text", help="what is to be remembered; - is standard input")
+    remember.add_argument("--tag", dest="tags", action="append", default=[], metavar="TAG", help="repeatable")
+    remember.add_argument("--entity", dest="entities", action="append", default=[], metavar="NAME", help="repeatable")
+    remember.add_argument("--importance", type=float, help="0 to 1 (0.5)")
+    remember.add_argument("--metadata", metavar="JSON", help="an object")
+    remember.add_argument("--source", help="where it comes from")
+    remember.add_argument("--expires-at", metavar="TIME", help="when it is forgotten by itself, RFC 3339")
+    remember.add_argument("--dedupe", action="store_true", help="store nothing that is said already")
+    recall = _command(commands, shared, "recall", "find memories by what they mean", _lazily("memories", "recall"))
+    recall.add_argument("query", help="what is looked for")
+    recall.add_argument("--limit", "-n", type=int, help="hits at most (10)")
+    recall.add_argument("--mode", choices=["hybrid", "lexical", "vector"], help="by words and meaning, or one (hybrid)")
+    recall.add_argument("--min-score", type=float, help="0 to 1 (0)")
+    recall.add_argument(
+        "--tag", dest="tags", action="append", default=[], metavar="TAG", help="any of them; repeatable"
+    )
+    several = _command(commands, shared, "list", "show memories, newest first", _lazily("memories", "list_memories"))
+    several.add_argument("--limit", "-n", type=int, default=20, help="memories at most (20); 0 = all")
+    several.add_argument("--tag", help="only with this tag")
+    several.add_argument("--entity", help="only with this entity")
+    several.add_argument("--order", choices=["created_desc", "created_asc"], help="newest or oldest first")
+    one = _command(commands, shared, "get", "show a memory", _lazily("memories", "get"))
+    one.add_argument("id", help="its id")
+    told = _command(
+        commands, shared, "stats", "show how the service is, or what there is of a user", _lazily("memories", "stats")
+    )
+    for command in (recall, several):
+        command.add_argument("--filter", metavar="JSON", help="see docs/filters.md")
+    for command in (remember, several):
+        command.add_argument("--kind", help="e.g. fact, opinion")
+        command.add_argument("--agent", dest="agent_id", metavar="ID", help="whose memory it is")
+        command.add_argument("--run", dest="run_id", metavar="ID", help="the session it is of")
+    for command in (remember, recall, several, one, told):
+        command.add_argument("--user", required=command is not told, help="the user's id")
+        command.add_argument("--json", action="store_true", help="one JSON object a line, which a pipe gets anyway")
+        command.add_argument("--url", help="the service, where it is not the configured one")
+        command.formatter_class = argparse.RawDescriptionHelpFormatter
+        command.epilog = _EXAMPLES[command.prog.split()[-1]]
+
+
+_EXAMPLES = {
+    "remember": """examples:
+  memfast remember "I am allergic to peanuts." --user ada --tag health --importance 0.9
+  git log -1 --format=%B | memfast remember - --user ada --source git --dedupe""",
+    "recall": """examples:
+  memfast recall "which foods must be avoided?" --user ada -n 3
+  memfast recall "kitchen" --user ada --filter '{"kind": {"in": ["fact", "opinion"]}}' | jq -r .text""",
+    "list": """examples:
+  memfast list --user ada --tag health
+  memfast list --user ada -n 0 --json > ada.ndjson""",
+    "get": """example:
+  memfast get 0198c5b2-7c3e-7d41-9a53-5f2b8c6d7e01 --user ada""",
+    "stats": """examples:
+  memfast stats
+  memfast stats --user ada --json""",
+}
 
 
 def _add_warm(commands: Any, shared: argparse.ArgumentParser) -> None:

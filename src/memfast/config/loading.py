@@ -26,7 +26,7 @@ _UNPREFIXED = "server"
 _NAMED = {f"graph.{name}": f"MEMFAST_NEO4J_{name.upper()}" for name in ("uri", "user", "password", "database")}
 """Settings whose variables are named for the server that they speak of, as its own tools name them."""
 
-_NOT_SETTINGS = frozenset({"MEMFAST_CONFIG", "MEMFAST_API_KEY", "MEMFAST_NATIVE", "MEMFAST_BUILD"})
+_NOT_SETTINGS = frozenset({"MEMFAST_CONFIG", "MEMFAST_API_KEY", "MEMFAST_URL", "MEMFAST_NATIVE", "MEMFAST_BUILD"})
 """Variables of this prefix that something else reads."""
 
 _SECRETS = frozenset({"embedding.api_key", "embedding.next_api_key", "graph.password", "postgres.dsn", "redis.url"})
