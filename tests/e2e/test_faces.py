@@ -4,6 +4,7 @@ A face is another way to the same memories. A new one is a class with the method
 """
 
 import importlib
+import itertools
 from typing import Protocol
 from uuid import UUID
 
@@ -166,7 +167,64 @@ class OverMem0:
         self._client.client.close()
 
 
-FACES = {"http": OverHttp, "client": OverClient, "mem0": OverMem0}
+META = {"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}}
+
+
+class OverMcp:
+    """MCP, by pages of three. Its searches go by meaning too: of what they find, this is what has the words."""
+
+    def __init__(self, url):
+        headers = {"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": "tools/call"}
+        self._client = httpx.Client(base_url=url, headers=headers, timeout=20, trust_env=False)
+        self._numbers = itertools.count(1)
+
+    def _call(self, tool, user, **arguments):
+        params = {"name": tool, "arguments": {"user_id": user} | arguments, "_meta": META}
+        message = {"jsonrpc": "2.0", "id": next(self._numbers), "method": "tools/call", "params": params}
+        answer = self._client.post("/mcp", json=message, headers={"Mcp-Name": tool})
+        assert answer.status_code == 200, answer.text
+        result = answer.json()["result"]
+        if result["isError"]:
+            assert "no memory with the id" in result["content"][0]["text"], result
+            return None
+        return result["structuredContent"]
+
+    def add(self, user, text, tags):
+        # The same text is not stored twice, which the other faces do: it gets to be the same afterwards.
+        made = self._call("remember", user, text=f"{text} {next(self._numbers)}", tags=tags)
+        assert made["status"] == "created"
+        assert self.update(user, made["id"], text)
+        return made["id"]
+
+    def update(self, user, memory, text):
+        return self._call("update", user, id=memory, text=text) is not None
+
+    def delete(self, user, memory):
+        self._call("forget", user, id=memory)
+
+    def get(self, user, memory):
+        found = self._call("get", user, id=memory)
+        return None if found is None else (found["text"], sorted(found.get("tags", [])))
+
+    def list(self, user):
+        found, cursor = {}, None
+        while True:
+            page = self._call("list", user, limit=3, cursor=cursor)
+            found |= {each["id"]: self.get(user, each["id"]) for each in page["memories"]}
+            cursor = page["next_cursor"]
+            if cursor is None:
+                return found
+
+    def search(self, user, query):
+        hits = self._call("recall", user, query=query, limit=100, max_tokens=100_000)["memories"]
+        said = {hit["id"]: self.get(user, hit["id"]) for hit in hits}
+        return {memory for memory, (text, tags) in said.items() if query in {*text.split(), *tags}}
+
+    def close(self):
+        self._client.close()
+
+
+FACES = {"http": OverHttp, "client": OverClient, "mem0": OverMem0, "mcp": OverMcp}
 
 USERS = strategies.sampled_from(["ada", "bob/é ?", "100%"])
 WORDS = strategies.sampled_from(["pump", "valve", "gasket", "flange", "東京", "naïve"])
