@@ -12,7 +12,7 @@ QUICK  ?=
 FULLY := */store/pool.py,*/index/pool.py,*/service/answers.py,*/service/coherence.py,*/service/embeddings.py,*/service/warm.py,*/_native/_cache_reference.py
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test soak check format bench clean
+.PHONY: help serve test soak check format bench budget clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -65,6 +65,9 @@ bench: $(VENV)/.dev ## print every figure; DATA=folder adds those that need data
 	$(BIN)/python -m pytest bench/regression --benchmark-only --benchmark-columns=min,median,ops --quiet \
 		--benchmark-max-time=0.5 --benchmark-min-rounds=3
 	$(BIN)/python -m bench $(if $(QUICK),--quick --attempts 3) $(if $(DATA),--data $(DATA))
+
+budget: $(VENV)/.dev ## measure what each operation takes and write docs/latency.md; leave the machine alone meanwhile
+	$(BIN)/python -m bench.budget
 
 clean: ## remove what was built here
 	rm -rf $(VENV) build dist src/*.egg-info src/memfast/_native/*.so src/memfast/_native/*.c src/memfast/_native/*.cpp

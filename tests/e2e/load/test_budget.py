@@ -1,0 +1,54 @@
+"""docs/latency.md is what `make budget` makes, and `make budget` makes what it says."""
+
+import asyncio
+import re
+from xml.etree import ElementTree as ET
+
+import pytest
+from bench.budget.__main__ import PAGE, main
+from bench.budget.measure import expected
+from bench.budget.page import HEAD, WRITTEN, tables
+from bench.budget.scenes import SCENES
+
+FACTS = ["made", "processor", "memory", "system", "load average before", "software", "requests of a quick operation"]
+
+
+def check(page):
+    """A page has every row, in order, with numbers that can be, the machine and the date, and its drawing."""
+    text = page.read_text()
+    *measured, machine = tables(text)
+    assert [line[3:].lower() for line in text.splitlines() if line.startswith("## ")][: len(SCENES)] == [
+        scene.name.lower() for scene in SCENES
+    ]
+    assert [table[0] for table in measured] == [HEAD] * len(SCENES)
+    rows = [(scene.name, *row) for scene, table in zip(SCENES, measured, strict=True) for row in table[1:]]
+    found = [(scene, name, "" if by == WRITTEN else by, int(clients)) for scene, name, by, clients, *_ in rows]
+    assert found == expected()
+    for _, _, _, _, *cells in rows:
+        p50, p95, p99, per_second, cpu = (float(cell.replace(",", "")) for cell in cells)
+        assert 0 < p50 <= p95 <= p99
+        assert per_second > 0
+        assert cpu >= 0
+    facts = dict(machine[1:])
+    assert list(facts) == FACTS
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", facts["made"])
+    assert all(facts.values())
+    drawing = ET.fromstring(page.with_suffix(".svg").read_text())
+    labels = [element.text for element in drawing.iter("{http://www.w3.org/2000/svg}text")]
+    alone = [f"{scene}: {name} ({by or 'write'})" for scene, name, by, clients in expected() if clients == 1]
+    assert [label for label in labels if ": " in label] == alone
+
+
+def test_the_published_page_is_what_the_command_makes():
+    """Whoever times another operation, or names one otherwise, has to make the page again."""
+    check(PAGE)
+
+
+@pytest.mark.timeout(400)
+async def test_the_command_makes_the_page(tmp_path):
+    """Every operation is timed for every number of clients, and was answered by what the row says."""
+    page = tmp_path / "latency.md"
+    words = ["--requests", "2", "--memories", "120", "--page", str(page), "--json", str(tmp_path / "rows.json")]
+    assert await asyncio.to_thread(main, words) == 0
+    check(page)
+    assert '"p99_ms"' in (tmp_path / "rows.json").read_text()
