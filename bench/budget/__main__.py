@@ -30,14 +30,14 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--requests", type=int, default=Effort.requests, help="of a quick operation (2000)")
     parser.add_argument("--memories", type=int, default=Effort.memories, help="of the user who is searched (10000)")
     parser.add_argument("--page", type=Path, default=PAGE, help="where it is written (docs/latency.md)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers too")
     chosen = parser.parse_args(words)
     effort = Effort(chosen.requests, chosen.memories)
     machine = Machine.here()
-    rows = run(measure(effort))
-    write(chosen.page, page(rows, machine, effort), draw(rows))
+    found = run(measure(effort))
+    write(chosen.page, page(found, machine, effort), draw(found.rows))
     if chosen.json:
-        chosen.json.write_bytes(msgspec.json.encode({"machine": machine, "effort": effort, "rows": rows}))
+        chosen.json.write_bytes(msgspec.json.encode({"machine": machine, "effort": effort, "found": found}))
     print(f"{chosen.page}, load average before: {machine.load:.1f}")
     return 0
 

@@ -12,17 +12,29 @@ from pathlib import Path
 
 import psutil
 
-from bench.budget.measure import Effort, Row
+from bench.budget.measure import Effort, Found, Row
 from bench.budget.scenes import SCENES
 from bench.harness.report import number
 from memfast import kernels
+from memfast.metrics import STAGES
 
-__all__ = ["HEAD", "WRITTEN", "Machine", "page", "tables", "write"]
+__all__ = ["HEAD", "STAGES_HEAD", "WRITTEN", "Machine", "page", "tables", "write"]
 
 WRITTEN = "PostgreSQL, durably"
 """What answers a write: it is on disk then."""
 
 HEAD = ("operation", "answered by", "clients", "p50 ms", "p95 ms", "p99 ms", "requests/s", "CPU µs")
+
+STAGES_HEAD = ("search", "µs", *STAGES, "whole request")
+
+_STAGES = """\
+## Stages of a search
+
+Where the time of one search goes inside the service, one client, in microseconds, by its own metrics
+(`memfast_search_stage_duration_seconds` of `/metrics`): means are exact, percentiles are estimated from its buckets as Prometheus does
+it. `warm` is getting the user's memories, `rank` scoring and fusing, `wait` waiting for an equal search. The rest of the whole
+request, which the client sees, is the edge, the web server, the loopback and the client itself.
+"""
 
 _INTRODUCTION = """\
 # Latency
@@ -36,7 +48,8 @@ Milliseconds from sending a request to having its whole answer, over HTTP on loo
 connection of its own and asks again as soon as it is answered. So with many clients a time is that of waiting for those
 before, clients ÷ requests/s; with one it is what an operation takes. `CPU µs` is the processor time of the worker for a request,
 without PostgreSQL's. Times at a given rate of arrivals: `python -m bench.load`. One user has {memories} memories of 8 to 24
-words, searches ask for ten. A search `again` is one that was just answered; every other one was never asked before.
+words, searches ask for ten. A search `again` is one that was just answered; every other one was never asked before. A service as
+installed refuses reads that take over two seconds; here it has thirty.
 
 ![Percentiles by operation, one client](latency.svg)
 """
@@ -85,16 +98,18 @@ class Machine:
         return ["## The machine", "", *_table(("", ""), rows), ""]
 
 
-def page(rows: Sequence[Row], machine: Machine, effort: Effort) -> str:
+def page(found: Found, machine: Machine, effort: Effort) -> str:
     """The whole document."""
     lines = [_INTRODUCTION.format(memories=f"{effort.memories:,}")]
     for scene in SCENES:
         cells = [
             (each.name, each.tier or WRITTEN, str(each.clients), *map(number, _numbers(each)))
-            for each in rows
+            for each in found.rows
             if each.scene == scene.name
         ]
         lines += [f"## {scene.name[0].upper()}{scene.name[1:]}", "", scene.text, "", *_table(HEAD, cells), ""]
+    told = [(each.search, each.measure, *map(_shown, (*each.stages_us, each.whole_us))) for each in found.stages]
+    lines += [_STAGES, *_table(STAGES_HEAD, told), ""]
     lines += machine.lines(effort)
     lines += [
         "## Again",
@@ -121,6 +136,10 @@ def write(path: Path, text: str, drawing: str) -> None:
     """Put the page where it belongs, with its drawing beside it."""
     path.write_text(text, encoding="utf-8")
     path.with_suffix(".svg").write_text(drawing, encoding="utf-8")
+
+
+def _shown(value_us: float | None) -> str:
+    return "-" if value_us is None else number(value_us)
 
 
 def _numbers(row: Row) -> tuple[float, ...]:

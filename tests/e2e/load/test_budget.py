@@ -2,13 +2,15 @@
 
 import asyncio
 import re
+from math import inf
 from xml.etree import ElementTree as ET
 
 import pytest
 from bench.budget.__main__ import PAGE, main
-from bench.budget.measure import expected
-from bench.budget.page import HEAD, WRITTEN, tables
+from bench.budget.measure import expected, expected_stages
+from bench.budget.page import HEAD, STAGES_HEAD, WRITTEN, tables
 from bench.budget.scenes import SCENES
+from bench.budget.stages import Histogram
 
 FACTS = ["made", "processor", "memory", "system", "load average before", "software", "requests of a quick operation"]
 
@@ -16,7 +18,7 @@ FACTS = ["made", "processor", "memory", "system", "load average before", "softwa
 def check(page):
     """A page has every row, in order, with numbers that can be, the machine and the date, and its drawing."""
     text = page.read_text()
-    *measured, machine = tables(text)
+    *measured, (stages_head, *stages), machine = tables(text)
     assert [line[3:].lower() for line in text.splitlines() if line.startswith("## ")][: len(SCENES)] == [
         scene.name.lower() for scene in SCENES
     ]
@@ -29,6 +31,12 @@ def check(page):
         assert 0 < p50 <= p95 <= p99
         assert per_second > 0
         assert cpu >= 0
+    assert stages_head == STAGES_HEAD
+    assert [row[:2] for row in stages] == expected_stages()
+    for _, measure, *parts, whole in stages:
+        spent = [float(cell.replace(",", "")) for cell in parts if cell != "-"]
+        assert len(spent) >= 3
+        assert measure != "mean" or 0 < sum(spent) < float(whole.replace(",", ""))
     facts = dict(machine[1:])
     assert list(facts) == FACTS
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", facts["made"])
@@ -42,6 +50,17 @@ def check(page):
 def test_the_published_page_is_what_the_command_makes():
     """Whoever times another operation, or names one otherwise, has to make the page again."""
     check(PAGE)
+
+
+def test_percentiles_of_buckets():
+    """Values lie evenly within a bucket; those above the last bound count as it; none are none."""
+    seen = Histogram((1.0, 2.0, 4.0, inf), (0.0, 10.0, 20.0, 20.0), 50.0)
+    assert [seen.told(measure) for measure in ("mean", "p50", "p95", "p99")] == [2.5, 2.0, 3.8, 3.96]
+    later = Histogram(seen.bounds, (0.0, 10.0, 20.0, 21.0), 150.0).since(seen)
+    assert later.told("mean") == 100
+    assert later.told("p50") == 4
+    assert seen.since(seen).told("p50") is None
+    assert Histogram().told("mean") is None
 
 
 @pytest.mark.timeout(400)

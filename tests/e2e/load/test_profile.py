@@ -18,26 +18,31 @@ STRANGER = 65534
 NO_SETPRIV = "needs root and setpriv"
 
 
-async def load(port, seconds):
-    """Searches and writes of a few users."""
+async def load(port, enough):
+    """Searches and writes of a few users, second after second."""
     driver = Driver(("127.0.0.1", port), in_flight=64)
-    return await driver.run(list(poisson(rate=60.0, seconds=seconds, users=3, seed=1)))
+    while not enough.is_set():
+        result = await driver.run(list(poisson(rate=60.0, seconds=1.0, users=3, seed=1)))
+        assert result.errors == {}
 
 
 async def test_a_function_that_is_hot_is_shown(command, tmp_path):
     """The one that burns 5 ms of every request is among the twenty, with its file, and the stacks are kept."""
+    enough = asyncio.Event()
     with scratch_dir() as root, Service(root / "data", planted=Planted(request_s=5e-3)) as service:
-        loading = asyncio.create_task(load(service.port, 6.0))
-        words = ("profile", "--seconds", "2", "--stacks", tmp_path / "stacks")
-        shown, told = await asyncio.to_thread(command, *words, port=service.port, expect=0)
-        assert (await loading).errors == {}
+        async with asyncio.TaskGroup() as group:
+            group.create_task(load(service.port, enough))
+            try:
+                words = ("profile", "--seconds", "2", "--stacks", tmp_path / "stacks")
+                shown, told = await asyncio.to_thread(command, *words, port=service.port, expect=0)
+            finally:
+                enough.set()
     head, *rows = shown.splitlines()
     assert head.split() == ["own", "total", "function", "place"]
     assert 3 <= len(rows) <= 20
-    (burning,) = [row.split() for row in rows if "_burn " in row]
-    assert burning[2] == "_burn"
+    (burning,) = [row.split() for row in rows if " _burn " in row]
     assert "planted.py:" in burning[3]
-    assert float(burning[0].rstrip("%")) > 5
+    assert float(burning[0].rstrip("%")) > 1
     assert "samples in 2 s" in told
     assert "_burn" in (tmp_path / "stacks").read_text()
 
