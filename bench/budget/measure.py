@@ -116,7 +116,7 @@ async def _service(scene: Scene, root: Path) -> AsyncIterator[Service]:
 async def _time(
     scene: Scene, case: Case, service: Service, world: World, effort: Effort, clients: int, found: Found
 ) -> None:
-    count = max(2 * clients, int(effort.requests * case.share))
+    count = max(clients, int(effort.requests * case.share))
     before = int(count * _WARM_UP) + 1
     work = await case.work(world, before + count)
     tier = case.tier.encode()

@@ -63,7 +63,7 @@ def test_percentiles_of_buckets():
     assert Histogram().told("mean") is None
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(230)
 async def test_the_command_makes_the_page(tmp_path):
     """Every operation is timed for every number of clients, and was answered by what the row says."""
     page = tmp_path / "latency.md"
