@@ -400,12 +400,15 @@ class Related(Struct, frozen=True):
 class Neighbourhood(Struct, frozen=True):
     """What a walk found, nearest first, and the scope's version of the snapshot.
 
-    `expires_at` is when that stops being true by itself: whoever was walked through counts too.
+    `expires_at` is when that stops being true by itself: whoever was walked through counts too. `engine` walked;
+    `degraded` are those that should have.
     """
 
     results: list[Related]
     version: int
     expires_at: datetime | None
+    engine: str = "postgresql"
+    degraded: Sequence[str] = ()
 
 
 class Hit(Struct, frozen=True):

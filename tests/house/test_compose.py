@@ -54,9 +54,22 @@ def test_redis_is_bounded_as_it_should_be():
     assert SERVICE["depends_on"]["redis"]["condition"] == "service_started", "the service starts without it"
 
 
-def test_the_image_has_the_driver():
+def test_neo4j_is_the_one_that_is_tested():
+    """Its version, with APOC; the password is the same on both sides, and its data outlives it."""
+    neo4j = COMPOSE["services"]["neo4j"]
+    version = re.search(r'^VERSION = "(.+)"$', (ROOT / "bench/harness/neo4j_server.py").read_text(), re.MULTILINE)[1]
+    assert neo4j["image"] == f"neo4j:{version}-community"
+    assert "apoc" in neo4j["environment"]["NEO4J_PLUGINS"]
+    assert neo4j["environment"]["NEO4J_AUTH"] == "neo4j/" + SERVICE["environment"]["MEMFAST_NEO4J_PASSWORD"]
+    assert urlsplit(SERVICE["environment"]["MEMFAST_NEO4J_URI"]).hostname in COMPOSE["services"]
+    assert SERVICE["depends_on"]["neo4j"]["condition"] == "service_started", "the service starts without it"
+    assert {volume.partition(":")[0] for volume in neo4j["volumes"]} <= set(COMPOSE["volumes"])
+
+
+def test_the_image_has_the_drivers():
     """What the environment asks for is installed."""
-    assert "redis" in re.search(r"/source\[([\w,]+)\]", (ROOT / "Dockerfile").read_text())[1].split(",")
+    extras = re.search(r"/source\[([\w,]+)\]", (ROOT / "Dockerfile").read_text())[1].split(",")
+    assert {"redis", "neo4j"} <= set(extras)
 
 
 def test_commands_parse():

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
-from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -21,10 +19,12 @@ from msgspec import Struct
 from memfast.bootstrap.associations import build_association_settings
 from memfast.bootstrap.database import Pools, open_pools
 from memfast.bootstrap.embedder import build_embedder, guard_embedder
+from memfast.bootstrap.graph import GraphLayer, open_graph
 from memfast.bootstrap.ground import Ground, life_note, renewed
 from memfast.bootstrap.ranking import build_ranking, open_thesaurus
 from memfast.bootstrap.shared import SharedLayer, guard, open_shared
 from memfast.bootstrap.stores import build_shards, build_store
+from memfast.bootstrap.tasks import run_beside
 from memfast.config import Config
 from memfast.embedding.guarded import GuardedEmbedder
 from memfast.errors import DatabaseRefused, MemfastError, Unavailable
@@ -53,6 +53,7 @@ from memfast.service.embeddings import CachedEmbedder
 from memfast.service.exports import Exports
 from memfast.service.forget import Forget
 from memfast.service.freshness import Freshness
+from memfast.service.graphs import CopiedGraph
 from memfast.service.groups import GroupLimits
 from memfast.service.health import Health
 from memfast.service.heat import Heat
@@ -171,7 +172,7 @@ async def open_services(site: Ground, meter: Meter | None = None) -> AsyncIterat
     stack, base = await _begun(site, meter or unread())
     async with stack:
         services = _services(base, _copies(base))
-        _run(
+        run_beside(
             stack,
             services.coherence.watch(site.config.postgres.watch_interval_s),
             services.modes.watch(),
@@ -211,6 +212,7 @@ class _Base(Struct, frozen=True, kw_only=True):
     pools: Pools
     shared: SharedLayer | None
     remote: GuardedEmbedder | None
+    graph: GraphLayer | None
     embedder: CachedEmbedder
     store: PostgresStore
     ledger: PostgresLedger
@@ -228,7 +230,7 @@ class _Base(Struct, frozen=True, kw_only=True):
     @property
     def optional(self) -> list[Breaker]:
         """The breakers of what the service can do without."""
-        return [each.breaker for each in (self.shared, self.remote) if each is not None]
+        return [each.breaker for each in (self.shared, self.remote, self.graph) if each is not None]
 
     def lineage(self) -> UUID:
         """The life of the database that the worker knows of now."""
@@ -256,7 +258,8 @@ async def _open_base(site: Ground, stack: AsyncExitStack, meter: Meter) -> _Base
     embedder = _cached_embedder(config, remote or build_embedder(config.embedding), clock, shared, stack, meter)
     embedder.learned(facts)
     if remote is not None:
-        _run(stack, remote.watch())
+        run_beside(stack, remote.watch())
+    graph = await stack.enter_async_context(open_graph(config, clock))
     return _Base(
         site=site,
         stack=stack,
@@ -264,6 +267,7 @@ async def _open_base(site: Ground, stack: AsyncExitStack, meter: Meter) -> _Base
         pools=pools,
         shared=shared,
         remote=remote,
+        graph=graph,
         embedder=embedder,
         store=build_store(config, pools.work, prepared),
         ledger=ledger,
@@ -304,10 +308,11 @@ def _services(base: _Base, copies: _Copies) -> Services:
     kept = Copies(store, answers, warm, heat, coherence, shared)
     writer = _writer(base, warm)
     graph = PostgresLinks(base.pools.work)
+    walks = graph if base.graph is None else CopiedGraph(base.graph.projection, graph, graph)
     background, sweeps = _background(base, writer)
     associating = build_association_settings(config)
     associations = Associations(store, graph, writer, warm, coherence, background, clock, associating)
-    _run(base.stack, associations.watch())
+    run_beside(base.stack, associations.watch())
     retention, streams = _retention(config), Streams(config.server.streams_max)
     return Services(
         moved=base.moved,
@@ -327,7 +332,7 @@ def _services(base: _Base, copies: _Copies) -> Services:
         forget=Forget(store, writer, kept, associations, limits, clock),
         copies=kept,
         history=History(store, writer, embedder, limits, cursors, clock, retention),
-        links=Links(graph, graph, writer, answers, heat, coherence, limits, cursors, clock),
+        links=Links(graph, walks, writer, answers, heat, coherence, limits, cursors, clock),
         exports=Exports(store, embedder, prepared.generation, base.lineage, streams, clock, retention),
         imports=Imports(writer, embedder, limits, streams, clock, step_timeout_s=config.server.write_timeout_s),
         background=background,
@@ -397,9 +402,9 @@ def _background(base: _Base, writer: Writer) -> tuple[Background, Sweeps]:
         parallel=config.background.parallel,
     )
     sweeps = Sweeps(PostgresSweeper(base.pools.work), writer, background, clock, _retention(config))
-    _run(stack, background.run())
+    run_beside(stack, background.run())
     stack.push_async_callback(background.drain, DRAIN_S)
-    _run(stack, sweeps.watch(config.history.expiry_interval_s, config.history.erase_interval_s))
+    run_beside(stack, sweeps.watch(config.history.expiry_interval_s, config.history.erase_interval_s))
     return background, sweeps
 
 
@@ -472,12 +477,6 @@ def _pressure(config: Config, answers: Answers, shards: ShardPool) -> Pressure:
     return Pressure(budget_bytes, resident_bytes, (answers, shards), give_back)
 
 
-def _run(stack: AsyncExitStack, *work: Coroutine[Any, Any, None]) -> None:
-    """Run what never ends by itself until the stack is closed."""
-    for each in work:
-        stack.push_async_callback(_cancel, asyncio.create_task(each))
-
-
 async def _load(embedder: Embedder) -> None:
     """Load the model while the first requests arrive, so that none of them waits for all of it."""
     try:
@@ -493,9 +492,3 @@ async def _keep_life(site: Ground, coherence: Coherence) -> None:
         await asyncio.sleep(LIFE_NOTE_S)
         life = msgspec.structs.replace(site.note.life, wal=coherence.facts.wal)
         await asyncio.to_thread(write_note, path, msgspec.structs.replace(site.note, life=life))
-
-
-async def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task

@@ -112,7 +112,10 @@ class RelatedMemory(Memory, frozen=True, kw_only=True):
 
 
 class RelatedAnswer(Struct):
-    """Memories by rising depth, then falling weight, and the version of the user's memories and links."""
+    """Memories by rising depth, then falling weight, and the version of the user's memories and links.
+
+    `engine` walked: postgresql or neo4j. `degraded` names the one that should have, and could not be asked.
+    """
 
     results: list[RelatedMemory]
     version: int

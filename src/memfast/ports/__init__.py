@@ -39,6 +39,7 @@ from memfast.model import (
     UserPage,
 )
 from memfast.ports.shards import FragmentTable, Hits, Shard, Shards
+from memfast.projection import Walked
 from memfast.readings import SharedCacheStats, StoreHealth
 
 __all__ = [
@@ -257,14 +258,16 @@ class LinkStore(Protocol):
         """Of each entity that some live memory has the newest `limit` memories that have it."""
         ...
 
+    async def walked(self, scope: Scope, walked: Walked, *, now: datetime) -> Neighbourhood | None:
+        """What a walk over a copy found, read here; None where the copy is not exactly as new as the store is now.
+
+        Equal versions of one lineage say that nothing was written since: who asks has walked before.
+        """
+        ...
+
 
 class Graph(Protocol):
     """What answers questions about links. Every engine gives the same answer."""
-
-    @property
-    def engine(self) -> str:
-        """Its name in answers, e.g. `postgresql`."""
-        ...
 
     async def related(self, scope: Scope, walk: Walk, *, now: datetime) -> Neighbourhood | None:
         """The live memories around one, each once; None where the scope has no such memory.

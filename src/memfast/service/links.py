@@ -14,7 +14,7 @@ from msgspec import Struct
 from memfast.claims import Claim
 from memfast.errors import InvalidRequest, NotFound, Rejected
 from memfast.links import DEFAULT_TYPE, DEPTH_MAX, Link, LinkKey, LinkQuery, Walk
-from memfast.model import EMPTY_OBJECT, DropLink, Outcome, PutLink, Related, Scope
+from memfast.model import EMPTY_OBJECT, DropLink, Neighbourhood, Outcome, PutLink, Scope
 from memfast.ports import Clock, Graph, LinkStore
 from memfast.search.encode import Form, encode_fragment, recode
 from memfast.service.answers import Answer, Answers, Target, derive_key
@@ -184,11 +184,12 @@ class Links:
         self._heat.read(scope.id)
 
         async def compute(_epochs: Epochs) -> Answer:
-            found = await self._graph.related(scope, walk, now=self._clock.now())
+            now = self._clock.now()
+            found = await self._graph.related(scope, walk, now=now)
             if found is None:
                 raise NotFound(f"the user has no memory with the id {walk.start}")
-            body = _encoded(found.results, found.version, self._graph.engine)
-            return Answer(recode(body, form), found.version, "cold", found.expires_at)
+            expires_at = now if found.degraded else found.expires_at  # kept, it would name what has come back
+            return Answer(recode(_encoded(found), form), found.version, "cold", expires_at)
 
         key = derive_key(scope.id, b"related", form.encode(), msgspec.msgpack.encode(walk))
         slot = self._coherence.epochs(scope.id).slot
@@ -234,11 +235,12 @@ def _merged(
     return [outcome for outcome in merged if outcome is not None]
 
 
-def _encoded(results: Sequence[Related], version: int, engine: str) -> bytes:
+def _encoded(found: Neighbourhood) -> bytes:
     """The JSON of an answer: memories as everywhere, then depth and weight."""
     parts = [
         b'%b,"depth":%d,"weight":%b}' % (encode_fragment(each.memory), each.depth, msgspec.json.encode(each.weight))
-        for each in results
+        for each in found.results
     ]
-    body = b'{"results":[%b],"version":%d,"engine":%b,"degraded":[]}'
-    return body % (b",".join(parts), version, msgspec.json.encode(engine))
+    body = b'{"results":[%b],"version":%d,"engine":%b,"degraded":%b}'
+    ends = (msgspec.json.encode(found.engine), msgspec.json.encode(found.degraded))
+    return body % (b",".join(parts), found.version, *ends)

@@ -21,6 +21,7 @@ from memfast.links import (
     Walk,
 )
 from memfast.model import Neighbourhood, Related, Scope
+from memfast.projection import Walked
 from memfast.store.pool import Pool
 from memfast.store.queries import LINKS
 from memfast.store.records import read_memory
@@ -32,8 +33,6 @@ FIRST_KEY = LinkKey(UUID(int=0), UUID(int=0), "")
 
 class PostgresLinks:
     """Reads links and what they lead to, each in one statement."""
-
-    engine = "postgresql"
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -86,6 +85,20 @@ class PostgresLinks:
             if record[3] is not None
         ]
         return Neighbourhood(results, version, holds_until)
+
+    async def walked(self, scope: Scope, walked: Walked, *, now: datetime) -> Neighbourhood | None:
+        """See `ports.LinkStore.walked`."""
+        ids = [id_ for id_, _, _ in walked.found]
+        records = await self._pool.fetch(LINKS.walked, scope.id, ids, now)
+        version, lineage = records[0][:2]
+        found = [record for record in records if record[2] is not None]
+        if (version, lineage) != (walked.version, walked.mark.lineage) or len(found) < len(ids):
+            return None
+        results = [
+            Related(read_memory(scope.user_id, record, 2), depth, weight)
+            for record, (_, depth, weight) in zip(found, walked.found, strict=True)
+        ]
+        return Neighbourhood(results, version, walked.expires_at)
 
 
 def read_link(record: Any, start: int = 0) -> Link:

@@ -131,6 +131,7 @@ STATEMENTS = {
         f"{MEMORY}, now(), 4, 10, NULL, 0.0, 256, 500",
         {"links_from", "links_to", "memories_pkey", "scopes_pkey"},
     ),
+    "walked": (LINKS.walked, f"{SCOPE}, {IDS}, now()", {"memories_pkey", "scopes_pkey"}),
     "spread": (
         LINKS.spread,
         f"{SCOPE}, {IDS}, '{{0.9,0.5,0.1}}', now(), 4, 256, 500",

@@ -118,6 +118,20 @@ LEFT JOIN (
 LEFT JOIN LATERAL (SELECT * FROM memories WHERE scope_id = $1 AND id = r.id LIMIT 1) m ON true
 ORDER BY r.depth, r.place;
 
+-- name: walked
+-- The memories $2 that somebody else has found, in this order, with what says whether he had seen all that is here.
+-- Plan: memories by primary key.
+SELECT s.version AS scope_version, s.lineage, m.id, m.text, m.kind, m.tags, m.entities, m.importance, m.metadata,
+       m.agent_id, m.run_id, m.source, m.created_at, m.updated_at, m.expires_at, m.version
+FROM (SELECT (SELECT version FROM scopes WHERE scope_id = $1) AS version, (SELECT lineage FROM database) AS lineage) s
+LEFT JOIN unnest($2::uuid[]) WITH ORDINALITY AS f (id, place) ON true
+LEFT JOIN LATERAL (
+    SELECT * FROM memories
+    WHERE scope_id = $1 AND id = f.id AND deleted_at IS NULL AND (expires_at IS NULL OR expires_at > $3)
+    LIMIT 1
+) m ON true
+ORDER BY f.place;
+
 -- name: spread
 -- What arrives at memories around those of $2, which have the scores $3, over $5 links at most. A row of `walk` is a
 -- step: the memories at which more arrived than before, with the start that it came from. It takes the $6 strongest
