@@ -34,7 +34,7 @@ __all__ = ["measure"]
 GATE = 1.5
 """A round trip by that of the floor."""
 
-PLANTED_S = 100e-6
+PLANTED_S = 2e-3
 """What a client loses each time that it looks at the clock, where a fault is planted: twice or more a call."""
 
 CALLS = {"hot search": 300, "get": 300, "add": 40}

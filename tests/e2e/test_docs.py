@@ -11,10 +11,12 @@ In what is printed `...` stands for anything. Other blocks are not run.
 """
 
 import doctest
+import gc
 import os
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -113,6 +115,10 @@ def test_a_page_does_what_it_shows(page, serve, data_dir, tmp_path, monkeypatch)
                 _run_console(text, where, shell)
     finally:
         shell.close()
+        with warnings.catch_warnings():  # clients of others that a page uses have no end of their own
+            warnings.simplefilter("ignore", ResourceWarning)
+            namespace.clear()
+            gc.collect()
 
 
 def test_a_page_that_lies_is_found_out(tmp_path):
