@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,21 +63,21 @@ class Found:
     stages: list[StageRow]
 
 
-def expected_stages() -> list[tuple[str, str]]:
+def expected_stages(scenes: Sequence[Scene] = SCENES) -> list[tuple[str, str]]:
     """Search and measure of all rows of stages, in order."""
-    searches = [_label(scene, case) for scene in SCENES for case in scene.cases if _has_stages(case)]
+    searches = [_label(scene, case) for scene in scenes for case in scene.cases if _has_stages(case)]
     return [(search, measure) for search in searches for measure in MEASURES]
 
 
-def expected() -> list[tuple[str, str, str, int]]:
+def expected(scenes: Sequence[Scene] = SCENES) -> list[tuple[str, str, str, int]]:
     """The keys of all rows, in order."""
-    return [(scene.name, case.name, case.tier, n) for scene in SCENES for case in scene.cases for n in CLIENTS]
+    return [(scene.name, case.name, case.tier, n) for scene in scenes for case in scene.cases for n in CLIENTS]
 
 
-async def measure(effort: Effort) -> Found:
-    """All rows, in the order of `expected` and `expected_stages`."""
+async def measure(effort: Effort, scenes: Sequence[Scene] = SCENES) -> Found:
+    """The rows of these scenes, in the order of `expected` and `expected_stages`."""
     found = Found([], [])
-    for scene in SCENES:
+    for scene in scenes:
         print(f"== {scene.name}", flush=True)
         with scratch_dir() as root:
             async with _service(scene, root) as service:
