@@ -55,14 +55,16 @@ class Call:
             Forbidden: somebody else than the one this connection is for.
         """
         fixed = self.fixed_user()
-        if fixed is None and given is None:
+        if fixed is not None:
+            if given not in {None, fixed}:
+                raise Forbidden("user_id: this connection is for another user; leave user_id out", path="user_id")
+            return fixed
+        if given is None:
             raise InvalidRequest(
                 "user_id: say whose memories are meant; neither the API key nor the header Memfast-User names a user",
                 path="user_id",
             )
-        if fixed is not None and given not in {None, fixed}:
-            raise Forbidden("user_id: this connection is for another user; leave user_id out", path="user_id")
-        return self.services.limits.user_id(given if fixed is None and given is not None else fixed or "", "user_id")
+        return self.services.limits.user_id(given, "user_id")
 
     def scope(self, given: str | None) -> Scope:
         """The scope of the user who is meant; see `user`."""

@@ -1,6 +1,9 @@
 """What the tools, resources and prompts do, and that their answers fit."""
 
+import asyncio
 import json
+import time
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import jsonschema_rs
@@ -379,3 +382,15 @@ async def test_finished_answers_are_not_anothers(agent, api):
             assert memory["text"] == f"Secret of {one.user}."
         nobody = await api.client.post("/mcp", json=body)
         assert nobody.json()["result"]["isError"] is True
+
+
+async def test_a_finished_answer_ends_with_what_it_shows(agent, api):
+    """A memory that expires is not recalled from an answer that was made before."""
+    soon = datetime.now(UTC) + timedelta(seconds=2)
+    await agent.call("remember", text="The kettle is on.", expires_at=soon.isoformat())
+    assert (await agent.call("recall", query="kettle"))["memories"] or datetime.now(UTC) >= soon
+    deadline = time.monotonic() + 20
+    while (await agent.call("recall", query="kettle"))["memories"]:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
+    assert datetime.now(UTC) >= soon
