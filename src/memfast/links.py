@@ -1,4 +1,4 @@
-"""Links between memories as data, and how they are told from one another."""
+"""Links between memories as data, how they are told from one another, and the entities that memories share."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ __all__ = [
     "DEFAULT_TYPE",
     "FANOUT_LINKS",
     "LEVEL_MEMORIES",
+    "EntityCount",
+    "EntityPage",
     "Holder",
     "Link",
     "LinkKey",
@@ -153,3 +155,18 @@ class Holder(Struct, frozen=True, array_like=True):
     id: UUID
     entities: list[str]
     created_at: datetime
+
+
+class EntityCount(Struct, frozen=True, kw_only=True):
+    """An entity and how many live memories of a scope have it."""
+
+    entity: str
+    memories: int
+
+
+class EntityPage(Struct, frozen=True):
+    """A page of entities, whether more follow, and the scope's version of the snapshot."""
+
+    entities: list[EntityCount]
+    has_more: bool
+    version: int

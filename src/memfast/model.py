@@ -28,8 +28,6 @@ __all__ = [
     "Delete",
     "Delta",
     "DropLink",
-    "EntityCount",
-    "EntityPage",
     "ForgetReceipt",
     "HistoryEvent",
     "HistoryPage",
@@ -433,21 +431,6 @@ class UserPage(Struct, frozen=True):
 
     users: list[User]
     has_more: bool
-
-
-class EntityCount(Struct, frozen=True, kw_only=True):
-    """An entity and how many live memories of a scope have it."""
-
-    entity: str
-    memories: int
-
-
-class EntityPage(Struct, frozen=True):
-    """A page of entities, whether more follow, and the scope's version of the snapshot."""
-
-    entities: list[EntityCount]
-    has_more: bool
-    version: int
 
 
 class ForgetReceipt(Struct, frozen=True, kw_only=True):

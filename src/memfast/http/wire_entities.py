@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from memfast.http.wire import Limit, UserParameters
-from memfast.model import EntityCount
+from memfast.links import EntityCount
 
 __all__ = ["EntitiesAnswer", "EntitiesParameters"]
 

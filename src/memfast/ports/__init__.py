@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 from memfast.claims import Claim, Kept
 from memfast.credentials import KeyRecord, NewKey
 from memfast.filters import Filter
-from memfast.links import Holder, Link, LinkKey, LinkPage, LinkQuery, Reached, Spread, Walk
+from memfast.links import EntityPage, Holder, Link, LinkKey, LinkPage, LinkQuery, Reached, Spread, Walk
 from memfast.model import (
     AnyChange,
     DatabaseFacts,
     Delta,
-    EntityPage,
     ForgetReceipt,
     HistoryPage,
     HotScope,

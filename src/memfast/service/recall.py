@@ -12,7 +12,8 @@ from msgspec import Struct
 
 from memfast.errors import NotFound
 from memfast.filters import Filter, all_of, encoded, one_of
-from memfast.model import EntityCount, Listing, Memory, Position, Scope
+from memfast.links import EntityCount
+from memfast.model import Listing, Memory, Position, Scope
 from memfast.ports import Clock, MemoryStore
 from memfast.search.encode import Form, encode_fragment, fragment_version, recode
 from memfast.service.answers import Answer, Answers, Target, derive_key

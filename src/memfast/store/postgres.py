@@ -17,12 +17,10 @@ from numpy.typing import NDArray
 from memfast.claims import AnsweredBeforeError, Claim
 from memfast.errors import DeadlineExceeded, EmbedderChanged
 from memfast.filters import Filter, reads_json
-from memfast.links import Link
+from memfast.links import EntityCount, EntityPage, Link
 from memfast.model import (
     AnyChange,
     Delta,
-    EntityCount,
-    EntityPage,
     ForgetReceipt,
     HistoryEvent,
     HistoryPage,

@@ -12,8 +12,8 @@ from memfast.client.problems import error_of_problem
 from memfast.http import wire, wire_forget, wire_links, wire_search
 from memfast.http.app import ROUTES
 from memfast.http.problems import problem
-from memfast.links import Link
-from memfast.model import EntityCount, HistoryEvent, Memory, User
+from memfast.links import EntityCount, Link
+from memfast.model import HistoryEvent, Memory, User
 
 STRUCTS = [
     (answers.Memory, Memory, set()),
