@@ -86,7 +86,7 @@ class AsyncClient(Base):
     async def _upload(self, call: Upload[_T]) -> _T:
         answer = None
         async with self._streaming(call) as stream:
-            with suppress(ConnectionError):  # whoever does not want the rest may have said why
+            try:
                 await stream.send(self._session.stream_head(call))
                 if isinstance(call.parts, AsyncIterable):
                     async for part in call.parts:
@@ -95,6 +95,9 @@ class AsyncClient(Base):
                     for part in call.parts:
                         await stream.send(chunk(part))
                 await stream.send(CLOSING_CHUNK)
+            except Broken as broken:
+                if broken.late:
+                    raise  # else whoever does not want the rest may have said why
             while answer is None:
                 answer = await stream.receive()
         if answer.status != 200:
@@ -106,26 +109,27 @@ class AsyncClient(Base):
         """A connection of a stream's own, each step of which has the time of the call."""
         timeout_s, address = self._session.timeout_s(call), self._session.address
         try:
-            async with asyncio.timeout(timeout_s):
-                reader, writer = await asyncio.open_connection(address.host, address.port, ssl=address.tls)
+            try:
+                async with asyncio.timeout(timeout_s):
+                    reader, writer = await asyncio.open_connection(address.host, address.port, ssl=address.tls)
+            except OSError as error:
+                raise _broken(error, sent=False) from error
             try:
                 yield _Stream(reader, writer, timeout_s)
             finally:
                 writer.close()
                 with suppress(OSError):
                     await writer.wait_closed()
-        except (Broken, OSError) as error:
-            raise self._session.broken_stream(_broken(error, sent=True), timeout_s) from error
+        except Broken as broken:
+            raise self._session.broken_stream(broken, timeout_s) from broken
 
 
-def _broken(error: Broken | OSError, *, sent: bool) -> Broken:
-    if isinstance(error, Broken):
-        return error
+def _broken(error: OSError, *, sent: bool) -> Broken:
     return Broken(str(error) or type(error).__name__, sent=sent, late=isinstance(error, TimeoutError))
 
 
 class _Stream:
-    """A connection whose parts are sent and taken one by one."""
+    """A connection whose parts are sent and taken one by one. What fails is `Broken`."""
 
     def __init__(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, timeout_s: float) -> None:
         self.reader = AnswerReader()
@@ -135,14 +139,20 @@ class _Stream:
 
     async def send(self, data: bytes) -> None:
         """Send bytes and wait until there is room for more."""
-        async with asyncio.timeout(self._timeout_s):
-            self._sink.write(data)
-            await self._sink.drain()
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                self._sink.write(data)
+                await self._sink.drain()
+        except OSError as error:
+            raise _broken(error, sent=True) from error
 
     async def receive(self) -> Answer | None:
         """Take what comes next; the answer when it is complete."""
-        async with asyncio.timeout(self._timeout_s):
-            data = await self._source.read(_READ_BYTES)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                data = await self._source.read(_READ_BYTES)
+        except OSError as error:
+            raise _broken(error, sent=True) from error
         if not data:
             raise Broken("the connection was closed before the answer was complete", sent=True)
         return self.reader.feed(data)

@@ -91,11 +91,14 @@ class Client(Base):
             raise TypeError("lines: an asynchronous iterable is for AsyncClient")
         answer = None
         with self._streaming(call) as connection:
-            with suppress(ConnectionError):  # whoever does not want the rest may have said why
+            try:
                 connection.send(self._session.stream_head(call))
                 for part in call.parts:
                     connection.send(chunk(part))
                 connection.send(CLOSING_CHUNK)
+            except Broken as broken:
+                if broken.late:
+                    raise  # else whoever does not want the rest may have said why
             while answer is None:
                 answer = connection.receive()
         if answer.status != 200:
@@ -112,29 +115,23 @@ class Client(Base):
                 yield connection
             finally:
                 connection.close()
-        except (Broken, OSError) as error:
-            raise self._session.broken_stream(_broken(error, sent=True), timeout_s) from error
+        except Broken as broken:
+            raise self._session.broken_stream(broken, timeout_s) from broken
 
 
-def _broken(error: Broken | OSError, *, sent: bool) -> Broken:
-    if isinstance(error, Broken):
-        return error
+def _broken(error: OSError, *, sent: bool) -> Broken:
     return Broken(str(error) or type(error).__name__, sent=sent, late=isinstance(error, TimeoutError))
 
 
 class _Connection:
-    """One connection; it is used by one call at a time."""
+    """One connection; it is used by one call at a time. What fails is `Broken`."""
 
     def __init__(self, address: Address, timeout_s: float) -> None:
         self.reader = AnswerReader()
-        self._socket = socket.create_connection((address.host, address.port), timeout_s)
         try:
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if address.tls is not None:
-                self._socket = address.tls.wrap_socket(self._socket, server_hostname=address.host)
-        except BaseException:
-            self._socket.close()
-            raise
+            self._socket = _connected(address, timeout_s)
+        except OSError as error:
+            raise _broken(error, sent=False) from error
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
 
@@ -148,11 +145,17 @@ class _Connection:
 
     def send(self, data: bytes) -> None:
         """Send all of it."""
-        self._socket.sendall(data)
+        try:
+            self._socket.sendall(data)
+        except OSError as error:
+            raise _broken(error, sent=True) from error
 
     def receive(self) -> Answer | None:
         """Take what comes next; the answer when it is complete."""
-        data = self._socket.recv(_READ_BYTES)
+        try:
+            data = self._socket.recv(_READ_BYTES)
+        except OSError as error:
+            raise _broken(error, sent=True) from error
         if not data:
             raise Broken("the connection was closed before the answer was complete", sent=True)
         return self.reader.feed(data)
@@ -160,6 +163,16 @@ class _Connection:
     def close(self) -> None:
         """Close it."""
         self._socket.close()
+
+
+def _connected(address: Address, timeout_s: float) -> socket.socket:
+    opened = socket.create_connection((address.host, address.port), timeout_s)
+    try:
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return opened if address.tls is None else address.tls.wrap_socket(opened, server_hostname=address.host)
+    except BaseException:
+        opened.close()
+        raise
 
 
 class _Pool:
@@ -186,18 +199,15 @@ class _Pool:
         deadline = clock() + attempt.timeout_s
         if not free.acquire(timeout=attempt.timeout_s):
             raise Broken("all connections are busy", sent=False, late=True)
-        connection, sent = None, False
+        connection = None
         try:
             connection = self._kept() or _Connection(self._session.address, attempt.timeout_s)
-            sent, answer = True, None
+            answer = None
             connection.allow(_left_s(deadline, clock()))
             connection.send(attempt.request)
             while answer is None:
                 connection.allow(_left_s(deadline, clock()))
                 answer = connection.receive()
-        except OSError as error:
-            raise _broken(error, sent=sent) from error
-        else:
             if answer.reusable:
                 self._idle.append(connection)
                 connection = None
@@ -233,5 +243,5 @@ class _Pool:
 
 def _left_s(deadline: float, now: float) -> float:
     if deadline <= now:
-        raise TimeoutError("the time of the call is up")
+        raise Broken("the time of the call is up", sent=True, late=True)
     return deadline - now

@@ -272,3 +272,15 @@ async def test_a_key_is_needed_where_there_are_keys(connect, serve, data_dir, co
     assert len(await all_of(client.list("ada"))) == 1
     with pytest.raises(errors.Forbidden):
         await client.add("bob", "x")
+
+
+async def test_a_source_that_fails_is_not_the_service(client, user):
+    """The error of whatever gives the lines comes through as it is, and nothing is left of the import's connection."""
+
+    def lines():
+        yield b'{"type":"memory","text":"x","user_id":"%s"}\n' % user.encode()
+        raise ConnectionResetError("the file's own server")
+
+    with pytest.raises(ConnectionResetError, match="file's own"):
+        await client.import_(lines())
+    assert (await client.add(user, "y")).text == "y"

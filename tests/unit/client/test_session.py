@@ -103,7 +103,8 @@ def test_the_time_of_a_call_is_for_all_tries():
     world = World(timeout_s=1.0)
     seen, error = world.course([BUSY] * 7)
     left = [step.timeout_s for step in seen if isinstance(step, Attempt)]
-    assert left == sorted(left, reverse=True)
+    assert len(left) > 3
+    assert left == sorted(set(left), reverse=True)
     assert left[0] == 1.0
     assert b"memfast-timeout-ms: 1000\r\n" in seen[0].request
     assert isinstance(error, errors.Overloaded)
