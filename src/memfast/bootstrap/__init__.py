@@ -11,6 +11,7 @@ from memfast.bootstrap.graph import inspect_graph
 from memfast.bootstrap.ground import Ground, ground
 from memfast.bootstrap.readings import open_meter
 from memfast.bootstrap.reembed import inspect_generations, with_reembedding
+from memfast.bootstrap.relay import GraphReport, inspect_copy, rebuild_graph, switch_graph_off
 from memfast.bootstrap.services import Services, open_services
 from memfast.bootstrap.shared import inspect_shared
 from memfast.bootstrap.succession import Succession
@@ -18,6 +19,7 @@ from memfast.store.embedded import available_majors, backup, restore, upgrade
 
 __all__ = [
     "Finding",
+    "GraphReport",
     "Ground",
     "Services",
     "Succession",
@@ -26,6 +28,7 @@ __all__ = [
     "build_embedder",
     "forget_alone",
     "ground",
+    "inspect_copy",
     "inspect_external",
     "inspect_generations",
     "inspect_graph",
@@ -34,8 +37,10 @@ __all__ = [
     "migrate",
     "open_meter",
     "open_services",
+    "rebuild_graph",
     "restore",
     "rewrite",
+    "switch_graph_off",
     "upgrade",
     "with_keyring",
     "with_reembedding",

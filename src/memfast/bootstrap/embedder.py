@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+
 import msgspec
 from msgspec import Struct
 
 from memfast.config import Config, EmbeddingConfig
 from memfast.embedding.guarded import GuardedEmbedder
-from memfast.errors import CommandFailed
+from memfast.errors import CommandFailed, MemfastError
 from memfast.ports import Clock, Embedder
 from memfast.resilience.breaker import Breaker, log_transition
 
-__all__ = ["adopted", "build_embedder", "guard_embedder", "noted"]
+__all__ = ["adopted", "build_embedder", "guard_embedder", "load_embedder", "noted"]
+
+_log = logging.getLogger("memfast")
 
 _REMOTE = frozenset({"openai"})
 """Embedders that may be away, and whose vectors take longer to make than to fetch."""
@@ -91,3 +95,11 @@ def build_embedder(config: EmbeddingConfig) -> Embedder:
             f"embedding.dimensions = {config.dimensions}: WordLlama's vectors have {embedder.dimensions}; leave it out"
         )
     return embedder
+
+
+async def load_embedder(embedder: Embedder) -> None:
+    """Load the model while the first requests arrive, so that none of them waits for all of it."""
+    try:
+        await embedder.check()
+    except MemfastError as error:
+        _log.warning("the embedder is not ready: %s", error)

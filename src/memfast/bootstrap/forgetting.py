@@ -10,7 +10,9 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from memfast.bootstrap.database import open_pool
+from memfast.bootstrap.graph import open_graph
 from memfast.bootstrap.ground import Reporter, attached, database_address
+from memfast.bootstrap.relay import patient
 from memfast.bootstrap.shared import search_shared
 from memfast.bootstrap.stores import build_shards, build_store
 from memfast.config import Config
@@ -62,7 +64,8 @@ def forget_alone(config: Config, namespace: str, user_id: str, report: Reporter)
         try:
             scope = _scope(prepared, namespace, user_id)
             files = await asyncio.to_thread(build_shards(config, prepared, lambda: prepared.lineage).unsave, scope.id)
-            copies = {"answers": 0, "memories": 0, "questions": 0, "snapshots": files, "redis": None}
+            copies: dict[str, int | None] = {"answers": 0, "memories": 0, "questions": 0, "snapshots": files}
+            copies |= {"redis": None, "graph": None}
             return await build_store(config, pool, prepared).forget(scope, now=SystemClock().now(), copies=copies)
         finally:
             await pool.close(5.0)
@@ -93,7 +96,7 @@ def rewrite(config: Config, report: Reporter) -> None:
 def look_for_leftovers(
     config: Config, namespace: str, user_id: str, texts: Sequence[str], places: Sequence[Path], report: Reporter
 ) -> list[Finding]:
-    """Look into the database, the files of the data directory, Redis, and other places, for what is left of a user.
+    """Look into the database, the data directory, Redis, the graph and other places for what is left of a user.
 
     Raises:
         StartError: the database cannot be reached, or is not prepared.
@@ -116,7 +119,7 @@ def look_for_leftovers(
         findings += await asyncio.to_thread(lambda: list(_files(config, scope, needles, relations)))
         for place in places:
             findings.append(await asyncio.to_thread(_place, place, needles))
-        findings.append(await _redis(config, scope, needles))
+        findings += [await _redis(config, scope, needles), await _graph(config, scope)]
         return findings
 
     with attached(config, report) as address:
@@ -225,3 +228,14 @@ async def _redis(config: Config, scope: Scope, needles: Needles) -> Finding:
     except MemfastError as error:
         return Finding("Redis", "not looked", str(error))
     return _told("Redis", [f"{found} of {keys} keys"] if found else [], clean=f"{keys} keys")
+
+
+async def _graph(config: Config, scope: Scope) -> Finding:
+    async with open_graph(patient(config), SystemClock()) as layer:
+        if layer is None:
+            return Finding("graph", "clean", "none is configured")
+        try:
+            memories, links = await layer.projection.counts(scope.id)
+        except MemfastError as error:
+            return Finding("graph", "not looked", str(error))
+        return _told("graph", [f"{memories} memories and {links} links"] if memories or links else [])

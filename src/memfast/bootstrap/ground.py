@@ -26,7 +26,17 @@ from memfast.store.life import Note, continues_life, server_life, write_note
 from memfast.store.pool import PoolSize, connect, pool_size, translated
 from memfast.store.server import ServerFacts
 
-__all__ = ["Ground", "Reporter", "attached", "database_address", "ground", "life_note", "open_connection", "renewed"]
+__all__ = [
+    "RELAY",
+    "Ground",
+    "Reporter",
+    "attached",
+    "database_address",
+    "ground",
+    "life_note",
+    "open_connection",
+    "renewed",
+]
 
 _log = logging.getLogger("memfast")
 
@@ -41,6 +51,9 @@ _LOCK_WAIT_S = 10.0
 
 CONTROL = PoolSize(1, 2)
 """A worker's connections for checks alone: no flood of work keeps them from seeing the database."""
+
+RELAY = PoolSize(0, 3)
+"""A worker's connections for telling a graph what happens: they are held while the graph is written to."""
 
 _RESERVED_CONNECTIONS = 3
 """Connections left to others (psql, backups) when the pool's size follows the server's limit."""
@@ -222,7 +235,8 @@ def life_note(config: Config) -> Path:
 
 def _pool_size(config: Config, facts: ServerFacts) -> PoolSize:
     postgres, workers = config.postgres, config.server.workers
-    available = facts.connections - _RESERVED_CONNECTIONS - CONTROL.maximum * workers
+    own = CONTROL.maximum + (RELAY.maximum if config.graph.uri else 0)
+    available = facts.connections - _RESERVED_CONNECTIONS - own * workers
     if max(postgres.pool_max, postgres.pool_min) > available:
         raise DatabaseRefused(
             f"postgres.pool_max = {max(postgres.pool_max, postgres.pool_min)} is more than the {available} connections "

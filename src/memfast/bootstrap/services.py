@@ -18,16 +18,17 @@ from msgspec import Struct
 
 from memfast.bootstrap.associations import build_association_settings
 from memfast.bootstrap.database import Pools, open_pools
-from memfast.bootstrap.embedder import build_embedder, guard_embedder
+from memfast.bootstrap.embedder import build_embedder, guard_embedder, load_embedder
 from memfast.bootstrap.graph import GraphLayer, open_graph
 from memfast.bootstrap.ground import Ground, life_note, renewed
 from memfast.bootstrap.ranking import build_ranking, open_thesaurus
+from memfast.bootstrap.relay import open_relay
 from memfast.bootstrap.shared import SharedLayer, guard, open_shared
 from memfast.bootstrap.stores import build_shards, build_store
 from memfast.bootstrap.tasks import run_beside
 from memfast.config import Config
 from memfast.embedding.guarded import GuardedEmbedder
-from memfast.errors import DatabaseRefused, MemfastError, Unavailable
+from memfast.errors import DatabaseRefused, Unavailable
 from memfast.index.hnsw import MISSING_REASON
 from memfast.index.pool import ShardPool
 from memfast.kernels import ByteCache, CacheStats, SlotTable
@@ -66,6 +67,7 @@ from memfast.service.modes import Modes
 from memfast.service.pressure import Pressure
 from memfast.service.question import Questions
 from memfast.service.recall import Recall
+from memfast.service.relay import Relay
 from memfast.service.remember import Remember
 from memfast.service.search import Search
 from memfast.service.searches import Searches
@@ -146,6 +148,7 @@ class Services(Struct, frozen=True, kw_only=True):
     control: Pool
     breakers: tuple[Breaker, ...]
     shared: SharedCache | None
+    relay: Relay | None
     writer: Writer
     claims: Claims
     limits: Limits
@@ -181,7 +184,7 @@ async def open_services(site: Ground, meter: Meter | None = None) -> AsyncIterat
             services.heat.watch(),
             services.copies.watch(),
             services.warmup.start(site.config.index.start_users, site.config.index.start_queries),
-            _load(services.embedder),
+            load_embedder(services.embedder),
             guard(base.shared, base.site, services.coherence, base.ledger),
         )
         yield services
@@ -212,7 +215,6 @@ class _Base(Struct, frozen=True, kw_only=True):
     pools: Pools
     shared: SharedLayer | None
     remote: GuardedEmbedder | None
-    graph: GraphLayer | None
     embedder: CachedEmbedder
     store: PostgresStore
     ledger: PostgresLedger
@@ -222,6 +224,8 @@ class _Base(Struct, frozen=True, kw_only=True):
     log: PostgresAccessLog
     moved: asyncio.Event
     meter: Meter
+    graph: GraphLayer | None
+    relay: Relay | None
 
     @property
     def config(self) -> Config:
@@ -267,7 +271,6 @@ async def _open_base(site: Ground, stack: AsyncExitStack, meter: Meter) -> _Base
         pools=pools,
         shared=shared,
         remote=remote,
-        graph=graph,
         embedder=embedder,
         store=build_store(config, pools.work, prepared),
         ledger=ledger,
@@ -277,6 +280,8 @@ async def _open_base(site: Ground, stack: AsyncExitStack, meter: Meter) -> _Base
         log=PostgresAccessLog(pools.work),
         moved=moved,
         meter=meter,
+        graph=graph,
+        relay=await stack.enter_async_context(open_relay(site, graph, pools.control, clock)),
     )
 
 
@@ -305,10 +310,11 @@ def _services(base: _Base, copies: _Copies) -> Services:
     cursors = Cursors(prepared.secret, base.lineage)
     freshness, search = Freshness(coherence), _search(base, copies)
     shared = None if base.shared is None else base.shared.answers
-    kept = Copies(store, answers, warm, heat, coherence, shared)
+    copy = None if base.graph is None else base.graph.projection
+    kept = Copies(store, answers, warm, heat, coherence, shared, copy)
     writer = _writer(base, warm)
     graph = PostgresLinks(base.pools.work)
-    walks = graph if base.graph is None else CopiedGraph(base.graph.projection, graph, graph)
+    walks = graph if copy is None else CopiedGraph(copy, graph, graph)
     background, sweeps = _background(base, writer)
     associating = build_association_settings(config)
     associations = Associations(store, graph, writer, warm, coherence, background, clock, associating)
@@ -352,6 +358,7 @@ def _services(base: _Base, copies: _Copies) -> Services:
         clock=clock,
         meter=base.meter,
         data_dir=config.data_dir,
+        relay=base.relay,
     )
 
 
@@ -448,7 +455,8 @@ def _writer(base: _Base, warm: Warm) -> Writer:
         background_items=writes.queue_batch_items,
         age_s=writes.batch_age_ms / 1000,
     )
-    commits = Commits(base.store, base.coherence, warm, base.site.prepared.dimensions, base.clock)
+    tell = None if base.relay is None else base.relay.tell
+    commits = Commits(base.store, base.coherence, warm, base.site.prepared.dimensions, base.clock, tell)
     writer = Writer(commits, base.clock, limits, singly_timeout_s=writes.flush_timeout_s, meter=base.meter)
     base.stack.push_async_callback(writer.drain, base.config.server.stop_timeout_s)
     return writer
@@ -475,14 +483,6 @@ def _answers(base: _Base, heat: Heat) -> Answers:
 def _pressure(config: Config, answers: Answers, shards: ShardPool) -> Pressure:
     budget_bytes = config.memory.budget_mb * 1024 * 1024 // config.server.workers
     return Pressure(budget_bytes, resident_bytes, (answers, shards), give_back)
-
-
-async def _load(embedder: Embedder) -> None:
-    """Load the model while the first requests arrive, so that none of them waits for all of it."""
-    try:
-        await embedder.check()
-    except MemfastError as error:
-        _log.warning("the embedder is not ready: %s", error)
 
 
 async def _keep_life(site: Ground, coherence: Coherence) -> None:

@@ -97,6 +97,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_copies(commands, shared)
     _add_transfer(commands, shared)
     _add_reembed(commands, shared)
+    _add_graph(commands, shared)
     _add_forgetting(commands, shared)
     completion = _command(
         commands, shared, "completion", "print a script that completes commands", _lazily("completion", "completion")
@@ -310,6 +311,17 @@ def _add_reembed(commands: Any, shared: argparse.ArgumentParser) -> None:
     instead.add_argument(
         "--rollback", "--abort", action="store_true", help="give up a move that has not switched, with all it built"
     )
+
+
+def _add_graph(commands: Any, shared: argparse.ArgumentParser) -> None:
+    graph = commands.add_parser("graph", help="the copy of the links in Neo4j").add_subparsers(
+        metavar="action", required=True
+    )
+    rebuild = _command(graph, shared, "rebuild", "build it anew, beside a running service", _lazily("graph", "rebuild"))
+    rebuild.add_argument("--json", action="store_true", help="tell how far it is as lines of JSON")
+    status = _command(graph, shared, "status", "show it and what waits for it", _lazily("graph", "status"))
+    status.add_argument("--json", action="store_true", help="as JSON")
+    _command(graph, shared, "off", "keep nothing for it until a service that has one starts", _lazily("graph", "off"))
 
 
 def _shared_options() -> argparse.ArgumentParser:

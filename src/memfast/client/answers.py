@@ -234,13 +234,14 @@ class User(Struct, frozen=True, kw_only=True):
 
 
 class Erased(Struct, frozen=True, kw_only=True):
-    """What a worker erased beside the database; `redis` is None without one, or where it was away."""
+    """What a worker erased beside the database; `redis` and `graph` are None without one, or where it was away."""
 
     answers: int
     memories: int
     questions: int
     snapshots: int
     redis: int | None
+    graph: int | None = None
 
 
 class Remainder(Struct, frozen=True):
@@ -302,6 +303,7 @@ class Health(Struct, frozen=True, kw_only=True):
     store: dict[str, Any] | None
     pool: dict[str, Any]
     breakers: list[dict[str, Any]]
+    graph: dict[str, Any] | None = None
     detail: str | None
 
 

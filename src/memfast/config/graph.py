@@ -34,3 +34,8 @@ class GraphConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     hold_s: Annotated[
         float, doc("time until it is asked again by a request; a ping that is answered comes first", "s", gt=0)
     ] = 45.0
+    outbox_rows: Annotated[
+        int, doc("steps that may wait for it; with more it is given up, and built anew when it is back", "steps", ge=1)
+    ] = 1_000_000
+    batch_steps: Annotated[int, doc("steps in one transaction that changes it", "steps", ge=1, le=1000)] = 10
+    poll_s: Annotated[float, doc("time between looks for steps that others have left", "s", gt=0, le=60)] = 1.0

@@ -67,6 +67,7 @@ async def health(exchange: Exchange, services: Services) -> Reply:
         pool=services.pool.snapshot(),
         breakers=breakers,
         embedder=EmbedderHealth(report.embedder, report.dimensions),
+        graph=None if services.relay is None else services.relay.stats(),
         detail=report.problem,
     )
     return exchange.reply(answer, status=200 if report.status == "ready" else 503)

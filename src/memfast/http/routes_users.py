@@ -38,6 +38,10 @@ _REMAINS = (
     ),
     Remainder("answers in Redis, where it could not be asked", "sealed, asked for by nobody, for at most redis.ttl_s"),
     Remainder(
+        "ids, times, types and weights in the graph",
+        "until it has been told, within a second; where it was away, until it is back",
+    ),
+    Remainder(
         "vectors of texts that were embedded lately, in workers and in Redis",
         "without text, user or order, by a digest of the text: for at most cache.embedding_ttl_s and redis.ttl_s",
     ),

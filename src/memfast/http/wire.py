@@ -10,7 +10,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from memfast.errors import Problem
 from memfast.model import HistoryEvent, Memory, OnConflict, User
-from memfast.readings import PoolSnapshot, SharedCacheStats, StoreHealth
+from memfast.readings import PoolSnapshot, RelayStats, SharedCacheStats, StoreHealth
 from memfast.resilience.breaker import BreakerSnapshot
 from memfast.service.associations import AssociationSnapshot
 from memfast.service.background import BackgroundSnapshot
@@ -337,7 +337,8 @@ class EmbedderHealth(Struct):
 class HealthAnswer(Struct, kw_only=True):
     """Every dependency, as the worker that answers sees it. `native` says which kernels run: c or py.
 
-    `degraded` names the dependencies that are not asked now, or only to see whether they work again.
+    `degraded` names the dependencies that are not asked now, or only to see whether they work again. `graph` says what
+    the copy of the links has still to be told, null without one.
     """
 
     status: Literal["ready", "not-ready"]
@@ -352,6 +353,7 @@ class HealthAnswer(Struct, kw_only=True):
     pool: PoolSnapshot
     breakers: list[BreakerSnapshot]
     embedder: EmbedderHealth
+    graph: RelayStats | None
     detail: str | None
 
 

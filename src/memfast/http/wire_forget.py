@@ -77,7 +77,8 @@ class ErasedCopies(Struct, kw_only=True):
     """What the answering worker erased beside the database.
 
     `answers` counts finished answers, `memories` those held in memory, `questions` frequent ones whose wording was
-    remembered, `snapshots` the user's files, `redis` answers there: null without Redis, or where it was away.
+    remembered, `snapshots` the user's files, `redis` answers there: null without Redis, or where it was away. `graph`
+    counts memories and links there, which it erases as soon as it is told: null without a graph, or where it was away.
     """
 
     answers: int
@@ -85,6 +86,7 @@ class ErasedCopies(Struct, kw_only=True):
     questions: int
     snapshots: int
     redis: int | None
+    graph: int | None = None
 
 
 class Remainder(Struct):

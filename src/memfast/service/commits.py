@@ -41,14 +41,24 @@ class Commits:
         warm: shards, of which this worker's own follow its commits.
         dimensions: length of a vector.
         clock: wall time for what is stored.
+        tell: is called after each transaction, however it ended, and must not raise.
     """
 
-    def __init__(self, store: MemoryStore, coherence: Coherence, warm: Warm, dimensions: int, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: MemoryStore,
+        coherence: Coherence,
+        warm: Warm,
+        dimensions: int,
+        clock: Clock,
+        tell: Callable[[], None] | None = None,
+    ) -> None:
         self._store = store
         self._coherence = coherence
         self._warm = warm
         self._dimensions = dimensions
         self._clock = clock
+        self._tell = tell or (lambda: None)
 
     async def write(self, changes: Sequence[AnyChange]) -> list[Outcome]:
         """Commit changes in one transaction; see `ports.MemoryStore.apply`.
@@ -69,6 +79,7 @@ class Commits:
             for scope_id, delta in deltas.items():
                 epochs = self._coherence.wrote(scope_id, 0 if delta is None else delta.version)
                 self._warm.wrote(scope_id, delta, epochs)
+            self._tell()
         deleted = {
             change.scope.id
             for change, outcome in zip(changes, outcomes, strict=True)
@@ -124,6 +135,7 @@ class Commits:
             begun = error.begun
             raise
         finally:
+            self._tell()
             if begun:
                 self._coherence.wrote(scope.id, 0)
                 self._warm.drop(scope.id)

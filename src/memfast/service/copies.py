@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from memfast.errors import MemfastError
 from memfast.ports import MemoryStore
+from memfast.ports.projection import Projection
 from memfast.service.answers import Answers
 from memfast.service.coherence import Coherence
 from memfast.service.heat import Heat
@@ -35,7 +36,8 @@ class Kept(Struct, frozen=True, kw_only=True):
     """What there is, or was erased, of one scope in one worker.
 
     `answers` are finished answers, `memories` those of the shard in memory, `questions` frequent ones whose wording is
-    remembered, `snapshots` files, `redis` answers there: None without it, or where it could not be asked.
+    remembered, `snapshots` files, `redis` answers there: None without it, or where it could not be asked. `graph` are
+    memories and links in another engine, which erases them once it is told: None likewise.
     """
 
     answers: int
@@ -43,6 +45,7 @@ class Kept(Struct, frozen=True, kw_only=True):
     questions: int
     snapshots: int
     redis: int | None = None
+    graph: int | None = None
 
 
 class Copies:
@@ -55,6 +58,7 @@ class Copies:
         heat: frequent questions.
         coherence: the scopes' slots.
         shared: answers in a shared cache, where there is one.
+        projection: the copy of the links in another engine, where there is one.
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class Copies:
         heat: Heat,
         coherence: Coherence,
         shared: SharedAnswers | None,
+        projection: Projection | None = None,
     ) -> None:
         self._store = store
         self._answers = answers
@@ -72,6 +77,7 @@ class Copies:
         self._heat = heat
         self._coherence = coherence
         self._shared = shared
+        self._projection = projection
 
     async def kept(self, scope_id: UUID) -> Kept:
         """What there is of a scope."""
@@ -81,6 +87,7 @@ class Copies:
             memories=self._warm.memories(scope_id),
             questions=self._heat.questions(scope_id),
             snapshots=saved.count(scope_id),
+            graph=await self._copied(scope_id),
         )
 
     async def erase(self, scope_id: UUID) -> Kept:
@@ -100,6 +107,15 @@ class Copies:
     async def erase_shared(self, scope_id: UUID) -> int | None:
         """Erase the answers of a scope in Redis: none of them is good without the database's word."""
         return None if self._shared is None else await self._shared.erase(scope_id)
+
+    async def _copied(self, scope_id: UUID) -> int | None:
+        if self._projection is None:
+            return None
+        try:
+            return sum(await self._projection.counts(scope_id))
+        except MemfastError as error:
+            _log.debug("the graph could not be asked what it has of a user: %s", error)
+            return None
 
     async def look(self) -> None:
         """Erase, once, what is kept of scopes that were forgotten elsewhere.

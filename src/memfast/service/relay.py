@@ -33,8 +33,8 @@ _log = logging.getLogger("memfast.relay")
 
 FIRST = UUID(int=0)
 
-GATHER_S = 0.02
-"""How long the relay waits for more after it was told of a step, in seconds."""
+GATHER_S = 0.1
+"""How long the relay waits for more after it was told of a step, in seconds: ten take it as long as one."""
 
 LOOK_S = 5.0
 """Time between two counts of what waits, in seconds."""
