@@ -445,6 +445,11 @@ class LogConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     level: Annotated[Literal["debug", "info", "warning", "error"], _doc("least important line that is logged")] = "info"
     format: Annotated[Literal["console", "json"], _doc("one readable line or one JSON object a line")] = "console"
+    slow_ms: Annotated[float, _doc("an operation that takes as long is logged with its stages", "ms", ge=0)] = 100.0
+    slow_search_ms: Annotated[float, _doc("the same for a search", "ms", ge=0)] = 50.0
+    error_texts: Annotated[
+        bool, _doc("log what unexpected errors say too, which may quote memories; their types and traces always are")
+    ] = False
 
 
 def default_data_dir() -> str:

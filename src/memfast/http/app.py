@@ -93,7 +93,16 @@ def build_app(site: Ground, surfaces: Sequence[Surface] = ()) -> Edge:
         logging_config=None,
     )
     holder.append(
-        Edge(application, ROUTES, [*pages], _public(site.config), site.config.server, SystemClock(), surfaces)
+        Edge(
+            application,
+            ROUTES,
+            [*pages],
+            _public(site.config),
+            site.config.server,
+            site.config.log,
+            SystemClock(),
+            surfaces,
+        )
     )
     return holder[0]
 

@@ -29,7 +29,7 @@ from hashlib import blake2b
 from typing import Any, TypeVar
 
 from memfast.bootstrap import Services
-from memfast.config import ServerConfig
+from memfast.config import LogConfig, ServerConfig
 from memfast.errors import (
     DeadlineExceeded,
     EmbedderChanged,
@@ -130,6 +130,7 @@ class Edge:
         pages: paths that the application serves beside them.
         public: begins of the paths that need no key.
         config: bounds on body, time and number.
+        log: what is slow.
         clock: time for the bounds.
         surfaces: other protocols.
     """
@@ -141,6 +142,7 @@ class Edge:
         pages: Sequence[str],
         public: tuple[str, ...],
         config: ServerConfig,
+        log: LogConfig,
         clock: Clock,
         surfaces: Sequence[Surface] = (),
     ) -> None:
@@ -148,6 +150,7 @@ class Edge:
         self._routes = routes
         self._pages = pages
         self._open = public
+        self._log = log
         self._direct = {(route.method, route.path): route.endpoint for route in routes if "{" not in route.path}
         self._config = config
         self._use: _Use | None = None
@@ -166,7 +169,7 @@ class Edge:
     async def serving(self, services: Services) -> AsyncIterator[None]:
         """Serve new requests by these services, until others are given; ends when no request uses them any more."""
         sweeper = asyncio.create_task(self._deadlines.run())
-        use = self._use = _Use(services, Measures(services.meter, self._routes, self._pages, self._surfaces))
+        use = self._use = _Use(services, Measures(services.meter, self._routes, self._pages, self._surfaces, self._log))
         try:
             yield
             if self._use is not use and use.requests:
@@ -209,7 +212,7 @@ class Edge:
                 sent = [*own, *standard_headers(valid, request_id, started, mode_marks(standing))]
                 await send({"type": "http.response.start", "status": 200, "headers": sent})
                 await send({"type": "http.response.body", "body": content, "more_body": False})
-                measures.hot(scope, kind, started)
+                measures.hot(scope, kind, request_id, started)
                 return
             exchange = Exchange(
                 scope,

@@ -18,7 +18,7 @@ from memfast.claims import Written
 from memfast.errors import InvalidRequest, NotFound
 from memfast.http.codec import NDJSON, BodyDecoder, encode_json, request_form, response_form
 from memfast.kernels import Trace
-from memfast.metrics import Stage
+from memfast.metrics import STAGES, Stage
 from memfast.model import Scope
 from memfast.search.encode import Form, recode
 from memfast.service.access import Access, Principal
@@ -339,8 +339,13 @@ class Exchange:
         return StreamReply([*own, *self.standard_headers()], first, rest)
 
     def standard_headers(self) -> list[tuple[bytes, bytes]]:
-        """Headers of every answer: the request's id, its trace, and the time spent."""
-        return standard_headers(self.trace.parent, self.trace.request_id, self._started, self._marks)
+        """Headers of every answer: the request's id, its trace, and the time spent, of a cold search by stages too."""
+        standard = standard_headers(self.trace.parent, self.trace.request_id, self._started, self._marks)
+        if self.tier == "cold":  # what is faster has no time for it
+            stages = zip(STAGES, self.trace.spent, strict=True)
+            told = b"".join(b", %b;dur=%.3f" % (name.encode(), spent * 1e3) for name, spent in stages if spent >= 0)
+            standard = [(name, value + told if name == b"server-timing" else value) for name, value in standard]
+        return standard
 
 
 def _entity_tags(value: bytes) -> list[tuple[bytes, bytes]]:

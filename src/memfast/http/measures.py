@@ -1,19 +1,25 @@
-"""What the edge counts of its requests."""
+"""What the edge counts of its requests, and what it logs of slow ones."""
 
 from __future__ import annotations
 
+import logging
+import math
 import re
 from collections.abc import Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
+from memfast.config import LogConfig
 from memfast.http.exchange import Exchange
 from memfast.http.routing import Route, Surface
 from memfast.kernels import Histogram
-from memfast.metrics import OTHER, REQUESTS, Meter, Operation
+from memfast.metrics import OTHER, REQUESTS, STAGES, Meter, Operation
+from memfast.metrics.tracing import trace_id
 from memfast.service.answers import Kind
 
 __all__ = ["Measures", "operations_of"]
+
+_log = logging.getLogger("memfast.slow")
 
 _PARAMETER = re.compile(r"{\w+}")
 
@@ -33,13 +39,21 @@ class Measures:
         routes: what is served.
         pages: paths of what is served beside the routes.
         surfaces: other protocols.
+        log: what is slow.
     """
 
     def __init__(
-        self, meter: Meter, routes: Sequence[Route], pages: Sequence[str], surfaces: Sequence[Surface]
+        self, meter: Meter, routes: Sequence[Route], pages: Sequence[str], surfaces: Sequence[Surface], log: LogConfig
     ) -> None:
-        operations = [*operations_of(routes, pages, surfaces), OTHER]
+        self._operations = operations = [*operations_of(routes, pages, surfaces), OTHER]
         self._meter = meter
+        self._slow = meter.counter("memfast_slow_operations")
+        self._slow_s = [log.slow_ms / 1000] * len(operations)
+        for number, route in enumerate(routes):
+            if route.streams:
+                self._slow_s[number] = math.inf
+            elif route.group == "search":
+                self._slow_s[number] = log.slow_search_ms / 1000
         self._abandoned = meter.counter("memfast_requests_abandoned")
         self._series = [_series(meter, operation) for operation in operations]
         self._hot = [series.get("hot", series["none"]) for series in self._series]
@@ -57,18 +71,24 @@ class Measures:
             route.kind: number for number, route in enumerate(routes) if route.kind is not None and "{" in route.path
         }
 
-    def hot(self, scope: Mapping[str, Any], kind: Kind, started: float) -> None:
+    def hot(self, scope: Mapping[str, Any], kind: Kind, request_id: bytes, started: float) -> None:
         """A request was answered by the bytes of a finished answer, of a kind that only one route with parameters has.
 
         Args:
             scope: the request.
             kind: of the answer.
+            request_id: of the request.
             started: seconds of `time.perf_counter`, as everywhere here.
         """
+        took_s = perf_counter() - started
         number = self._direct.get((scope["method"], scope["path"]))
         if number is None:
             number = self._direct.get(("any", scope["path"]))
-        self._hot[self._by_kind[kind] if number is None else number].observe(perf_counter() - started)
+        if number is None:
+            number = self._by_kind[kind]
+        self._hot[number].observe(took_s)
+        if took_s >= self._slow_s[number]:
+            self._tell(number, took_s, {"status": 200, "tier": "hot", "request_id": request_id.decode()})
 
     def ended(self, exchange: Exchange, started: float) -> None:
         """A request has its answer."""
@@ -80,6 +100,8 @@ class Measures:
         series = self._series[number]
         series.get(exchange.tier if status < 400 else _status(status), series["none"]).observe(took_s)
         self._meter.ended(exchange.trace)
+        if took_s >= self._slow_s[number]:
+            self._tell(number, took_s, _about(exchange))
 
     def refused(self, scope: Mapping[str, Any], exchange: Exchange | None, status: int, started: float) -> None:
         """A request was refused, maybe before it was read."""
@@ -93,6 +115,14 @@ class Measures:
     def abandoned(self) -> None:
         """The client left before there was an answer."""
         self._abandoned.add()
+
+    def _tell(self, number: int, took_s: float, about: dict[str, Any]) -> None:
+        """An operation was slow: one line of the log, which names nobody and says nothing of what memories say."""
+        self._slow.add()
+        operation = self._operations[number]
+        name = f"{operation.method} {operation.route}"
+        fields = {"operation": name, "took_ms": round(took_s * 1000, 3), **about}
+        _log.warning("%s took %.0f ms", name, took_s * 1000, extra={"fields": fields})
 
     def _number(self, method: str, path: str) -> int:
         number = self._direct.get((method, path))
@@ -111,6 +141,22 @@ def _series(meter: Meter, operation: Operation) -> dict[str, Histogram]:
         if labels[:2] == (operation.method, operation.route):
             found[labels[2] if labels[3] == "2xx" else labels[3]] = meter.histogram(REQUESTS, *labels)
     return found
+
+
+def _about(exchange: Exchange) -> dict[str, Any]:
+    """What a line of the log says of a request: the user as the keyed hash that the database knows."""
+    trace = exchange.trace
+    about: dict[str, Any] = {"status": exchange.status, "tier": exchange.tier, "request_id": trace.request_id.decode()}
+    if trace.parent is not None:
+        about["trace_id"] = trace_id(trace.parent)
+    if trace.scope_id is not None:
+        about["scope"] = trace.scope_id.hex
+    if exchange.version is not None:
+        about["version"] = exchange.version
+    if trace.degraded:
+        about["degraded"] = list(trace.degraded)
+    stages = {name: round(spent * 1000, 3) for name, spent in zip(STAGES, trace.spent, strict=True) if spent >= 0}
+    return about | ({"stages_ms": stages} if stages else {})
 
 
 def _status(status: int) -> str:

@@ -9,7 +9,7 @@ from typing import Final
 
 from memfast.kernels import STAGES_MAX, Trace
 
-__all__ = ["CURRENT", "STAGES", "Stage", "trace", "valid_parent"]
+__all__ = ["CURRENT", "STAGES", "Stage", "trace", "trace_id", "valid_parent"]
 
 
 class Stage:
@@ -62,3 +62,8 @@ def valid_parent(value: bytes) -> bytes | None:
     if len(value) > _PARENT_BYTES_MAX or not _PARENT.fullmatch(value):
         return None
     return b"00" + value[2:_PARENT_BYTES]
+
+
+def trace_id(parent: bytes) -> str:
+    """The trace that a valid `traceparent` belongs to, as 32 hexadecimal digits."""
+    return parent[3:35].decode()
