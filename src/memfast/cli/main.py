@@ -157,8 +157,9 @@ def _add_memories(commands: Any, shared: argparse.ArgumentParser) -> None:
     one = _command(commands, shared, "get", "show a memory", _lazily("memories", "get"))
     one.add_argument("id", help="its id")
     told = _command(
-        commands, shared, "stats", "show how the service is, or what there is of a user", _lazily("memories", "stats")
+        commands, shared, "stats", "show how the service is and does, or what there is of a user", _lazily("stats", "stats")
     )
+    told.add_argument("--minutes", type=int, choices=[1, 5, 60], help="how the service did in the last minutes")
     for command in (recall, several):
         command.add_argument("--filter", metavar="JSON", help="see docs/filters.md")
     for command in (remember, several):
@@ -187,6 +188,7 @@ _EXAMPLES = {
   memfast get 0198c5b2-7c3e-7d41-9a53-5f2b8c6d7e01 --user ada""",
     "stats": """examples:
   memfast stats
+  memfast stats --minutes 5
   memfast stats --user ada --json""",
 }
 

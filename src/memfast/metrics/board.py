@@ -19,7 +19,8 @@ CELLS = 6144
 """Float64 cells of a row, 48 KiB: more than all definitions need together, which the layout checks."""
 
 RESERVED = 8
-"""Cells at a row's begin that say whose it is: 0 the time of its last sign of life, 1 the process id."""
+"""Cells at a row's begin that say whose it is: 0 the time of its last sign of life, 1 the process id. Cell 2 of the
+first row is the time of anybody's first sign of life."""
 
 RINGS = ((10.0, 32), (60.0, 62))
 """Snapshots that are kept, by the time between two of them in seconds and their number: 5 minutes and 60."""
@@ -114,6 +115,8 @@ class Board:
     def beat(self, row: int, now_s: float) -> None:
         """A sign of life of a row's writer. What the workers counted is kept for `since` when it is time."""
         self.rows[row, 0] = now_s
+        if not self.rows[0, 2]:
+            self.rows[0, 2] = now_s
         first = 0
         for interval_s, count in RINGS:
             turn = int(now_s // interval_s)
@@ -134,6 +137,10 @@ class Board:
         totals: NDArray[np.float64] = self.rows.sum(axis=0)
         return totals
 
+    def since_start(self, now_s: float) -> tuple[NDArray[np.float64], float]:
+        """Everything that was ever counted, and in how many seconds."""
+        return self.totals(), max(0.0, now_s - float(self.rows[0, 2]))
+
     def since(self, now_s: float, window_s: float) -> tuple[NDArray[np.float64], float]:
         """What was added to every cell in about the last `window_s`, and in how many seconds.
 
@@ -147,7 +154,7 @@ class Board:
         for place in before[-1:] or known[:1]:
             then = self._snapshots[place].copy()
             if then[0] == times[place]:  # else it was just written anew
-                return totals - then[1:], now_s - then[0]
+                return totals - then[1:], now_s - float(then[0])
         return totals, 0.0
 
     def close(self, row: int | None = None) -> None:

@@ -152,3 +152,31 @@ async def test_who_needs_a_key(server, make_site, open_api, host, public, status
         for role, allowed in (("user", 403 if status == 401 else 200), ("admin", 200)):
             headers = {"authorization": f"Bearer {roles[role].secret}"}
             assert (await api.request("GET", "/metrics", headers=headers)).status_code == allowed
+
+
+async def test_statistics_tell_of_the_last_minutes(api, user):
+    """Every operation that was asked, with its times, and what the process uses; administrators only."""
+    await api.create(user, text="a green door")
+    for _ in range(3):
+        await api.search(user, query="door")
+    await api.search(user, query=7)
+
+    async def told():
+        answer = (await api.request("GET", "/v1/stats")).json()
+        return answer if answer["process"]["resident_bytes"] else None
+
+    async with asyncio.timeout(10):
+        while not (answer := await told()):
+            await asyncio.sleep(0.05)
+    assert [window["minutes"] for window in answer["windows"]] == [1, 5, 60]
+    assert answer["process"]["workers"] == 1
+    assert answer["pool"]["limit"] == api.services.pool.limit
+    for window in (*answer["windows"], answer["total"]):
+        operations = {f"{each['method']} {each['route']}": each for each in window["operations"]}
+        search = operations["POST /v1/search"]
+        assert search["requests"] >= 4
+        assert search["tiers"]["hot"] >= 1
+        assert search["refused"] >= 1
+        assert 0 < search["p50_ms"] <= search["p95_ms"] <= search["p99_ms"]
+        assert search["mean_ms"] > 0
+        assert window["requests"] == sum(each["requests"] for each in operations.values())

@@ -63,6 +63,7 @@ ADMINISTRATION = {
     ("GET", "/v1/health/live"),
     ("GET", "/v1/health/ready"),
     ("GET", "/metrics"),
+    ("GET", "/v1/stats"),
 }
 """Routes for whoever runs a service: no method of the client asks them."""
 

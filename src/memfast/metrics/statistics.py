@@ -1,0 +1,155 @@
+"""What the counts of the last minutes say, for those who have no Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from memfast.metrics.board import Board
+from memfast.metrics.families import ANSWER_TIERS, LAYERS, REQUESTS
+from memfast.metrics.meter import Layout
+
+__all__ = ["WINDOWS_MIN", "OperationStats", "WindowStats", "quantile", "window_stats"]
+
+WINDOWS_MIN = (1, 5, 60)
+"""The windows that are told, in minutes."""
+
+_CELLS = NDArray[np.float64]
+
+
+class OperationStats(Struct, frozen=True, kw_only=True):
+    """The requests of one route. Times are in milliseconds, percentiles between the bounds of the histogram.
+
+    `tiers` counts what copies and the database answered, where there are tiers; `refused` had a status of 4xx, `failed`
+    one of 5xx; `error_rate` is the share of the latter.
+    """
+
+    method: str
+    route: str
+    requests: int
+    per_second: float
+    mean_ms: float
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    refused: int
+    failed: int
+    error_rate: float
+    tiers: dict[str, int]
+
+
+class WindowStats(Struct, frozen=True, kw_only=True):
+    """The last minutes, as far as they were seen: `seconds` are those that the counts are of. 0 = since the start.
+
+    `hit_rates` are by layer of the caches, of those that were asked; `cpu_cores` are processors that the workers kept
+    busy; `slow` operations were logged.
+    """
+
+    minutes: int
+    seconds: float
+    requests: int
+    per_second: float
+    error_rate: float
+    slow: int
+    operations: list[OperationStats]
+    hit_rates: dict[str, float]
+    cpu_cores: float
+
+
+def window_stats(board: Board, layout: Layout, now_s: float, minutes: int) -> WindowStats:
+    """What happened in the last minutes in all workers.
+
+    Args:
+        board: their cells.
+        layout: where they are.
+        now_s: the clock of `Board.beat`.
+        minutes: the length of the window, up to 60; 0 = since the start.
+    """
+    added, seconds = board.since(now_s, minutes * 60.0) if minutes else board.since_start(now_s)
+    seconds = max(seconds, 1e-3)
+    operations = _operations(layout, added, seconds)
+    requests, failed = (sum(getattr(each, name) for each in operations) for name in ("requests", "failed"))
+
+    def count(name: str, *labels: str) -> float:
+        return float(added[layout.place(name, labels)[1]])
+
+    return WindowStats(
+        minutes=minutes,
+        seconds=round(seconds, 3),
+        requests=requests,
+        per_second=round(requests / seconds, 3),
+        error_rate=_share(failed, requests),
+        slow=int(count("memfast_slow_operations")),
+        operations=operations,
+        hit_rates=_hit_rates(count),
+        cpu_cores=round(sum(count("memfast_worker_cpu_seconds", mode) for mode in ("user", "system")) / seconds, 3),
+    )
+
+
+def quantile(bounds: Sequence[float], counts: Sequence[float], share: float) -> float:
+    """A quantile of what a histogram counted, linear between the bounds; above the last one it is that bound.
+
+    Args:
+        bounds: ascending.
+        counts: of each bound, not cumulated, and of what is above all.
+        share: 0..1, e.g. 0.95.
+    """
+    wanted = share * sum(counts)
+    below = 0.0
+    for position, bound in enumerate(bounds):
+        if counts[position] and below + counts[position] >= wanted:
+            lower = bounds[position - 1] if position else 0.0
+            return lower + (bound - lower) * (wanted - below) / counts[position]
+        below += counts[position]
+    return bounds[-1] if below < wanted else 0.0
+
+
+def _operations(layout: Layout, added: _CELLS, seconds: float) -> list[OperationStats]:
+    """Those that were asked, the most frequent first."""
+    family = layout.families[REQUESTS]
+    routes: dict[tuple[str, str], dict[tuple[str, str], _CELLS]] = {}
+    for (method, route, tier, status), place in layout.places(REQUESTS).items():
+        cells = added[place : place + family.cells]
+        if cells[:-1].sum():
+            routes.setdefault((method, route), {})[tier, status] = cells
+    found = [_operation(*names, series, family.bounds, seconds) for names, series in routes.items()]
+    return sorted(found, key=lambda each: -each.requests)
+
+
+def _operation(
+    method: str, route: str, series: dict[tuple[str, str], _CELLS], bounds: Sequence[float], seconds: float
+) -> OperationStats:
+    *counts, total_s = np.sum(list(series.values()), axis=0).tolist()
+    numbers = {labels: int(cells[:-1].sum()) for labels, cells in series.items()}
+    requests, failed = sum(numbers.values()), numbers.get(("none", "5xx"), 0)
+    p50, p95, p99 = (round(quantile(bounds, counts, share) * 1000, 3) for share in (0.5, 0.95, 0.99))
+    return OperationStats(
+        method=method,
+        route=route,
+        requests=requests,
+        per_second=round(requests / seconds, 3),
+        mean_ms=round(total_s / requests * 1000, 3),
+        p50_ms=p50,
+        p95_ms=p95,
+        p99_ms=p99,
+        refused=numbers.get(("none", "4xx"), 0),
+        failed=failed,
+        error_rate=_share(failed, requests),
+        tiers={tier: numbers[tier, "2xx"] for tier in ANSWER_TIERS if (tier, "2xx") in numbers},
+    )
+
+
+def _hit_rates(count: Callable[..., float]) -> dict[str, float]:
+    rates = {}
+    for layer in LAYERS:
+        hits, misses = count("memfast_cache_hits", layer), count("memfast_cache_misses", layer)
+        if hits + misses:
+            rates[layer] = _share(hits, hits + misses)
+    return rates
+
+
+def _share(part: float, whole: float) -> float:
+    return round(part / whole, 4) if whole else 0.0

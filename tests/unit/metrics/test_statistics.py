@@ -1,0 +1,81 @@
+"""Statistics of the last minutes: what NumPy says of the same numbers, as finely as the buckets are."""
+
+import numpy as np
+import pytest
+
+from memfast.metrics import REQUESTS, Board, Meter, Operation
+from memfast.metrics.families import SECONDS
+from memfast.metrics.statistics import quantile, window_stats
+
+SEARCH, USERS = Operation("POST", "/v1/search", tiered=True), Operation("GET", "/v1/users")
+
+
+@pytest.fixture
+def meter():
+    """A worker's meter whose first sign of life was at 1,000 s."""
+    made = Meter(Board.private(), [SEARCH, USERS])
+    made.board.beat(0, 1000.0)
+    return made
+
+
+def _observe(meter, operation, seconds, tier="none", status="2xx"):
+    meter.histogram(REQUESTS, operation.method, operation.route, tier, status).observe(seconds)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.95, 0.99, 1.0])
+def test_quantiles_are_those_of_the_values(share):
+    """Within the bucket that the true one is in."""
+    values = np.random.default_rng(1).lognormal(-5, 1.5, 20_000)
+    counts = np.bincount(np.searchsorted(SECONDS, values), minlength=len(SECONDS) + 1)
+    true, found = np.quantile(values, share), quantile(SECONDS, counts.tolist(), share)
+    place = np.searchsorted(SECONDS, true)
+    assert (SECONDS[place - 1] if place else 0) <= found <= SECONDS[min(place, len(SECONDS) - 1)]
+
+
+def test_quantiles_of_little():
+    """None is 0, what is above every bound is the last one."""
+    assert quantile((1.0, 2.0), (0, 0, 0), 0.5) == 0
+    assert quantile((1.0, 2.0), (0, 0, 3), 0.5) == 2
+    assert quantile((1.0, 2.0), (0, 4, 0), 0.5) == 1.5
+
+
+def test_a_window_tells_what_happened_in_it(meter):
+    """Not what was before: requests, rates, times, tiers, errors, hits, processor time."""
+    for _ in range(50):
+        _observe(meter, USERS, 5.0)
+    for second in range(1001, 1101):
+        meter.board.beat(0, float(second))
+    told = [window_stats(meter.board, meter.layout, 1100.0, minutes).requests for minutes in (1, 5)]
+    assert told == [0, 50]
+    for second in range(1101, 1301):
+        if second > 1240:
+            _observe(meter, SEARCH, 0.002, "warm")
+            _observe(meter, SEARCH, 0.002, "hot")
+            meter.counter("memfast_cache_hits", "search").add(3)
+            meter.counter("memfast_cache_misses", "search").add(1)
+            meter.counter("memfast_worker_cpu_seconds", "user").add(0.5)
+        meter.board.beat(0, float(second))
+    _observe(meter, SEARCH, 0.5, status="5xx")
+    _observe(meter, SEARCH, 0.002, status="4xx")
+    window = window_stats(meter.board, meter.layout, 1300.0, 1)
+    assert window.seconds == 60
+    (search,) = window.operations
+    assert (search.method, search.route, search.requests) == ("POST", "/v1/search", 122)
+    assert search.tiers == {"hot": 60, "warm": 60}
+    assert (search.refused, search.failed, search.error_rate) == (1, 1, round(1 / 122, 4))
+    assert search.per_second == pytest.approx(122 / 60, abs=1e-3)
+    assert search.mean_ms == pytest.approx((121 * 2 + 500) / 122, abs=1e-3)
+    assert 1 <= search.p50_ms <= 2.5
+    assert 1 <= search.p99_ms <= 2.5
+    assert window.hit_rates == {"search": 0.75}
+    assert window.cpu_cores == pytest.approx(0.5)
+    long = window_stats(meter.board, meter.layout, 1300.0, 60)
+    assert (long.seconds, long.requests) == (300, 172), "no more than the service has lived"
+    total = window_stats(meter.board, meter.layout, 1300.0, 0)
+    assert (total.seconds, total.requests) == (300, 172)
+
+
+def test_nothing_is_zero(meter):
+    """A service that nobody asks divides by nothing."""
+    window = window_stats(meter.board, meter.layout, 1000.0, 5)
+    assert (window.requests, window.per_second, window.error_rate, window.operations) == (0, 0, 0, [])
