@@ -14,7 +14,21 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bench import batch_create, client, cold_search, footprint, hot, hybrid, mcp, start, tiers, transfer, warm, writes
+from bench import (
+    batch_create,
+    client,
+    cold_search,
+    footprint,
+    hot,
+    hybrid,
+    mcp,
+    metrics,
+    start,
+    tiers,
+    transfer,
+    warm,
+    writes,
+)
 from bench.harness.report import Figure, Report, finish, options
 from bench.quality import __main__ as locomo
 from bench.quality import agentlogs, ir
@@ -55,6 +69,7 @@ def _benchmarks(chosen: argparse.Namespace) -> Iterator[tuple[str, Callable[[], 
     yield "tiers", lambda: tiers.measure(quick=chosen.quick)
     yield "transfer", lambda: transfer.measure(quick=chosen.quick)
     yield "client", lambda: client.measure(quick=chosen.quick)
+    yield "metrics", lambda: metrics.measure(quick=chosen.quick)
     yield "footprint", lambda: footprint.measure(quick=chosen.quick)
     if chosen.data is None:
         return

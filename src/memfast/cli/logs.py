@@ -13,7 +13,7 @@ import msgspec
 
 from memfast.config import LogConfig
 from memfast.errors import MemfastError
-from memfast.metrics import CURRENT
+from memfast.metrics import CURRENT, NO_REQUEST
 from memfast.metrics.tracing import trace_id
 
 __all__ = ["ConsoleFormatter", "JsonFormatter", "set_up"]
@@ -88,7 +88,7 @@ def _fields(record: logging.LogRecord) -> Mapping[str, Any]:
     """The fields of a line, and the request that it belongs to."""
     fields: dict[str, Any] = dict(getattr(record, "fields", ()))
     current = CURRENT.get()
-    if current is not None:
+    if current is not NO_REQUEST:
         fields.setdefault("request_id", current.request_id.decode())
         if current.parent is not None:
             fields.setdefault("trace_id", trace_id(current.parent))

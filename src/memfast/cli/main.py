@@ -157,7 +157,11 @@ def _add_memories(commands: Any, shared: argparse.ArgumentParser) -> None:
     one = _command(commands, shared, "get", "show a memory", _lazily("memories", "get"))
     one.add_argument("id", help="its id")
     told = _command(
-        commands, shared, "stats", "show how the service is and does, or what there is of a user", _lazily("stats", "stats")
+        commands,
+        shared,
+        "stats",
+        "show how the service is and does, or what there is of a user",
+        _lazily("stats", "stats"),
     )
     told.add_argument("--minutes", type=int, choices=[1, 5, 60], help="how the service did in the last minutes")
     for command in (recall, several):

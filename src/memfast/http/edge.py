@@ -57,7 +57,7 @@ from memfast.http.measures import Measures
 from memfast.http.problems import INTERNAL_ERROR, problem_reply
 from memfast.http.routing import Endpoint, Route, Surface
 from memfast.kernels import Trace
-from memfast.metrics import CURRENT, valid_parent
+from memfast.metrics import CURRENT, NO_REQUEST, valid_parent
 from memfast.ports import Clock
 from memfast.resilience.deadlines import Deadlines
 from memfast.service.access import NOBODY, Principal
@@ -151,7 +151,11 @@ class Edge:
         self._pages = pages
         self._open = public
         self._log = log
-        self._direct = {(route.method, route.path): route.endpoint for route in routes if "{" not in route.path}
+        self._direct: dict[tuple[str, str], tuple[int | None, Endpoint]] = {
+            (route.method, route.path): (number, route.endpoint)
+            for number, route in enumerate(routes)
+            if "{" not in route.path
+        }
         self._config = config
         self._use: _Use | None = None
         self.following: Callable[[Services], Awaitable[Services]] | None = None
@@ -261,7 +265,7 @@ class Edge:
             reply = told(self._problem(error, named), standard, sent_path(scope))
             await reply(scope, receive, send)
         finally:
-            CURRENT.set(None)
+            CURRENT.set(NO_REQUEST)
         return reply.status
 
     async def _admitted(
@@ -279,7 +283,7 @@ class Edge:
             leaves = None if reads_body else partial(_disconnected, receive)
             await self._within(timeout_s, work, partial(_too_slow, timeout_s), leaves)
         finally:
-            CURRENT.set(None)
+            CURRENT.set(NO_REQUEST)
             self._under_way -= 1
 
     def _timeout_s(self, scope: AsgiScope, headers: Mapping[bytes, bytes]) -> float:
@@ -324,8 +328,9 @@ class Edge:
     ) -> None:
         """Answer by the endpoint of the very path, else by the router, for which a handler costs 20 µs."""
         surface = self._surface(scope)
-        endpoint = self._direct.get((scope["method"], exchange.path)) if surface is None else surface.endpoint
-        if endpoint is not None:
+        found = self._direct.get((scope["method"], exchange.path)) if surface is None else (None, surface.endpoint)
+        if found is not None:
+            exchange.operation, endpoint = found
             reply = await self.answer(endpoint, exchange, services)
             await reply(scope, receive, send)
             return

@@ -18,7 +18,7 @@ from memfast.claims import Written
 from memfast.errors import InvalidRequest, NotFound
 from memfast.http.codec import NDJSON, BodyDecoder, encode_json, request_form, response_form
 from memfast.kernels import Trace
-from memfast.metrics import STAGES, Stage
+from memfast.metrics import STAGES
 from memfast.model import Scope
 from memfast.search.encode import Form, recode
 from memfast.service.access import Access, Principal
@@ -170,9 +170,7 @@ class Exchange:
     def read(self, decoder: BodyDecoder[_T]) -> _T:
         """The body, decoded and checked."""
         self.trace.start()
-        read = decoder.decode(self.body, self.form)
-        self.trace.lap(Stage.DECODE)
-        return read
+        return decoder.decode(self.body, self.form)
 
     def parameters(self, kind: type[_T]) -> _T:
         """The query string, checked: unknown and repeated parameters are refused.

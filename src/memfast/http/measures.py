@@ -93,8 +93,7 @@ class Measures:
     def ended(self, exchange: Exchange, started: float) -> None:
         """A request has its answer."""
         took_s = perf_counter() - started
-        status = exchange.status
-        number = exchange.operation
+        status, number = exchange.status, exchange.operation
         if number is None:
             number = exchange.operation = self._number(exchange.method, exchange.path)
         series = self._series[number]

@@ -7,11 +7,12 @@ so that each answers for the whole service. Counting costs tens of nanoseconds a
 from memfast.metrics.board import Board, Row
 from memfast.metrics.families import FAMILIES, OTHER, REQUESTS, Family, Operation
 from memfast.metrics.meter import Layout, Meter, Mirror, unread
-from memfast.metrics.tracing import CURRENT, STAGES, Stage, trace, valid_parent
+from memfast.metrics.tracing import CURRENT, NO_REQUEST, STAGES, Stage, trace, valid_parent
 
 __all__ = [
     "CURRENT",
     "FAMILIES",
+    "NO_REQUEST",
     "OTHER",
     "REQUESTS",
     "STAGES",

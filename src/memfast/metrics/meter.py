@@ -88,8 +88,9 @@ class Meter:
     def ended(self, trace: Trace) -> None:
         """A search, or whatever it was, is over: count where its time went, and what it went without."""
         trace.publish(self.stages)
-        for leg in trace.degraded:
-            self._degraded[leg].add()
+        if trace.degraded:
+            for leg in trace.degraded:
+                self._degraded[leg].add()
 
     def counter(self, name: str, *labels: str) -> Counter:
         """The series of a counter or a gauge with these values of its labels, in their order.

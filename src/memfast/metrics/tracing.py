@@ -9,7 +9,7 @@ from typing import Final
 
 from memfast.kernels import STAGES_MAX, Trace
 
-__all__ = ["CURRENT", "STAGES", "Stage", "trace", "trace_id", "valid_parent"]
+__all__ = ["CURRENT", "NO_REQUEST", "STAGES", "Stage", "trace", "trace_id", "valid_parent"]
 
 
 class Stage:
@@ -37,15 +37,14 @@ STAGES: tuple[str, ...] = ("decode", "cache", "warm", "embed", "sql", "rank", "e
 """Names by number."""
 assert len(STAGES) <= STAGES_MAX
 
-CURRENT: ContextVar[Trace | None] = ContextVar("memfast_trace", default=None)
-"""The trace of the request; None in work that no request waits for."""
+NO_REQUEST = Trace(b"")
+"""The trace of work that no request waits for: nobody looks at it."""
 
-_NOBODY = Trace(b"")
+CURRENT: ContextVar[Trace] = ContextVar("memfast_trace", default=NO_REQUEST)
+"""The trace of the request."""
 
-
-def trace() -> Trace:
-    """The running request's trace, or one that nobody looks at."""
-    return CURRENT.get() or _NOBODY
+trace = CURRENT.get
+"""The running request's trace, or the one that nobody looks at."""
 
 
 _PARENT = re.compile(

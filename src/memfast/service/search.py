@@ -116,7 +116,6 @@ class Search:
             Unavailable: the store or, where nothing goes without it, the embedder is away.
         """
         laps = trace()
-        laps.start()
         asked = self._questions.check(query)
         key = derive_key(scope.id, b"search", form.encode(), digest(asked))
         epochs = self._coherence.epochs(scope.id)
