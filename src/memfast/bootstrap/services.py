@@ -95,8 +95,7 @@ LIFE_NOTE_S = 5.0
 """Time between notes of how far the database has come, in seconds."""
 
 PATIENCE_S = 8.0
-"""How long a worker's start waits for the database, in seconds: then it ends, and another one is started. Granian ends
-the service where that takes less than 5.5 s."""
+"""How long a worker's start waits for the database, in seconds; Granian ends a service whose workers wait under 5.5."""
 
 AGAIN_S = 0.2
 """Time between tries to reach it, in seconds."""

@@ -47,6 +47,7 @@ class Measures:
     ) -> None:
         self._operations = operations = [*operations_of(routes, pages, surfaces), OTHER]
         self._meter = meter
+        self._stages = meter.stages
         self._slow = meter.counter("memfast_slow_operations")
         self._slow_s = [log.slow_ms / 1000] * len(operations)
         for number, route in enumerate(routes):
@@ -97,8 +98,12 @@ class Measures:
         if number is None:
             number = exchange.operation = self._number(exchange.method, exchange.path)
         series = self._series[number]
-        series.get(exchange.tier if status < 400 else _status(status), series["none"]).observe(took_s)
-        self._meter.ended(exchange.trace)
+        (series.get(exchange.tier if status < 400 else _status(status)) or series["none"]).observe(took_s)
+        trace = exchange.trace
+        if trace.degraded:
+            self._meter.ended(trace)
+        else:
+            trace.publish(self._stages)
         if took_s >= self._slow_s[number]:
             self._tell(number, took_s, _about(exchange))
 
