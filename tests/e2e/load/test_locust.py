@@ -7,11 +7,14 @@ import sys
 
 from bench.load.mix import OPERATIONS
 
+PATIENT = ("--set", "server.read_timeout_s=25", "--set", "server.write_timeout_s=25")
 
-def test_users_of_locust_see_no_failure(shared, root, tmp_path):
-    """A few seconds of a few users: every request is one of the mix and is answered as it should be."""
+
+def test_users_of_locust_see_no_failure(serve, data_dir, root, tmp_path):
+    """A few seconds of a few users: every request is one of the mix and is answered as it should be, however late."""
+    service = serve(data_dir(), *PATIENT).wait_until_ready()
     words = ["-f", "bench/load/locustfile.py", "--headless", "--only-summary", "--exit-code-on-error", "1"]
-    words += ["--host", shared.url, "--users", "8", "--spawn-rate", "8", "--run-time", "4s", "--stop-timeout", "10"]
+    words += ["--host", service.url, "--users", "8", "--spawn-rate", "8", "--run-time", "4s", "--stop-timeout", "30"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
     done = subprocess.run(
         [sys.executable, "-m", "locust", *words, "--csv", tmp_path / "told"],
