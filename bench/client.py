@@ -160,24 +160,26 @@ async def _beside_floor(
     pairs: int,
 ) -> None:
     rows = []
-    streams = _Streams(*await asyncio.open_connection(*service.address))
-    async with connections(service.address, 1) as (connection,), aclosing(streams):
-        for what, calls in _calls(memory_id).items():
+    for what, calls in _calls(memory_id).items():
 
-            async def subject(_number: int, what: str = what, calls: Iterator[_Call] = calls) -> float:
-                return await timed(_some(what, calls))
+        async def subject(_number: int, what: str = what, calls: Iterator[_Call] = calls) -> float:
+            return await timed(_some(what, calls))
 
-            async def floor(_number: int, what: str = what, calls: Iterator[_Call] = calls) -> float:
-                return await _raw(streams, _requests(client, _some(what, calls)))
+        async def floor(_number: int, what: str = what, calls: Iterator[_Call] = calls) -> float:
+            requests = _requests(client, _some(what, calls))
+            async with aclosing(_Streams(*await asyncio.open_connection(*service.address))) as streams:
+                await streams.send(requests.pop())
+                return await _raw(streams, requests)
 
-            await interleaved(subject, floor, 2)
-            measured = await interleaved(subject, floor, pairs)
-            above, below = ([pair[side] for pair in measured] for side in (0, 1))
-            requests = [_requests(client, _some(what, calls)) for _ in range(pairs)]
+        await interleaved(subject, floor, 2)
+        measured = await interleaved(subject, floor, pairs)
+        above, below = ([pair[side] for pair in measured] for side in (0, 1))
+        requests = [_requests(client, _some(what, calls)) for _ in range(pairs)]
+        async with connections(service.address, 1) as (connection,):
             least = [await _raw(connection, each) for each in requests]
-            rows.append((what, *(number(statistics.median(times)) for times in (above, below, least))))
-            report.figures.append(Figure(f"{name}, {what} ÷ raw", median_ratio(above, below), at_most=GATE))
-            report.details[f"{name}, {what}"] = {"client_us": above, "raw_us": below}
+        rows.append((what, *(number(statistics.median(times)) for times in (above, below, least))))
+        report.figures.append(Figure(f"{name}, {what} ÷ raw", median_ratio(above, below), at_most=GATE))
+        report.details[f"{name}, {what}"] = {"client_us": above, "raw_us": below}
     print(f"{name}, microseconds a round trip")
     print_table(("", "client", "raw", "protocol"), rows)
 
