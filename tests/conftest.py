@@ -57,6 +57,7 @@ EXPECTED_SKIPS = {
     "the package wordnet-base is not installed",
     "a JDK or Maven is not installed",
     "npm is not installed",
+    "needs Debian's package chromium",
     "needs promtool, of Debian's package prometheus",
     "needs prometheus, of Debian's package of that name",
 }

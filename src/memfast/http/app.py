@@ -28,6 +28,7 @@ from memfast.http import (
     routes_transfer,
     routes_users,
 )
+from memfast.http.dashboard import dashboard_pages
 from memfast.http.edge import EXCHANGE, SERVICES, Edge
 from memfast.http.exchange import Exchange, Reply
 from memfast.http.measures import operations_of
@@ -73,6 +74,7 @@ def build_app(site: Ground, surfaces: Sequence[Surface] = ()) -> Edge:
     pages = {
         "/schema/openapi.json": (b"application/json", msgspec.json.encode(document)),
         "/schema": (b"text/html; charset=utf-8", build_page(document).encode()),
+        **dashboard_pages(),
     }
     holder: list[Edge] = []
 
@@ -108,8 +110,9 @@ def build_app(site: Ground, surfaces: Sequence[Surface] = ()) -> Edge:
 
 
 def _public(config: Config) -> tuple[str, ...]:
-    """Where no key is asked for: health, and the metrics where nobody else can come, or everybody may."""
-    return ("/v1/health", routes_metrics.PATH) if config.server.is_local or config.metrics.public else ("/v1/health",)
+    """Where no key is asked for: health, the page, and the metrics where nobody else can come, or everybody may."""
+    always = ("/v1/health", *dashboard_pages())
+    return (*always, routes_metrics.PATH) if config.server.is_local or config.metrics.public else always
 
 
 def _handler(route: Route, edge: list[Edge], number: int) -> HTTPRouteHandler:
