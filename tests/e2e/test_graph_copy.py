@@ -18,7 +18,7 @@ import pytest
 
 from memfast.store.embedded import Cluster
 
-KILLS = 8 if os.environ.get("SOAK", "1") == "1" else 200
+KILLS = 4 if os.environ.get("SOAK", "1") == "1" else 200
 """Workers that are killed between a commit and its relay; `make soak` takes the long form."""
 
 SEED = int(os.environ.get("GRAPH_SEED", "1"))
