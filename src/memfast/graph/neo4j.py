@@ -173,7 +173,8 @@ class Neo4jProjection:
                 if not self._walks or self._pings % PREPARE_PINGS == 0:
                     await self.prepare()
                 self._pings += 1
-            except GraphUnavailable:
+            except GraphUnavailable as error:
+                _log.debug("Neo4j is not ready for walks: %s", error)
                 self._walks, self._pings = (), 0
             except Exception:  # noqa: BLE001 - a task's edge: the watch must outlive whatever it meets
                 _log.exception("the watch over Neo4j failed")

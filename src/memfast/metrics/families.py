@@ -47,7 +47,7 @@ LAYERS = ("search", "list", "get", "requests", "embeddings", "redis")
 """Caches: finished answers by kind, requests that were recognised, vectors of texts, and Redis."""
 
 POOLS = ("work", "control")
-BREAKERS = ("postgresql", "redis", "embedder")
+BREAKERS = ("postgresql", "redis", "embedder", "neo4j")
 BREAKER_STATES = ("closed", "half_open", "open", "isolated")
 LEGS = ("vector", "lexical", "graph")
 PRIORITIES = ("interactive", "background")
