@@ -141,6 +141,7 @@ class Services(Struct, frozen=True, kw_only=True):
     sweeps: Sweeps
     freshness: Freshness
     directory: Directory
+    cursors: Cursors
     health: Health
     modes: Modes
     pool: Pool
@@ -345,6 +346,7 @@ def _services(base: _Base, copies: _Copies) -> Services:
         sweeps=sweeps,
         freshness=freshness,
         directory=Directory(store, limits, cursors),
+        cursors=cursors,
         health=Health(build_store(config, base.pools.control, prepared), embedder, clock),
         modes=Modes(base.pools.breaker, base.optional, coherence, clock, config.resilience.mode, base.meter),
         pool=base.pools.work,

@@ -32,7 +32,17 @@ from memfast.service.question import Query
 from memfast.service.recall import ListQuery
 from memfast.service.searches import BatchedSearch
 
-__all__ = ["event", "get", "history", "list_by_query", "list_memories", "search", "search_loosely"]
+__all__ = [
+    "event",
+    "get",
+    "history",
+    "list_by_query",
+    "list_memories",
+    "page_of",
+    "parts_of",
+    "search",
+    "search_loosely",
+]
 
 _search_body = BodyDecoder(SearchRequest)
 _list_body = BodyDecoder(ListRequest)
@@ -71,7 +81,7 @@ async def _search(exchange: Exchange, services: Services, *, loose: bool) -> Rep
     _refuse_expired(request.show_expired)
     limit = request.top_k if request.top_k is not None else request.limit
     limit = services.limits.page(_TOP_K if limit is None else limit, "$.top_k")
-    parts = _parts(request, loose=loose)
+    parts = parts_of(request, loose=loose)
     demand = demand_of(exchange, services)
     threshold = services.limits.importance(request.threshold or 0.0, "$.threshold")
     asked = [
@@ -124,8 +134,8 @@ async def _list(
 ) -> Reply:
     _refuse_expired(request.show_expired)
     size = services.limits.page(size, "page_size")
-    parts = _parts(request, loose=loose)
-    memories, count = await _page(exchange, services, parts, page, size)
+    parts = parts_of(request, loose=loose)
+    memories, count = await page_of(exchange, services, parts, page, size)
     results = [show(memory, request.fields) for memory in memories]
     if request.bare:
         return exchange.reply(results)
@@ -138,7 +148,7 @@ async def _list(
     return exchange.reply(answer | _warned(request, parts, empty=not count))
 
 
-async def _page(
+async def page_of(
     exchange: Exchange, services: Services, parts: Sequence[Part], page: int, size: int
 ) -> tuple[list[Shown], int]:
     """A page of what the parts have together, and how many memories that is."""
@@ -184,7 +194,7 @@ async def _listed(exchange: Exchange, services: Services, scope: Scope, query: L
     return msgspec.json.decode(answer.body, type=_Page)
 
 
-def _parts(request: SearchRequest | ListRequest, *, loose: bool) -> list[Part]:
+def parts_of(request: SearchRequest | ListRequest, *, loose: bool) -> list[Part]:
     """Whose memories a request is about, and which of them."""
     named = msgspec.structs.asdict(read_entities(request, "$."))
     beside: list[tuple[Any, str]] = [({field: name}, "$") for field, name in named.items() if name is not None]

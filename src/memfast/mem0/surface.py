@@ -14,7 +14,7 @@ from memfast.errors import InvalidRequest, MemfastError, MethodNotAllowed, NotFo
 from memfast.http.exchange import Exchange, Header, Reply
 from memfast.http.problems import problem, problem_headers
 from memfast.http.routing import Endpoint, Surface
-from memfast.mem0 import routes_account, routes_entities, routes_read, routes_write
+from memfast.mem0 import routes_account, routes_entities, routes_exports, routes_read, routes_write
 from memfast.mem0.routes_account import refusal
 
 __all__ = ["CALLS", "PREFIX", "SURFACE", "Call"]
@@ -34,14 +34,13 @@ class Call(Struct, frozen=True):
 
 
 _EXTRACTS = "needs a language model, of which this service has none"
-_NO_EXPORT = refusal(f"filling a schema from memories {_EXTRACTS}; GET /v1/export gives everything out as it is")
 _NO_SUMMARY = refusal(f"a summary {_EXTRACTS}")
 _NO_PROFILES = refusal(f"profiles are not enabled: making one {_EXTRACTS}")
 _NO_JOB = refusal("there are no jobs: profiles are not enabled")
 _NO_WEBHOOKS = refusal("there are no webhooks; a write is done when it is answered")
 _NO_SETTINGS = refusal(f"a project has no settings here: they steer what {_EXTRACTS}")
 _NO_PROJECTS = refusal("projects are namespaces of API keys, which `memfast keys` makes and revokes")
-_NO_EVENTS = refusal("events are not kept: an add is done when it is answered, and GET /v1/event/{id}/ says so")
+_NO_EVENTS = refusal("no record is kept of calls: an add is done when it is answered; GET /v1/event/{id}/ tells of one")
 _NO_CONFIGURATION = refusal("the service is configured by its operator, not over the network")
 _NO_RESET = refusal("everything is never deleted at once; delete the entities that GET /entities lists")
 _NO_KEYS = refusal("API keys are made and revoked by `memfast keys`")
@@ -66,8 +65,8 @@ _PLATFORM = (
     Call("DELETE", "v2/entities/{kind}/{name}", routes_entities.forget_entity),
     Call("GET", "v1/event/{event_id}", routes_read.event),
     Call("GET", "v1/events", _NO_EVENTS),
-    Call("POST", "v1/exports", _NO_EXPORT),
-    Call("POST", "v1/exports/get", _NO_EXPORT),
+    Call("POST", "v1/exports", routes_exports.create_export, reads=True),
+    Call("POST", "v1/exports/get", routes_exports.get_export, reads=True),
     Call("POST", "v1/summary", _NO_SUMMARY),
     Call("GET", "v2/entities/user/{name}/profile", routes_account.get_profile),
     Call("GET", "v2/profiles/settings", routes_account.get_profile_settings),

@@ -12,12 +12,15 @@ from memfast.mem0.entities import FIELDS, Entities, read_name, standing
 from memfast.service.mem0 import OWN, show_expiry
 
 __all__ = [
+    "MEMORY_FIELDS",
     "AddRequest",
     "BatchDeleteRequest",
     "BatchUpdateRequest",
+    "CreateExportRequest",
     "DeleteAllParameters",
     "DeleteParameters",
     "FeedbackRequest",
+    "GetExportRequest",
     "ListParameters",
     "ListRequest",
     "Message",
@@ -141,6 +144,20 @@ class ListRequest(_Owned, kw_only=True, forbid_unknown_fields=True):
     latest_only: bool | None = None
 
 
+class CreateExportRequest(_Owned, kw_only=True, forbid_unknown_fields=True):
+    """Make an export. The schema is one of JSON, as text or as an object."""
+
+    steering = ("export_instructions",)
+    schema: str | dict[str, Any]
+    export_instructions: Any = None
+
+
+class GetExportRequest(_Owned, kw_only=True, forbid_unknown_fields=True):
+    """Read an export by its id, or what is selected."""
+
+    memory_export_id: str | None = None
+
+
 class UpdateRequest(Struct, kw_only=True, forbid_unknown_fields=True):
     """Change a memory. An `expiration_date` of null clears it."""
 
@@ -225,6 +242,14 @@ class Shown(Struct, kw_only=True):
 
 
 _OWN_FIELDS = ("actor_id", "role", "feedback", "feedback_reason")
+
+MEMORY_FIELDS = frozenset(
+    (
+        *("id", "memory", "hash", *FIELDS, "session_id", "metadata", "categories", "immutable", "expiration_date"),
+        *("created_at", "updated_at", *_OWN_FIELDS),
+    )
+)
+"""The fields that a listed memory can have."""
 
 
 def show(memory: Shown, fields: list[str] | None = None) -> dict[str, Any]:

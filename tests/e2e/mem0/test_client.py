@@ -487,8 +487,6 @@ def test_feedback(client, user, refused):
 
 
 REFUSALS = {
-    "create_memory_export": (lambda client: client.create_memory_export("{}", user_id="u"), "export"),
-    "get_memory_export": (lambda client: client.get_memory_export(user_id="u"), "export"),
     "get_summary": (lambda client: client.get_summary({"user_id": "u"}), "a summary needs"),
     "generate_profile": (lambda client: client.generate_profile("u"), "profiles are not enabled"),
     "update_profile_settings": (

@@ -169,3 +169,25 @@ def test_names_of_agents_and_users_never_meet(keyed, connect, mem0):
         for prefix in ("mem0:agent:", "mem0:app:", "mem0:run:"):
             with pytest.raises(mem0.exceptions.ValidationError):
                 client.add("x", user_id=f"{prefix}x")
+
+
+def test_an_export_gives_what_the_key_reaches(keyed, stored, connect, mem0):
+    """The id of an export opens nothing: another user's key gets nothing by it, another namespace's does not know it."""
+    service, keys = keyed
+    with connect(service, keys["acme"]) as client:
+        made = {name: client.create_memory_export("{}", user_id=name)["id"] for name in ("ada", "bob")}
+        assert client.get_memory_export(memory_export_id=made["bob"])["memories"]
+    with connect(service, keys["ada"]) as client:
+        memories = client.get_memory_export(memory_export_id=made["ada"])["memories"]
+        assert {each["user_id"] for each in memories} == {"ada"}
+        for call in (
+            lambda: client.get_memory_export(memory_export_id=made["bob"]),
+            lambda: client.get_memory_export(user_id="bob"),
+            lambda: client.create_memory_export("{}", user_id="bob"),
+        ):
+            with pytest.raises(mem0.exceptions.AuthenticationError):
+                call()
+    with connect(service, keys["other"]) as client:
+        with pytest.raises(mem0.exceptions.MemoryNotFoundError):
+            client.get_memory_export(memory_export_id=made["ada"])
+        assert client.get_memory_export(user_id="ada") == {"memories": []}
