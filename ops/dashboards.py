@@ -176,6 +176,9 @@ INSIDE: dict[str, tuple[Panel, ...]] = {
             ),
         ),
         Panel("Ends of background tasks", "", "ops", (rate("memfast_background_tasks_total", "result"),)),
+        Panel("Steps that wait for the graph", "", "short", (gauge("memfast_outbox_steps", "instance"),)),
+        Panel("How far the graph is behind", "", "s", (Query("memfast_outbox_lag_seconds{$of}", "{{instance}}"),)),
+        Panel("Steps told", "", "ops", (rate("memfast_outbox_applied_steps_total", "instance"),)),
     ),
     "Processes": (
         Panel(

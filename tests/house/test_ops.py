@@ -58,6 +58,6 @@ def test_the_runbook_has_no_paragraph_too_many():
 def test_the_runbook_speaks_of_metrics_and_settings_that_exist():
     """Whoever reads it at night finds what it names."""
     assert set(re.findall(r"`(memfast_\w+)`", RUNBOOK)) <= SERIES | {family.name for family in FAMILIES}
-    named = set(re.findall(r"`((?:memory|index|postgres|history|resilience)\.\w+)`", RUNBOOK))
+    named = set(re.findall(r"`((?:memory|index|postgres|history|resilience|graph)\.\w+)`", RUNBOOK))
     assert named
     assert named <= {setting.key for setting in settings()}

@@ -196,6 +196,21 @@ def _process(services: Services) -> Iterator[Reading]:
     yield Reading("memfast_worker_open_fds", open_files())
 
 
+def _outbox(services: Services) -> Iterator[Reading]:
+    if services.relay is not None:
+        stats = services.relay.stats()
+        yield Reading("memfast_outbox_applied_steps", stats.applied)
+        yield Reading("memfast_outbox_loaded_users", stats.loaded)
+        yield Reading("memfast_outbox_retries", stats.retried)
+
+
+def _backlog(services: Services) -> Iterator[Reading]:
+    if services.relay is not None:
+        stats = services.relay.stats()
+        yield Reading("memfast_outbox_steps", stats.pending)
+        yield Reading("memfast_outbox_lag_seconds", stats.oldest_s)
+
+
 def _disk(services: Services) -> Iterator[Reading]:
     try:
         facts = os.statvfs(services.data_dir)
@@ -212,5 +227,5 @@ def _processor(_services: Services) -> Iterator[Reading]:
 
 
 _Read = Callable[[Services], Iterator[Reading]]
-_COUNTERS: tuple[_Read, ...] = (_caches, _redis, _pools, _breakers, _work, _processor)
-_GAUGES: tuple[_Read, ...] = (_held, _connections, _states, _queues, _process, _disk)
+_COUNTERS: tuple[_Read, ...] = (_caches, _redis, _pools, _breakers, _work, _outbox, _processor)
+_GAUGES: tuple[_Read, ...] = (_held, _connections, _states, _queues, _backlog, _process, _disk)

@@ -396,8 +396,8 @@ class Operations:
 
     @operation
     def stats(self, **options: Unpack[CallOptions]) -> Call[dict[str, Any]]:
-        """What the caches of the worker that answers hold and did; needs an admin key where there are keys."""
-        return _get("/v1/cache", {}, None, read_object, options)
+        """What all workers did and need, now and of late; needs an admin key where there are keys."""
+        return _get("/v1/stats", {}, None, read_object, options)
 
     @operation
     def health(self, **options: Unpack[CallOptions]) -> Call[Health]:

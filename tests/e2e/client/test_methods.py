@@ -202,7 +202,7 @@ async def test_service(client):
     health = await client.health()
     assert (health.status, health.mode) == ("ready", "full")
     assert health.embedder["dimensions"] == DIMENSIONS
-    assert (await client.stats())["pid"]
+    assert (await client.stats())["process"]["workers"]
 
 
 async def test_errors_are_those_of_the_tree(client, user):
