@@ -3,7 +3,8 @@
     python bench/micro/owners.py [--users 1000,10000,50000] [--memories 20] [--calls 50]
 
 Each line times the statement that finds the users of one id, and of ten, in a namespace of so many users beside as many of
-another namespace, and the read of one memory by its user and its id for comparison; printed are the medians in ms.
+another namespace; the one that verifies a user who was noted; and the read of one memory by its user and its id for
+comparison. Printed are the medians in ms.
 """
 
 import argparse
@@ -61,9 +62,11 @@ async def measure(database: dict[str, Any], users: int, memories: int, calls: in
         ids = [row["id"] for row in rows]
         one = await median_ms(connection, calls, ADMIN.find_owners, "default", ids[:1])
         ten = await median_ms(connection, calls, ADMIN.find_owners, "default", ids)
+        noted = await median_ms(connection, calls, ADMIN.find_owner_within, "default", ids[:1], rows[0]["scope_id"])
         now = await connection.fetchval("SELECT now()")
         own = await median_ms(connection, calls, READ.get_memories, rows[0]["scope_id"], ids[:1], now)
-        print(f"{users:>8} users   one id {one:8.2f}   ten ids {ten:8.2f}   by user and id {own:6.3f}")
+        times = f"one id {one:8.2f}   ten ids {ten:8.2f}   noted {noted:6.3f}   by user and id {own:6.3f}"
+        print(f"{users:>8} users   {times}")
     finally:
         await connection.close()
 

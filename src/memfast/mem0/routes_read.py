@@ -15,7 +15,7 @@ from memfast.http.codec import BodyDecoder, encode_json
 from memfast.http.exchange import Exchange, Reply
 from memfast.mem0.entities import FIELDS, standing
 from memfast.mem0.filters import Part, take_apart
-from memfast.mem0.scopes import demand_of, owned_by, require_bare_query, require_project, scope_of
+from memfast.mem0.scopes import demand_of, read_by, require_bare_query, require_project, scope_of
 from memfast.mem0.wire import (
     ListParameters,
     ListRequest,
@@ -94,11 +94,13 @@ async def _search(exchange: Exchange, services: Services, *, loose: bool) -> Rep
     ]
     answers = await services.searches.run(asked, "json")
     hits: list[Shown] = []
-    for answer in answers:
+    for each, answer in zip(asked, answers, strict=True):
         if isinstance(answer, MemfastError):
             raise _renamed(answer)
         exchange.unconfirmed(answer.unconfirmed_s)
-        hits.extend(msgspec.json.decode(answer.body, type=_Hits).results)
+        found = msgspec.json.decode(answer.body, type=_Hits).results
+        services.directory.note(each.scope.id, [hit.id for hit in found])
+        hits.extend(found)
     hits.sort(key=lambda hit: (-(hit.score or 0.0), hit.id))
     results = [show(hit, request.fields) for hit in hits[:limit]]
     if request.bare:
@@ -191,7 +193,9 @@ async def _listed(exchange: Exchange, services: Services, scope: Scope, query: L
 
     answer, _ = await services.freshness.read(scope.id, demand_of(exchange, services), read)
     exchange.unconfirmed(answer.unconfirmed_s)
-    return msgspec.json.decode(answer.body, type=_Page)
+    page = msgspec.json.decode(answer.body, type=_Page)
+    services.directory.note(scope.id, [memory.id for memory in page.memories])
+    return page
 
 
 def parts_of(request: SearchRequest | ListRequest, *, loose: bool) -> list[Part]:
@@ -247,14 +251,14 @@ def _link(exchange: Exchange, page: int, size: int) -> str:
 async def get(exchange: Exchange, services: Services, memory_id: str) -> Reply:
     """One memory."""
     require_bare_query(exchange)
-    target, scope = await owned_by(exchange, services, memory_id)
+    target, scope = await read_by(exchange, services, memory_id)
     return exchange.reply(show(await _one(exchange, services, scope, target)))
 
 
 async def event(exchange: Exchange, services: Services, event_id: str) -> Reply:
     """What became of an add. It is done before it is answered, and its event has the id of its first memory."""
     require_bare_query(exchange)
-    target, scope = await owned_by(exchange, services, event_id)
+    target, scope = await read_by(exchange, services, event_id)
     memory = show(await _one(exchange, services, scope, target))
     result = {"id": memory["id"], "event": "ADD", "memory": memory["memory"], "data": {"memory": memory["memory"]}}
     times = dict.fromkeys(("created_at", "started_at", "completed_at"), memory["created_at"])
@@ -273,7 +277,7 @@ async def _one(exchange: Exchange, services: Services, scope: Scope, target: UUI
 async def history(exchange: Exchange, services: Services, memory_id: str) -> Reply:
     """What happened to a memory, oldest first, as long as history is kept."""
     require_bare_query(exchange)
-    target, scope = await owned_by(exchange, services, memory_id)
+    target, scope = await read_by(exchange, services, memory_id)
     own = await _standing_of(exchange, services, scope, target)
     events: list[dict[str, Any]] = []
     cursor: str | None = None

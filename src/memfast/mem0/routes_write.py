@@ -64,6 +64,7 @@ async def add(exchange: Exchange, services: Services) -> Reply:
     async def work(claim: Claim | None) -> list[Outcome]:
         actor = exchange.principal.key_id
         outcomes = await services.remember.create_many([(scope, draft) for draft in drafts], actor=actor, claim=claim)
+        services.directory.note(scope.id, [str(outcome.id) for outcome in outcomes])
         return _made(outcomes)
 
     def shown(kept: bytes) -> bytes:

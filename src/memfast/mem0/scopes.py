@@ -12,7 +12,7 @@ from memfast.mem0.wire import Parameters
 from memfast.model import Scope
 from memfast.service.freshness import Demand
 
-__all__ = ["demand_of", "owned_by", "require_bare_query", "require_project", "scope_of", "scopes_of"]
+__all__ = ["demand_of", "owned_by", "read_by", "require_bare_query", "require_project", "scope_of", "scopes_of"]
 
 
 def scope_of(exchange: Exchange, services: Services, owner: str) -> Scope:
@@ -42,6 +42,24 @@ async def owned_by(exchange: Exchange, services: Services, memory_id: str) -> tu
     """The id in a path or a body, and whose it is."""
     target = exchange.path_id(memory_id)
     return target, (await scopes_of(exchange, services, [target]))[target]
+
+
+async def read_by(exchange: Exchange, services: Services, memory_id: str) -> tuple[UUID, Scope]:
+    """The same for a request that changes nothing: what was shown before is found without asking for every user.
+
+    Raises:
+        NotFound: nobody whom the key reaches has it.
+        Conflict: several do, and none was shown before.
+    """
+    target, principal = exchange.path_id(memory_id), exchange.principal
+    if principal.user_id is not None:
+        return target, exchange.scope(principal.user_id)
+    owner = await services.directory.reader(principal.namespace, target)
+    if owner is None:
+        raise NotFound(f"there is no memory with the id {target}")
+    scope = exchange.scope(owner)
+    services.directory.note(scope.id, [str(target)])
+    return target, scope
 
 
 def demand_of(exchange: Exchange, services: Services) -> Demand | None:

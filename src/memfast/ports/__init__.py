@@ -146,10 +146,10 @@ class MemoryStore(Protocol):
         """How many live memories pass a filter, and when the first of them expires."""
         ...
 
-    async def owners(self, namespace: str, ids: Sequence[UUID]) -> Sequence[Owner]:
+    async def owners(self, namespace: str, ids: Sequence[UUID], within: UUID | None = None) -> Sequence[Owner]:
         """The users of a namespace that have memories of these ids, or had them and still have their tombstones.
 
-        It takes time for every user of the namespace.
+        It takes time for every user of the namespace, unless only the scope `within` is asked about.
         """
         ...
 

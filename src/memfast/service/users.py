@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 from msgspec import Struct
@@ -13,7 +14,10 @@ from memfast.ports import MemoryStore
 from memfast.service.cursors import Cursors
 from memfast.service.limits import Limits
 
-__all__ = ["Directory", "UsersPage"]
+__all__ = ["NOTED_MAX", "Directory", "UsersPage"]
+
+NOTED_MAX = 16_384
+"""Ids of memories of which a worker notes whose they were last, some 4 MB."""
 
 
 class UsersPage(Struct, frozen=True):
@@ -30,6 +34,15 @@ class Directory:
         self._store = store
         self._limits = limits
         self._cursors = cursors
+        self._noted: OrderedDict[str, UUID] = OrderedDict()
+
+    def note(self, scope_id: UUID, ids: Iterable[str]) -> None:
+        """These memories were shown as the scope's. No name is noted, and nothing that is noted counts unverified."""
+        for each in ids:
+            self._noted[each] = scope_id
+            self._noted.move_to_end(each)
+        while len(self._noted) > NOTED_MAX:
+            self._noted.popitem(last=False)
 
     async def list(self, namespace: str, *, limit: int, cursor: str | None) -> UsersPage:
         """One page of a namespace's users, in byte order of their ids.
@@ -67,6 +80,21 @@ class Directory:
         for owner in await self._store.owners(namespace, ids):
             found.setdefault(owner.id, []).append(owner)
         return {target: _only(target, owners) for target, owners in found.items()}
+
+    async def reader(self, namespace: str, target: UUID) -> str | None:
+        """Whose memory to show by its id alone: the noted user's, if it still is, else as `owners`; None = nobody's.
+
+        Of a memory that several users have by now, the noted one is shown; a change has to look at them all.
+
+        Raises:
+            Conflict: several users have one of the id, and none is noted.
+        """
+        noted = self._noted.get(str(target))
+        if noted is not None:
+            for owner in await self._store.owners(namespace, [target], noted):
+                if owner.lives:
+                    return owner.user_id
+        return (await self.owners(namespace, [target])).get(target)
 
 
 def _only(target: UUID, owners: Sequence[Owner]) -> str:

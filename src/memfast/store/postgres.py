@@ -145,9 +145,12 @@ class PostgresStore:
         record = (await self._pool.fetch(*statement, purpose=_purpose(where)))[0]
         return record[0], record[1]
 
-    async def owners(self, namespace: str, ids: Sequence[UUID]) -> Sequence[Owner]:
+    async def owners(self, namespace: str, ids: Sequence[UUID], within: UUID | None = None) -> Sequence[Owner]:
         """See `ports.MemoryStore.owners`."""
-        records = await self._pool.fetch(ADMIN.find_owners, namespace, ids)
+        if within is None:
+            records = await self._pool.fetch(ADMIN.find_owners, namespace, ids)
+        else:
+            records = await self._pool.fetch(ADMIN.find_owner_within, namespace, ids, within)
         return [Owner(id=row[0], user_id=row[1], lives=row[2]) for row in records]
 
     async def matching(

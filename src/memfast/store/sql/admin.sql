@@ -105,6 +105,12 @@ SELECT m.id, s.user_id, m.deleted_at IS NULL AS lives
 FROM scopes s JOIN memories m ON m.scope_id = s.scope_id AND m.id = ANY ($2)
 WHERE s.namespace = $1 AND s.user_id IS NOT NULL;
 
+-- name: find_owner_within
+-- The same of one scope ($3), by its primary key: what a worker has noted is never taken for true without this.
+SELECT m.id, s.user_id, m.deleted_at IS NULL AS lives
+FROM scopes s JOIN memories m ON m.scope_id = s.scope_id AND m.id = ANY ($2)
+WHERE s.namespace = $1 AND s.user_id IS NOT NULL AND s.scope_id = $3;
+
 -- name: database_secret
 SELECT secret FROM database;
 
