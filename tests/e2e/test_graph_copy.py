@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -24,6 +25,9 @@ KILLS = 4 if os.environ.get("SOAK", "1") == "1" else 200
 SEED = int(os.environ.get("GRAPH_SEED", "1"))
 USERS, MEMORIES = 4, 12
 WAIT_S = 120.0
+BACK_S = 240.0
+"""Within which walks are made by a Neo4j that has started: most of it is planning, which is slow in a new process."""
+
 EDGES = """
 MATCH (a:MemfastMemory) - [r:MEMFAST_LINK|MEMFAST_ARROW] -> (b:MemfastMemory)
 RETURN a.scope_id, a.id, b.id, r.type, r.weight, type(r) = 'MEMFAST_ARROW'
@@ -183,6 +187,47 @@ async def test_a_graph_that_lost_everything_is_built_again(serve, data_dir, make
             assert (await until_equal(graph, folder)).total() > 5
         finally:
             writer.close()
+        assert service.stop() == 0
+
+
+async def test_walks_outlive_the_graph(serve, data_dir, make_graph_server):
+    """Neo4j is killed, and comes back with its store, then with none: all walks go on, and it makes them again."""
+    with make_graph_server() as server:
+        service = serve(data_dir(), **settings_of(server)).wait_until_ready()
+        memories = [{"text": f"text {number}"} for number in range(4)]
+        made = service.client.post("/v1/memories/batch", json={"user_id": "user", "memories": memories})
+        ids = [each["id"] for each in made.json()["results"]]
+        links = [{"from_id": a, "to_id": b, "weight": 0.5, "type": "x"} for a, b in itertools.pairwise(ids)]
+        service.client.post("/v1/links/batch", json={"user_id": "user", "links": links}).raise_for_status()
+        turns = itertools.count(1)
+
+        async def engine():
+            turn = next(turns)  # no walk is like one before
+            asked = {"user_id": "user", "depth": 2, "min_weight": turn / 1_000_000} | (
+                {"type": "x"} if turn % 2 else {}
+            )
+            answer = await asyncio.to_thread(service.client.get, f"/v1/memories/{ids[0]}/related", params=asked)
+            assert answer.status_code == 200, answer.text
+            assert [each["id"] for each in answer.json()["results"]] == ids[1:3]
+            return answer.json()["engine"]
+
+        async def walked_by_neo4j():
+            async with asyncio.timeout(BACK_S):
+                while (await engine(), await engine()) != ("neo4j", "neo4j"):
+                    await asyncio.sleep(0.1)
+
+        await walked_by_neo4j()
+        for emptied in (False, True):
+            server.kill()
+            assert await engine() == "postgresql"
+            if emptied:
+                shutil.rmtree(server.folder / "data")
+            starting = asyncio.create_task(asyncio.to_thread(server.start))
+            while not starting.done():
+                await engine()
+                await asyncio.sleep(0.1)
+            await starting
+            await walked_by_neo4j()
         assert service.stop() == 0
 
 

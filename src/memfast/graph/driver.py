@@ -21,6 +21,13 @@ __all__ = ["Connections", "DriverLimits", "inspect_neo4j"]
 
 _log = logging.getLogger("memfast.graph")
 
+PLAN_TIMEOUT_S = 60.0
+"""How long a statement may take that is only to be planned, in seconds: a server that has just started is slow at it,
+and begins anew where nobody waits for the end."""
+
+PATIENCE_S = 5.0
+"""How long a ping waits while nobody else asks, in seconds: a server that has just started is slow with it."""
+
 CLOSE_S = 2.0
 """How long connections may take to say good-bye, in seconds."""
 
@@ -75,6 +82,27 @@ class Connections:
         async with self._guarded(self._limits.read_timeout_s):
             return await self._run(READ_ACCESS, statement, values)
 
+    async def look(self, statement: str, **values: Any) -> list[list[Any]]:
+        """As `read`, for those that no request waits for.
+
+        Raises:
+            GraphUnavailable: as with `read`, by the time for writes.
+        """
+        async with self._guarded(self._limits.write_timeout_s):
+            return await self._run(READ_ACCESS, statement, values)
+
+    async def plan(self, statement: str, **values: Any) -> None:
+        """Let the server plan a statement that only reads, whatever the breaker's state is, which learns nothing of it.
+
+        Raises:
+            GraphUnavailable: it was not done within `PLAN_TIMEOUT_S`.
+        """
+        try:
+            async with asyncio.timeout(PLAN_TIMEOUT_S):
+                await self._run(READ_ACCESS, statement, values)
+        except _FAILURES as error:
+            raise GraphUnavailable(f"Neo4j did not plan a statement: {_reason(error)}") from error
+
     async def write(self, statement: str, **values: Any) -> list[list[Any]]:
         """The rows of a statement that is a transaction of its own.
 
@@ -106,8 +134,11 @@ class Connections:
             GraphUnavailable: nobody answered.
         """
         count, self._unopened = max(1, self._unopened), 0
+        timeout_s = self._limits.read_timeout_s + self._limits.connect_timeout_s
+        if self._breaker.state != "closed":
+            timeout_s = max(timeout_s, PATIENCE_S)
         try:
-            async with asyncio.timeout(self._limits.read_timeout_s + self._limits.connect_timeout_s):
+            async with asyncio.timeout(timeout_s):
                 pings = (self._run(READ_ACCESS, COPY.ping, {}) for _ in range(count))
                 answers = await asyncio.gather(*pings, return_exceptions=True)
             for answer in answers:

@@ -17,7 +17,7 @@ from memfast.errors import GraphUnavailable
 from memfast.graph.driver import Connections
 from memfast.graph.fold import Fold, Row, microseconds, moment
 from memfast.graph.queries import COPY, SCHEMA, walk_statement
-from memfast.links import DEPTH_MAX, FANOUT_LINKS, LEVEL_MEMORIES, Walk
+from memfast.links import FANOUT_LINKS, LEVEL_MEMORIES, Walk
 from memfast.projection import Change, Mark, OtherMarkError, Step, Walked
 
 __all__ = ["Neo4jProjection"]
@@ -29,6 +29,9 @@ PING_INTERVAL_S = 1.0
 
 PREPARE_PINGS = 30
 """Pings between two looks whether the server still has the plans; it drops them where somebody changes indexes."""
+
+DEPTHS = (2, 1, 3, 4)
+"""Of walks, in the order in which they are planned: first the one that is asked for where nobody says which."""
 
 ERASED_ROWS = 5000
 """Nodes or links that are erased in one transaction."""
@@ -65,16 +68,17 @@ class Neo4jProjection:
     def __init__(self, connections: Connections, *, apoc: bool | None = None) -> None:
         self._connections = connections
         self._apoc = apoc
-        self._walks: Sequence[str] = ()
+        self._walks: dict[int, str] = {}
         self._pings = 0
 
     async def mark(self) -> Mark | None:
         """See `ports.Projection.mark`."""
-        rows = await self._connections.read(COPY.mark)
+        rows = await self._connections.look(COPY.mark)
         return Mark(UUID(rows[0][0]), rows[0][1]) if rows else None
 
     async def begin(self, mark: Mark) -> None:
         """See `ports.Projection.begin`."""
+        self._walks = {}  # indexes make plans void
         for statement in (*SCHEMA, COPY.await_indexes):
             await self._connections.write(statement)
         building = f"{mark.lineage}:{mark.epoch}"
@@ -87,7 +91,7 @@ class Neo4jProjection:
         _required(
             await self._connections.write(COPY.take_mark, mark=building, lineage=str(mark.lineage), epoch=mark.epoch)
         )
-        await self.prepare()  # indexes make plans void
+        await self.prepare()
 
     async def apply(self, mark: Mark, steps: Sequence[Step]) -> set[UUID]:
         """See `ports.Projection.apply`. The versions follow in a second transaction; see `reach` in `copy.cypher`."""
@@ -131,19 +135,20 @@ class Neo4jProjection:
 
     async def versions(self, scope_ids: Sequence[UUID]) -> dict[UUID, int]:
         """See `ports.Projection.versions`."""
-        rows = await self._connections.read(COPY.versions, scope_ids=_texts(scope_ids))
+        rows = await self._connections.look(COPY.versions, scope_ids=_texts(scope_ids))
         return {UUID(scope_id): version for scope_id, version in rows}
 
     async def counts(self, scope_id: UUID) -> tuple[int, int]:
         """See `ports.Projection.counts`."""
-        ((nodes, links),) = await self._connections.read(COPY.counts, scope_id=str(scope_id))
+        ((nodes, links),) = await self._connections.look(COPY.counts, scope_id=str(scope_id))
         return nodes, links
 
     async def related(self, scope_id: UUID, walk: Walk, *, now: datetime) -> Walked | None:
         """See `ports.Projection.related`. Also None where the scope was changed while it was walked over."""
-        if not self._walks:
-            raise GraphUnavailable("Neo4j has yet to answer for the first time", begun=False)
-        rows = await self._connections.read(self._walks[walk.depth - 1], **_walk_values(scope_id, walk, now))
+        statement = self._walks.get(walk.depth)
+        if statement is None:
+            raise GraphUnavailable("Neo4j has not planned such walks yet", begun=False)
+        rows = await self._connections.read(statement, **_walk_values(scope_id, walk, now))
         if not rows:
             return None
         ((version, lineage, epoch, start, expires_at, levels),) = rows
@@ -153,29 +158,30 @@ class Neo4jProjection:
     async def prepare(self) -> None:
         """See whether APOC is there, and let the server plan every walk, which takes longer than a walk may.
 
+        Each is made from the moment of its plan on, the usual depth first.
+
         Raises:
             GraphUnavailable: it did not answer.
         """
         apoc = self._apoc
         if apoc is None:
-            apoc = bool((await self._connections.write(COPY.procedures))[0][0])
-        walks = [walk_statement(depth, apoc=apoc) for depth in range(1, DEPTH_MAX + 1)]
-        for depth, statement in enumerate(walks, 1):
-            nothing = Walk(start=_NOWHERE, depth=depth, limit=1)
-            await self._connections.write(statement, **_walk_values(_NOWHERE, nothing, _NEVER))
-        self._walks = walks
+            apoc = bool((await self._connections.look(COPY.procedures))[0][0])
+        for depth in DEPTHS:
+            statement, nothing = walk_statement(depth, apoc=apoc), Walk(start=_NOWHERE, depth=depth, limit=1)
+            await self._connections.plan(statement, **_walk_values(_NOWHERE, nothing, _NEVER))
+            self._walks[depth] = statement
 
     async def watch(self) -> None:
         """Ping for ever, and prepare whatever server answers after a silence."""
         while True:
             try:
                 await self._connections.ping()
-                if not self._walks or self._pings % PREPARE_PINGS == 0:
+                if len(self._walks) < len(DEPTHS) or self._pings % PREPARE_PINGS == 0:
                     await self.prepare()
                 self._pings += 1
             except GraphUnavailable as error:
                 _log.debug("Neo4j is not ready for walks: %s", error)
-                self._walks, self._pings = (), 0
+                self._walks, self._pings = {}, 0
             except Exception:  # noqa: BLE001 - a task's edge: the watch must outlive whatever it meets
                 _log.exception("the watch over Neo4j failed")
             await asyncio.sleep(PING_INTERVAL_S)
@@ -185,7 +191,7 @@ class Neo4jProjection:
         await self._connections.close()
 
     async def _standings(self, scope_ids: Sequence[UUID]) -> dict[UUID, _Standing]:
-        found = await self._connections.read(COPY.standings, scope_ids=_texts(scope_ids))
+        found = await self._connections.look(COPY.standings, scope_ids=_texts(scope_ids))
         return dict.fromkeys(scope_ids, _Standing()) | _standings(found)
 
     async def _empty(self, mark: Mark, steps: Sequence[Step], standings: Mapping[UUID, _Standing]) -> dict[UUID, int]:
@@ -288,7 +294,7 @@ def _walk_values(scope_id: UUID, walk: Walk, now: datetime) -> dict[str, Any]:
         "start": str(walk.start),
         "now": microseconds(now),
         "limit": walk.limit,
-        "type": walk.type,
+        "only": {"type": walk.type},
         "min_weight": walk.min_weight,
         "fanout": FANOUT_LINKS,
         "level": LEVEL_MEMORIES,

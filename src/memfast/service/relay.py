@@ -37,7 +37,7 @@ GATHER_S = 0.1
 """How long the relay waits for more after it was told of a step, in seconds: ten take it as long as one."""
 
 LOOK_S = 5.0
-"""Time between two counts of what waits, in seconds."""
+"""Time between two counts of what waits, and two looks at the mark of the copy, in seconds."""
 
 BACKOFF_S = 0.1
 """The longest wait after a first failure, in seconds; it doubles up to `BACKOFF_MAX_S`."""
@@ -243,7 +243,7 @@ class Relay:
         self._random = random
         self._limits = limits
         self._watch = OutboxWatch(outbox, limits.outbox_rows)
-        self._looked_s = -LOOK_S
+        self._looked_s = self._marked_s = -LOOK_S
         self._mark: Mark | None = None
         self._building = False
         self._switched_on = False
@@ -411,14 +411,17 @@ class Relay:
             self._mark = None
             return None
         self._switched_on = self._switched_on or standing.state != "off"
+        now_s = self._clock.monotonic()
         if standing.state != "on" or standing.mark != self._mark:
             self._mark = None
+        if self._mark is None or now_s >= self._marked_s + LOOK_S:
             found = await self._projection.mark()  # where it is away nothing is begun, and nothing written for it
-            if standing.state == "on" and found == standing.mark:
-                self._mark = standing.mark
-            else:
+            self._marked_s = now_s
+            if standing.state != "on" or found != standing.mark:
+                self._mark = None
                 await self._begin()
                 return self._mark
+            self._mark = standing.mark
         self._building = standing.building
         if standing.building:
             self._to_load.set()

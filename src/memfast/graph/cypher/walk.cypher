@@ -1,5 +1,6 @@
 // A walk is one statement: its beginning, a level for each link of its depth, its end. The scope's version is read before
-// anything else, so that what is read after it is at least as new.
+// anything else, so that what is read after it is at least as new. $only is a map because a plan holds for the types and
+// lengths of all values, except of those within maps.
 
 // name: beginning
 // Planned when a server is met, then never again: that takes longer than a walk may.
@@ -20,13 +21,13 @@ CALL (seen, frontier) {
     CALL (near) {
         MATCH (near) - [r:MEMFAST_LINK|MEMFAST_ARROW] -> (far)
         WHERE coalesce(far.scope_id, '') = $scope_id // an expression, so that no index is taken for a start
-              AND r.weight >= $min_weight AND ($type IS NULL OR r.type = $type)
+              AND r.weight >= $min_weight AND ($only.type IS NULL OR r.type = $only.type)
         WITH far, r.weight AS weight ORDER BY weight DESC, far.id LIMIT $fanout
         RETURN far, weight
         UNION ALL
         MATCH (near) <- [r:MEMFAST_LINK] - (far)
         WHERE coalesce(far.scope_id, '') = $scope_id // an expression, so that no index is taken for a start
-              AND r.weight >= $min_weight AND ($type IS NULL OR r.type = $type)
+              AND r.weight >= $min_weight AND ($only.type IS NULL OR r.type = $only.type)
         WITH far, r.weight AS weight ORDER BY weight DESC, far.id LIMIT $fanout
         RETURN far, weight
     }
@@ -48,7 +49,7 @@ CALL (seen, frontier) {
     }) YIELD path
     WITH seen, products, startNode(relationships(path)[0]) = nodes(path)[0] AS outward, nodes(path)[0] AS near,
          nodes(path)[1] AS far, relationships(path)[0] AS r
-    WHERE far.scope_id = $scope_id AND r.weight >= $min_weight AND ($type IS NULL OR r.type = $type)
+    WHERE far.scope_id = $scope_id AND r.weight >= $min_weight AND ($only.type IS NULL OR r.type = $only.type)
     WITH seen, products, near, outward, far, r.weight AS weight ORDER BY weight DESC, far.id
     WITH seen, products[near.id] AS product, outward, collect([far, weight])[..$fanout] AS followed
     UNWIND followed AS one
