@@ -206,7 +206,9 @@ async def test_users_are_listed_in_byte_order_of_their_ids(api):
     for limit in (1, 3, 1000):
         found, cursor = [], {}
         while True:
-            answer = (await api.client.get("/v1/users", params={"limit": limit} | cursor)).json()
+            response = await api.client.get("/v1/users", params={"limit": limit} | cursor)
+            assert response.is_success, response.text
+            answer = response.json()
             found.extend(user["user_id"] for user in answer["users"])
             if not answer["has_more"]:
                 break
