@@ -19,6 +19,7 @@ from bench import (
     client,
     cold_search,
     footprint,
+    graph,
     hot,
     hybrid,
     mcp,
@@ -69,6 +70,7 @@ def _benchmarks(chosen: argparse.Namespace) -> Iterator[tuple[str, Callable[[], 
     yield "tiers", lambda: tiers.measure(quick=chosen.quick)
     yield "transfer", lambda: transfer.measure(quick=chosen.quick)
     yield "client", lambda: client.measure(quick=chosen.quick)
+    yield "graph", lambda: graph.measure(quick=chosen.quick)
     yield "metrics", lambda: metrics.measure(quick=chosen.quick)
     yield "footprint", lambda: footprint.measure(quick=chosen.quick)
     if chosen.data is None:
