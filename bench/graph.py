@@ -59,7 +59,7 @@ _Walk = Callable[[str], Awaitable[None]]
 
 def measure(*, quick: bool = False, planted: bool = False) -> Report:
     """Measure walks of PostgreSQL, and batches."""
-    pairs, walks = (3, 100) if quick else (9, 200)
+    pairs, walks = (9, 30) if quick else (35, 50)  # short turns: what disturbs the machine falls on both sides
     with scratch_dir() as root, Service(root / "data", planted=PLANTED if planted else None) as service:
         report = Report([])
         run(_over_postgres(service, report, pairs, walks))
@@ -75,7 +75,7 @@ def measure_neo4j(*, quick: bool = False) -> Report:
     """
     if reason := missing_reason():
         raise SystemExit(reason)
-    pairs, walks = (3, 50) if quick else (9, 100)
+    pairs, walks = (5, 30) if quick else (19, 50)
     with scratch_dir() as root, Neo4jServer(root / "neo4j") as server:
         settings = {"uri": server.uri, "user": server.user, "password": server.password}
         settings |= {"read_timeout_s": str(_NEO4J_READ_S)}
