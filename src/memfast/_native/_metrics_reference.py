@@ -88,15 +88,25 @@ class Trace:
         parent: the caller's `traceparent`, if it sent a valid one.
     """
 
-    __slots__ = ("_last", "_spent", "degraded", "parent", "request_id", "scope_id")
+    __slots__ = ("_last", "_parent", "_request_id", "_spent", "degraded", "scope_id")
 
     def __init__(self, request_id: bytes, parent: bytes | None = None) -> None:
-        self.request_id = request_id
-        self.parent = parent
+        self._request_id = request_id
+        self._parent = parent
         self.scope_id: UUID | None = None
         self.degraded: Sequence[str] = ()
         self._spent = [-1.0] * STAGES_MAX
         self._last = perf_counter()
+
+    @property
+    def request_id(self) -> bytes:
+        """As it stands in the answer."""
+        return self._request_id
+
+    @property
+    def parent(self) -> bytes | None:
+        """The caller's `traceparent`, if it sent a valid one."""
+        return self._parent
 
     def start(self) -> None:
         """Begin a lap: what passed since the last one belongs to no stage."""

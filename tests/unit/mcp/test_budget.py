@@ -1,5 +1,6 @@
 """Answers that fit into a number of tokens."""
 
+import importlib.util
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -7,7 +8,6 @@ from uuid import UUID
 
 import msgspec
 import pytest
-import wordllama
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
@@ -38,7 +38,9 @@ PROSE = {
 @pytest.fixture(scope="module")
 def tokenizer():
     """The tokeniser that comes with the default embedder: 32,000 tokens, fewer than newer ones have."""
-    found = Tokenizer.from_file(str(next(Path(wordllama.__file__).parent.rglob("*tokenizer*.json"))))
+    found = Tokenizer.from_file(
+        str(next(Path(importlib.util.find_spec("wordllama").origin).parent.rglob("*tokenizer*.json")))
+    )
     found.no_truncation()
     found.no_padding()
     return found

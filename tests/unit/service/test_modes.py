@@ -33,7 +33,9 @@ class Worker:
         self.postgres = Breaker("postgresql", self.clock, failures=5, hold_s=30.0)
         self.redis = Breaker("redis", self.clock, failures=3, hold_s=5.0)
         self.embedder = Breaker("embedder", self.clock, failures=5, hold_s=10.0)
-        self.modes = Modes(self.postgres, [self.redis, self.embedder], self.world.coherence, self.clock, order)
+        self.neo4j = Breaker("neo4j", self.clock, failures=3, hold_s=45.0)
+        optional = [self.redis, self.embedder, self.neo4j]
+        self.modes = Modes(self.postgres, optional, self.world.coherence, self.clock, order)
 
     @property
     def mode(self):
@@ -56,7 +58,8 @@ def optional_breaker(name):
         """As many failures as the document says, and as is the default."""
         breaker = getattr(worker, name)
         failures = int(re.match(r"(\d+) failures within 10 s", cell)[1])
-        assert failures == {"redis": Config().redis, "embedder": Config().embedding}[name].failures
+        config = {"redis": Config().redis, "embedder": Config().embedding, "neo4j": Config().graph}[name]
+        assert failures == config.failures
         worker.fail(breaker, failures - 1)
         before = worker.mode
         worker.fail(breaker, 1)
@@ -97,6 +100,7 @@ async def late_loop(worker, cell):
 
 TRIGGERS = {
     "Redis' breaker is not closed": optional_breaker("redis"),
+    "Neo4j's breaker is not closed": optional_breaker("neo4j"),
     "the embedding endpoint's breaker is not closed": optional_breaker("embedder"),
     "PostgreSQL's breaker is not closed": postgres_breaker,
     "copies are not confirmed": unconfirmed,
