@@ -80,6 +80,9 @@ _ESSENTIAL = ("/v1/health", "/metrics")
 _NAMED = "/v1/users/"
 """Where the rest of the path is a user's id, which the route reads from the path as it was sent."""
 
+_OWN = "/v1/"
+"""Where no other protocol lives."""
+
 _KEPT = ("/v1/search", "/v1/memories")
 _REPEATABLE = frozenset({"GET", "POST"})
 _CREATING = frozenset({"/v1/memories", "/v1/memories/batch"})
@@ -341,6 +344,8 @@ class Edge:
 
     def _surface(self, scope: AsgiScope) -> Surface | None:
         """The protocol that a path belongs to, where it is not this one."""
+        if scope["path"].startswith(_OWN):
+            return None
         for surface in self._surfaces:
             if scope["path"].startswith(surface.prefix):
                 return surface
