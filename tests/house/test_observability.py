@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from memfast.metrics import FAMILIES
-from memfast.metrics.families import Family, request_family
+from memfast.metrics import FAMILIES, STAGES
+from memfast.metrics.families import Family, operation_families
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "observability.md"
 START = "<!-- metrics: made from src/memfast/metrics/families.py, checked by a test -->"
@@ -16,6 +16,8 @@ END = "<!-- /metrics -->"
 def _labels(family: Family) -> str:
     if family.name == "memfast_request_duration_seconds":
         return "`method`, `route`, `tier` (hot, warm, redis, cold, none), `status` (2xx, 4xx, 5xx)"
+    if family.name == "memfast_slow_operations":
+        return f"`method`, `route`, `stage` ({', '.join((*STAGES, 'none'))})"
     told = [
         f"`{name}` ({', '.join(dict.fromkeys(series[place] for series in family.series))})"
         for place, name in enumerate(family.labels)
@@ -25,7 +27,7 @@ def _labels(family: Family) -> str:
 
 def _table() -> str:
     rows = ["| metric | kind | labels | meaning |", "|---|---|---|---|"]
-    for family in (request_family([]), *FAMILIES):
+    for family in (*operation_families([]), *FAMILIES):
         over = ", the largest of the workers'" if family.over == "max" else ""
         rows.append(f"| `{family.name}` | {family.kind}{over} | {_labels(family)} | {family.text} |")
     rows.append(

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from memfast.config import settings
-from memfast.metrics.families import FAMILIES, REQUESTS
+from memfast.metrics.families import FAMILIES, operation_families
 
 ROOT = Path(__file__).resolve().parents[2]
 RULES = ROOT / "ops" / "prometheus"
@@ -19,8 +19,8 @@ ALERTS = [rule for group in yaml.safe_load((RULES / "alerts.yml").read_text())["
 TESTED = yaml.safe_load((RULES / "alerts_test.yml").read_text())["tests"]
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()
 ENDINGS = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_count", "_sum")}
-SERIES = {family.name + ending for family in FAMILIES for ending in ENDINGS[family.kind]}
-SERIES |= {REQUESTS + ending for ending in ENDINGS["histogram"]}
+DEFINED = (*operation_families([]), *FAMILIES)
+SERIES = {family.name + ending for family in DEFINED for ending in ENDINGS[family.kind]}
 
 promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool, of Debian's package prometheus")
 
@@ -57,7 +57,7 @@ def test_the_runbook_has_no_paragraph_too_many():
 
 def test_the_runbook_speaks_of_metrics_and_settings_that_exist():
     """Whoever reads it at night finds what it names."""
-    assert set(re.findall(r"`(memfast_\w+)`", RUNBOOK)) <= SERIES | {family.name for family in FAMILIES}
+    assert set(re.findall(r"`(memfast_\w+)`", RUNBOOK)) <= SERIES | {family.name for family in DEFINED}
     named = set(re.findall(r"`((?:memory|index|postgres|history|resilience|graph)\.\w+)`", RUNBOOK))
     assert named
     assert named <= {setting.key for setting in settings()}

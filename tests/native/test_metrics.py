@@ -96,7 +96,9 @@ def test_stages_without_a_lap_are_not_counted(metrics, cells):
     """A histogram counts requests that had the stage, and not the others."""
     trace = metrics.Trace(b"r-1")
     trace.lap(1)
-    trace.publish((metrics.Histogram(cells, 0, BOUNDS), metrics.Histogram(cells, 8, BOUNDS)))
+    trace.lap(2)
+    trace.publish((metrics.Histogram(cells, 0, BOUNDS), metrics.Histogram(cells, 8, BOUNDS), None))
+    assert trace.work is None
     assert sum(cells[:4]) == 0
     assert sum(cells[8:12]) == 1
     assert cells[12] == trace.spent[1]

@@ -85,6 +85,7 @@ cdef class Trace:
     cdef readonly object parent
     cdef public object scope_id
     cdef public object degraded
+    cdef public object work
     cdef double last
     cdef double[STAGES] seconds
 
@@ -93,6 +94,7 @@ cdef class Trace:
         self.request_id = request_id
         self.parent = parent
         self.degraded = ()
+        self.work = None
         for stage in range(STAGES):
             self.seconds[stage] = -1
         self.last = clock_s()
@@ -125,10 +127,10 @@ cdef class Trace:
         return tuple([self.seconds[stage] for stage in range(STAGES)])
 
     def publish(self, tuple stages not None):
-        """Count each stage that had a lap in its histogram."""
+        """Count each stage that had a lap in its histogram, where it has one."""
         cdef Py_ssize_t stage
         cdef Histogram histogram
         for stage in range(min(STAGES, len(stages))):
-            if self.seconds[stage] >= 0:
+            if self.seconds[stage] >= 0 and stages[stage] is not None:
                 histogram = stages[stage]
                 histogram.count(self.seconds[stage])

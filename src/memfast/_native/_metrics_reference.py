@@ -86,15 +86,21 @@ class Trace:
     Args:
         request_id: as it stands in the answer.
         parent: the caller's `traceparent`, if it sent a valid one.
+
+    Attributes:
+        scope_id: whose memories it is about.
+        degraded: legs that a search goes without.
+        work: what the stages are of, e.g. a search; None where nobody counts them.
     """
 
-    __slots__ = ("_last", "_parent", "_request_id", "_spent", "degraded", "scope_id")
+    __slots__ = ("_last", "_parent", "_request_id", "_spent", "degraded", "scope_id", "work")
 
     def __init__(self, request_id: bytes, parent: bytes | None = None) -> None:
         self._request_id = request_id
         self._parent = parent
         self.scope_id: UUID | None = None
         self.degraded: Sequence[str] = ()
+        self.work: str | None = None
         self._spent = [-1.0] * STAGES_MAX
         self._last = perf_counter()
 
@@ -129,10 +135,11 @@ class Trace:
         """Seconds by stage; -1 where there was no lap."""
         return tuple(self._spent)
 
-    def publish(self, stages: tuple[Histogram, ...]) -> None:
-        """Count each stage that had a lap in its histogram."""
+    def publish(self, stages: tuple[Histogram | None, ...]) -> None:
+        """Count each stage that had a lap in its histogram, where it has one."""
         for seconds, histogram in zip(self._spent, stages, strict=False):
-            histogram.observe(seconds)
+            if histogram is not None:
+                histogram.observe(seconds)
 
 
 def require_cells(cells: memoryview, place: int, count: int) -> int:

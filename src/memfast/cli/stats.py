@@ -51,7 +51,7 @@ def _show(answer: dict[str, Any], window: dict[str, Any]) -> None:
     print(f"{pool['used']} of {pool['limit']} connections in use, {pool['waiting']} wait for one")
     print(f"hits: {hits or 'no cache was asked'}\n")
     print_table(
-        ("operation", "requests", "/s", "mean ms", "p50 ms", "p95 ms", "p99 ms", "refused", "failed", "tiers"),
+        ("operation", "requests", "/s", "mean ms", "p50 ms", "p95 ms", "p99 ms", "refused", "failed", "slow", "tiers"),
         [_row(operation) for operation in window["operations"]],
     )
 
@@ -61,5 +61,10 @@ def _row(operation: dict[str, Any]) -> list[str]:
         f"{operation['method']} {operation['route']}",
         *(f"{operation[name]:g}" for name in ("requests", "per_second", "mean_ms", "p50_ms", "p95_ms", "p99_ms")),
         *(str(operation[name]) for name in ("refused", "failed")),
-        " ".join(f"{tier} {count}" for tier, count in operation["tiers"].items()),
+        _counted(operation["slow_stages"]),
+        _counted(operation["tiers"]),
     ]
+
+
+def _counted(counts: dict[str, int]) -> str:
+    return " ".join(f"{name} {count}" for name, count in counts.items())

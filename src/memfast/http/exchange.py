@@ -115,6 +115,7 @@ class Exchange:
         "_marks",
         "_repeatable",
         "_started",
+        "_timed",
         "body",
         "headers",
         "method",
@@ -160,6 +161,7 @@ class Exchange:
         self._fields: Iterable[Header] = scope["headers"]
         self._repeatable = True
         self._started = started
+        self._timed = False
         self._marks = marks
 
     @property
@@ -285,10 +287,14 @@ class Exchange:
         """How the answer is to be encoded."""
         return response_form(self.headers.get(b"accept", b""))
 
-    def answered(self, answer: Answer, target: Target) -> Reply:
-        """A finished answer; the same request may be answered from `target` from now on."""
+    def answered(self, answer: Answer, target: Target, *, timed: bool = False) -> Reply:
+        """A finished answer; the same request may be answered from `target` from now on.
+
+        One that is `timed` tells the time of its stages whichever tier it is of; else only a cold one does.
+        """
         if self._repeatable:
             self.target = target
+        self._timed = timed or answer.tier == "cold"
         self.unconfirmed(answer.unconfirmed_s)
         self.tier, self.version = answer.tier, answer.version
         own = finished_headers(len(answer.body), answer.version, answer.tier, target.kind, self.answer_form)
@@ -337,9 +343,9 @@ class Exchange:
         return StreamReply([*own, *self.standard_headers()], first, rest)
 
     def standard_headers(self) -> list[tuple[bytes, bytes]]:
-        """Headers of every answer: the request's id, its trace, and the time spent, of a cold search by stages too."""
+        """Headers of every answer: the request's id, its trace, and the time spent; by stages where that is wanted."""
         standard = standard_headers(self.trace.parent, self.trace.request_id, self._started, self._marks)
-        if self.tier == "cold":  # what is faster has no time for it
+        if self._timed:  # what is fast has no time for it unless somebody asks
             stages = zip(STAGES, self.trace.spent, strict=True)
             told = b"".join(b", %b;dur=%.3f" % (name.encode(), spent * 1e3) for name, spent in stages if spent >= 0)
             standard = [(name, value + told if name == b"server-timing" else value) for name, value in standard]

@@ -12,9 +12,10 @@ from typing import Any
 from memfast.config import LogConfig
 from memfast.http.exchange import Exchange
 from memfast.http.routing import Route, Surface
-from memfast.kernels import Histogram
+from memfast.kernels import Counter, Histogram, Trace
 from memfast.metrics import OTHER, REQUESTS, STAGES, Meter, Operation
-from memfast.metrics.tracing import trace_id
+from memfast.metrics.families import SLOW
+from memfast.metrics.tracing import WRITE_STAGES, trace_id
 from memfast.service.answers import Kind
 
 __all__ = ["Measures", "operations_of"]
@@ -26,9 +27,17 @@ _PARAMETER = re.compile(r"{\w+}")
 
 def operations_of(routes: Sequence[Route], pages: Sequence[str], surfaces: Sequence[Surface]) -> list[Operation]:
     """Everything that is served, in the order of its numbers: another protocol is one operation."""
-    served = [Operation(route.method, route.path, route.kind is not None) for route in routes]
-    others = [Operation("any", surface.prefix) for surface in surfaces]
+    served = [Operation(route.method, route.path, route.kind is not None, _stages_of(route)) for route in routes]
+    others = [Operation("any", surface.prefix, stages=STAGES) for surface in surfaces]
     return [*served, *(Operation("GET", page) for page in pages), *others]
+
+
+def _stages_of(route: Route) -> tuple[str, ...]:
+    if route.group == "search":
+        return STAGES
+    if route.streams:  # is never slow
+        return ()
+    return ("sql",) if route.method == "GET" or route.reads else WRITE_STAGES
 
 
 class Measures:
@@ -47,8 +56,7 @@ class Measures:
     ) -> None:
         self._operations = operations = [*operations_of(routes, pages, surfaces), OTHER]
         self._meter = meter
-        self._stages = meter.stages
-        self._slow = meter.counter("memfast_slow_operations")
+        self._slow = [_slow(meter, operation) for operation in operations]
         self._slow_s = [log.slow_ms / 1000] * len(operations)
         for number, route in enumerate(routes):
             if route.streams:
@@ -99,13 +107,9 @@ class Measures:
             number = exchange.operation = self._number(exchange.method, exchange.path)
         series = self._series[number]
         (series.get(exchange.tier if status < 400 else _status(status)) or series["none"]).observe(took_s)
-        trace = exchange.trace
-        if trace.degraded:
-            self._meter.ended(trace)
-        else:
-            trace.publish(self._stages)
+        self._meter.ended(exchange.trace)
         if took_s >= self._slow_s[number]:
-            self._tell(number, took_s, _about(exchange))
+            self._tell(number, took_s, _about(exchange), _longest(exchange.trace))
 
     def refused(self, scope: Mapping[str, Any], exchange: Exchange | None, status: int, started: float) -> None:
         """A request was refused, maybe before it was read."""
@@ -120,9 +124,9 @@ class Measures:
         """The client left before there was an answer."""
         self._abandoned.add()
 
-    def _tell(self, number: int, took_s: float, about: dict[str, Any]) -> None:
+    def _tell(self, number: int, took_s: float, about: dict[str, Any], stage: str = "none") -> None:
         """An operation was slow: one line of the log, which names nobody and says nothing of what memories say."""
-        self._slow.add()
+        (self._slow[number].get(stage) or self._slow[number]["none"]).add()
         operation = self._operations[number]
         name = f"{operation.method} {operation.route}"
         fields = {"operation": name, "took_ms": round(took_s * 1000, 3), **about}
@@ -145,6 +149,19 @@ def _series(meter: Meter, operation: Operation) -> dict[str, Histogram]:
         if labels[:2] == (operation.method, operation.route):
             found[labels[2] if labels[3] == "2xx" else labels[3]] = meter.histogram(REQUESTS, *labels)
     return found
+
+
+def _slow(meter: Meter, operation: Operation) -> dict[str, Counter]:
+    """Of one route, by the stage that took longest."""
+    own = (operation.method, operation.route)
+    return {labels[2]: meter.counter(SLOW, *labels) for labels in meter.layout.places(SLOW) if labels[:2] == own}
+
+
+def _longest(trace: Trace) -> str:
+    """The stage that took most of the time."""
+    spent = trace.spent[: len(STAGES)]
+    most = max(spent)
+    return "none" if most < 0 else STAGES[spent.index(most)]
 
 
 def _about(exchange: Exchange) -> dict[str, Any]:

@@ -32,7 +32,7 @@ async def search(exchange: Exchange, services: Services) -> Reply:
     query, form = _query(request), exchange.answer_form
     demand = exchange.demand(request.min_version, request.consistency)
     found = await services.freshness.read(scope.id, demand, lambda: services.search.find(scope, query, form))
-    return exchange.answered(*found)
+    return exchange.answered(*found, timed=request.explain)
 
 
 async def search_batch(exchange: Exchange, services: Services) -> Reply:

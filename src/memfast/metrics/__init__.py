@@ -7,7 +7,7 @@ so that each answers for the whole service. Counting costs tens of nanoseconds a
 from memfast.metrics.board import Board, Row
 from memfast.metrics.families import FAMILIES, OTHER, REQUESTS, Family, Operation
 from memfast.metrics.meter import Layout, Meter, Mirror, unread
-from memfast.metrics.tracing import CURRENT, NO_REQUEST, STAGES, Stage, trace, valid_parent
+from memfast.metrics.tracing import CURRENT, NO_REQUEST, STAGES, Stage, Work, measured, trace, valid_parent
 
 __all__ = [
     "CURRENT",
@@ -24,6 +24,8 @@ __all__ = [
     "Operation",
     "Row",
     "Stage",
+    "Work",
+    "measured",
     "trace",
     "unread",
     "valid_parent",

@@ -12,7 +12,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from memfast.metrics.tracing import STAGES
+from memfast.metrics.tracing import STAGES, WRITE_STAGES
 
 __all__ = [
     "ANSWER_TIERS",
@@ -27,11 +27,12 @@ __all__ = [
     "POOLS",
     "REQUESTS",
     "SECONDS",
+    "SLOW",
     "STAGE_SECONDS",
     "WRITE_RESULTS",
     "Family",
     "Operation",
-    "request_family",
+    "operation_families",
 ]
 
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -59,11 +60,19 @@ written for want of the store, `unknown` = maybe it was."""
 
 
 class Operation(Struct, frozen=True):
-    """A route, for the label of its requests; one that is `tiered` may be answered by a copy."""
+    """A route, for the labels of its requests.
+
+    Attributes:
+        method: of HTTP, or `any`.
+        route: its path, or what its paths begin with.
+        tiered: whether it may be answered by a copy.
+        stages: what its time can go to.
+    """
 
     method: str
     route: str
     tiered: bool = False
+    stages: tuple[str, ...] = ()
 
 
 OTHER = Operation("other", "other")
@@ -98,9 +107,15 @@ class Family(Struct, frozen=True, kw_only=True):
 
 
 REQUESTS = "memfast_request_duration_seconds"
+SLOW = "memfast_slow_operations"
 
 
-def request_family(operations: Sequence[Operation]) -> Family:
+def operation_families(operations: Sequence[Operation]) -> tuple[Family, Family]:
+    """What is counted of each route: `REQUESTS` and `SLOW`."""
+    return _requests(operations), _slow(operations)
+
+
+def _requests(operations: Sequence[Operation]) -> Family:
     """Time of requests. Only what is tiered has tiers, and only a success: an error is nobody's copy."""
     series: list[tuple[str, ...]] = []
     for each in (*operations, OTHER):
@@ -114,6 +129,18 @@ def request_family(operations: Sequence[Operation]) -> Family:
         labels=("method", "route", "tier", "status"),
         series=tuple(series),
         bounds=SECONDS,
+    )
+
+
+def _slow(operations: Sequence[Operation]) -> Family:
+    """Slow operations by the stage that took most of their time; `none` where no stage was measured."""
+    served = (*operations, OTHER)
+    return Family(
+        name=SLOW,
+        kind="counter",
+        text="Operations that took longer than log.slow_ms or log.slow_search_ms, by the stage that took longest.",
+        labels=("method", "route", "stage"),
+        series=tuple((each.method, each.route, stage) for each in served for stage in (*each.stages, "none")),
     )
 
 
@@ -138,8 +165,13 @@ FAMILIES: tuple[Family, ...] = (
         STAGE_SECONDS,
         stage=STAGES,
     ),
+    _histogram(
+        "memfast_write_stage_duration_seconds",
+        "Time that a write spent in a stage.",
+        STAGE_SECONDS,
+        stage=WRITE_STAGES,
+    ),
     _counter("memfast_requests_abandoned", "Requests whose client left before they were answered."),
-    _counter("memfast_slow_operations", "Operations that took longer than log.slow_ms or log.slow_search_ms."),
     _counter("memfast_degraded_searches", "Searches that were answered without one of their legs.", leg=LEGS),
     _counter("memfast_cache_hits", "Look-ups that found something good.", layer=LAYERS),
     _counter("memfast_cache_misses", "Look-ups that found nothing good.", layer=LAYERS),
@@ -205,5 +237,5 @@ FAMILIES: tuple[Family, ...] = (
     _gauge("memfast_data_disk_free_bytes", "What is free of it.", "max"),
     _gauge("memfast_workers", "Workers that live."),
 )
-"""All but the requests, whose labels are the routes. What a new part of the service counts is added here, and written
+"""All but those whose labels are the routes. What a new part of the service counts is added here, and written
 where it happens (a counter or a histogram), or once a second in `bootstrap.readings` (what can be read any time)."""

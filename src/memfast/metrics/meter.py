@@ -8,8 +8,8 @@ from functools import cache
 
 from memfast.kernels import Counter, Histogram, Trace
 from memfast.metrics.board import CELLS, RESERVED, Board, Row
-from memfast.metrics.families import FAMILIES, LEGS, Family, Operation, request_family
-from memfast.metrics.tracing import STAGES
+from memfast.metrics.families import FAMILIES, LEGS, Family, Operation, operation_families
+from memfast.metrics.tracing import STAGES, WRITE_STAGES, Work
 
 __all__ = ["Layout", "Meter", "Mirror", "unread"]
 
@@ -24,7 +24,7 @@ class Layout:
     """
 
     def __init__(self, operations: Sequence[Operation] = ()) -> None:
-        self.families = {family.name: family for family in (request_family(operations), *FAMILIES)}
+        self.families = {family.name: family for family in (*operation_families(operations), *FAMILIES)}
         self._places: dict[str, dict[tuple[str, ...], int]] = {}
         place = RESERVED
         for family in self.families.values():
@@ -82,15 +82,24 @@ class Meter:
         self.board = board
         self.row: Row = row
         self.layout = Layout(operations)
-        self.stages = tuple(self.histogram("memfast_search_stage_duration_seconds", stage) for stage in STAGES)
+        self._stages = {
+            Work.SEARCH: self._stage_histograms("memfast_search_stage_duration_seconds", STAGES),
+            Work.WRITE: self._stage_histograms("memfast_write_stage_duration_seconds", WRITE_STAGES),
+        }
         self._degraded = {leg: self.counter("memfast_degraded_searches", leg) for leg in LEGS}
 
     def ended(self, trace: Trace) -> None:
         """A search, or whatever it was, is over: count where its time went, and what it went without."""
-        trace.publish(self.stages)
+        stages = None if trace.work is None else self._stages.get(trace.work)
+        if stages is not None:
+            trace.publish(stages)
         if trace.degraded:
             for leg in trace.degraded:
                 self._degraded[leg].add()
+
+    def _stage_histograms(self, name: str, own: Sequence[str]) -> tuple[Histogram | None, ...]:
+        """By the numbers of the stages; None for those that the family does not have."""
+        return tuple(self.histogram(name, stage) if stage in own else None for stage in STAGES)
 
     def counter(self, name: str, *labels: str) -> Counter:
         """The series of a counter or a gauge with these values of its labels, in their order.

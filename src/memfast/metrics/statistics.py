@@ -9,10 +9,11 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from memfast.metrics.board import Board
-from memfast.metrics.families import ANSWER_TIERS, LAYERS, REQUESTS
+from memfast.metrics.families import ANSWER_TIERS, LAYERS, REQUESTS, SLOW
 from memfast.metrics.meter import Layout
+from memfast.metrics.tracing import Work
 
-__all__ = ["WINDOWS_MIN", "OperationStats", "WindowStats", "quantile", "window_stats"]
+__all__ = ["WINDOWS_MIN", "OperationStats", "StageStats", "WindowStats", "quantile", "window_stats"]
 
 WINDOWS_MIN = (1, 5, 60)
 """The windows that are told, in minutes."""
@@ -24,7 +25,8 @@ class OperationStats(Struct, frozen=True, kw_only=True):
     """The requests of one route. Times are in milliseconds, percentiles between the bounds of the histogram.
 
     `tiers` counts what copies and the database answered, where there are tiers; `refused` had a status of 4xx, `failed`
-    one of 5xx; `error_rate` is the share of the latter.
+    one of 5xx; `error_rate` is the share of the latter. `slow` were logged as slow; `slow_stages` counts them by the
+    stage that took longest, `none` where no stage was measured.
     """
 
     method: str
@@ -38,7 +40,19 @@ class OperationStats(Struct, frozen=True, kw_only=True):
     refused: int
     failed: int
     error_rate: float
+    slow: int
+    slow_stages: dict[str, int]
     tiers: dict[str, int]
+
+
+class StageStats(Struct, frozen=True, kw_only=True):
+    """A stage of all searches or all writes that had it: how many, and the time that each spent there."""
+
+    work: str
+    stage: str
+    times: int
+    mean_ms: float
+    p95_ms: float
 
 
 class WindowStats(Struct, frozen=True, kw_only=True):
@@ -55,6 +69,7 @@ class WindowStats(Struct, frozen=True, kw_only=True):
     error_rate: float
     slow: int
     operations: list[OperationStats]
+    stages: list[StageStats]
     hit_rates: dict[str, float]
     cpu_cores: float
 
@@ -82,8 +97,9 @@ def window_stats(board: Board, layout: Layout, now_s: float, minutes: int) -> Wi
         requests=requests,
         per_second=round(requests / seconds, 3),
         error_rate=_share(failed, requests),
-        slow=int(count("memfast_slow_operations")),
+        slow=sum(each.slow for each in operations),
         operations=operations,
+        stages=_stages(layout, added),
         hit_rates=_hit_rates(count),
         cpu_cores=round(sum(count("memfast_worker_cpu_seconds", mode) for mode in ("user", "system")) / seconds, 3),
     )
@@ -115,12 +131,23 @@ def _operations(layout: Layout, added: _CELLS, seconds: float) -> list[Operation
         cells = added[place : place + family.cells]
         if cells[:-1].sum():
             routes.setdefault((method, route), {})[tier, status] = cells
-    found = [_operation(*names, series, family.bounds, seconds) for names, series in routes.items()]
+    slow: dict[tuple[str, str], dict[str, int]] = {}
+    for (method, route, stage), place in layout.places(SLOW).items():
+        if added[place]:
+            slow.setdefault((method, route), {})[stage] = int(added[place])
+    found = [
+        _operation(*names, series, family.bounds, seconds, slow.get(names, {})) for names, series in routes.items()
+    ]
     return sorted(found, key=lambda each: -each.requests)
 
 
 def _operation(
-    method: str, route: str, series: dict[tuple[str, str], _CELLS], bounds: Sequence[float], seconds: float
+    method: str,
+    route: str,
+    series: dict[tuple[str, str], _CELLS],
+    bounds: Sequence[float],
+    seconds: float,
+    slow: dict[str, int],
 ) -> OperationStats:
     *counts, total_s = np.sum(list(series.values()), axis=0).tolist()
     numbers = {labels: int(cells[:-1].sum()) for labels, cells in series.items()}
@@ -138,8 +165,26 @@ def _operation(
         refused=numbers.get(("none", "4xx"), 0),
         failed=failed,
         error_rate=_share(failed, requests),
+        slow=sum(slow.values()),
+        slow_stages=dict(sorted(slow.items(), key=lambda each: -each[1])),
         tiers={tier: numbers[tier, "2xx"] for tier in ANSWER_TIERS if (tier, "2xx") in numbers},
     )
+
+
+def _stages(layout: Layout, added: _CELLS) -> list[StageStats]:
+    """Those that were measured, in the order of `metrics.tracing`."""
+    found = []
+    for work in (Work.SEARCH, Work.WRITE):
+        family = layout.families[f"memfast_{work}_stage_duration_seconds"]
+        for (stage,), place in layout.places(family.name).items():
+            *counts, total_s = added[place : place + family.cells].tolist()
+            times = int(sum(counts))
+            if times:
+                mean_ms, p95_ms = total_s / times * 1000, quantile(family.bounds, counts, 0.95) * 1000
+                found.append(
+                    StageStats(work=work, stage=stage, times=times, mean_ms=round(mean_ms, 3), p95_ms=round(p95_ms, 3))
+                )
+    return found
 
 
 def _hit_rates(count: Callable[..., float]) -> dict[str, float]:

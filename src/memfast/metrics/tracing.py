@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
+from time import perf_counter
 from typing import Final
 
 from memfast.kernels import STAGES_MAX, Trace
 
-__all__ = ["CURRENT", "NO_REQUEST", "STAGES", "Stage", "trace", "trace_id", "valid_parent"]
+__all__ = [
+    "CURRENT",
+    "NO_REQUEST",
+    "STAGES",
+    "WRITE_STAGES",
+    "Stage",
+    "Work",
+    "measured",
+    "trace",
+    "trace_id",
+    "valid_parent",
+]
 
 
 class Stage:
@@ -24,18 +38,28 @@ class Stage:
     EMBED: Final = 3
     """Getting the vector of a text: held, or made."""
     SQL: Final = 4
-    """PostgreSQL's nearest vectors, and what links lead to."""
+    """PostgreSQL's nearest vectors and what links lead to; of a write its transaction, of any other read its rows."""
     RANK: Final = 5
     """Comparing, and fusing the legs of a search."""
     ENCODE: Final = 6
     """Bytes out of hits."""
     WAIT: Final = 7
-    """Waiting for an equal search of somebody else."""
+    """Waiting for an equal search of somebody else; of a write for its transaction."""
+
+
+class Work:
+    """What the stages of a request are of, where they are counted."""
+
+    SEARCH: Final = "search"
+    WRITE: Final = "write"
 
 
 STAGES: tuple[str, ...] = ("decode", "cache", "warm", "embed", "sql", "rank", "encode", "wait")
 """Names by number."""
 assert len(STAGES) <= STAGES_MAX
+
+WRITE_STAGES = ("embed", "sql", "wait")
+"""Those that a write has."""
 
 NO_REQUEST = Trace(b"")
 """The trace of work that no request waits for: nobody looks at it."""
@@ -45,6 +69,16 @@ CURRENT: ContextVar[Trace] = ContextVar("memfast_trace", default=NO_REQUEST)
 
 trace = CURRENT.get
 """The running request's trace, or the one that nobody looks at."""
+
+
+@contextmanager
+def measured(stage: int) -> Iterator[None]:
+    """Add the time of a block to a stage of the running request, however the block ends."""
+    began_s = perf_counter()
+    try:
+        yield
+    finally:
+        trace().add(stage, perf_counter() - began_s)
 
 
 _PARENT = re.compile(

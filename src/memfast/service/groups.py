@@ -85,7 +85,7 @@ class Item:
         background: whether interactive writes go first.
     """
 
-    __slots__ = ("alone", "arrived_s", "background", "number", "scopes", "size")
+    __slots__ = ("alone", "arrived_s", "background", "number", "scopes", "sent_s", "size")
 
     def __init__(self, scopes: Sequence[UUID], size: int, *, alone: bool, background: bool) -> None:
         self.scopes = scopes
@@ -94,6 +94,7 @@ class Item:
         self.background = background
         self.number = 0
         self.arrived_s = 0.0
+        self.sent_s: float | None = None
 
 
 _Item = TypeVar("_Item", bound=Item)
@@ -309,6 +310,7 @@ class Groups(Generic[_Item]):
             del (queue.alone if item.alone else queue.single)[item]
             queue.changes -= item.size
             size += item.size
+            item.sent_s = now_s
             wait_us = int((now_s - item.arrived_s) * 1e6)
             self._wait_us += wait_us
             self._waits[bisect_left(WAIT_BOUNDS_MS, wait_us / 1000)] += 1

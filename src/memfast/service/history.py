@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from memfast.claims import Claim
 from memfast.errors import EmbeddingRequired, NotFound
+from memfast.metrics import Stage, measured
 from memfast.model import HistoryEvent, Outcome, Scope, Undelete
 from memfast.ports import Clock, Embedder, MemoryStore
 from memfast.service.cursors import Cursors
@@ -69,7 +70,8 @@ class History:
         after = 0 if cursor is None else self._cursors.open(cursor, int, binding=binding)
         limit = self._limits.page(limit, "limit")
         since = self._clock.now() - self._retention
-        page = await self._store.history(scope, target, after=after, limit=limit, since=since)
+        with measured(Stage.SQL):
+            page = await self._store.history(scope, target, after=after, limit=limit, since=since)
         if not page.events and after == 0:
             raise NotFound(f"the user has no memory with the id {target}, and history none either")
         following = self._cursors.seal(page.events[-1].version, binding=binding) if page.has_more else None

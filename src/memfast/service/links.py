@@ -14,6 +14,7 @@ from msgspec import Struct
 from memfast.claims import Claim
 from memfast.errors import InvalidRequest, NotFound, Rejected
 from memfast.links import DEFAULT_TYPE, DEPTH_MAX, Link, LinkKey, LinkQuery, Walk
+from memfast.metrics import Stage, measured
 from memfast.model import EMPTY_OBJECT, DropLink, Neighbourhood, Outcome, PutLink, Scope
 from memfast.ports import Clock, Graph, LinkStore
 from memfast.search.encode import Form, encode_fragment, recode
@@ -167,7 +168,8 @@ class Links:
             type=type_,
             after=None if cursor is None else self._cursors.open(cursor, LinkKey, binding=binding),
         )
-        page = await self._store.list(scope, query, now=self._clock.now())
+        with measured(Stage.SQL):
+            page = await self._store.list(scope, query, now=self._clock.now())
         if not page.found:
             raise NotFound(f"memory_id: the user has no memory with the id {memory_id}", path="memory_id")
         following = self._cursors.seal(page.links[-1].key, binding=binding) if page.has_more else None

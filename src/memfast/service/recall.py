@@ -13,6 +13,7 @@ from msgspec import Struct
 from memfast.errors import NotFound
 from memfast.filters import Filter, all_of, encoded, one_of
 from memfast.links import EntityCount
+from memfast.metrics import Stage, measured
 from memfast.model import Listing, Memory, Position, Scope
 from memfast.ports import Clock, MemoryStore
 from memfast.search.encode import Form, encode_fragment, fragment_version, recode
@@ -143,12 +144,14 @@ class Recall:
         self._heat.read(scope.id)
         binding = b"entities:" + scope.id.bytes
         after = None if cursor is None else self._cursors.open(cursor, str, binding=binding)
-        page = await self._store.entities(scope, after, self._limits.page(limit, "limit"), now=self._clock.now())
+        with measured(Stage.SQL):
+            page = await self._store.entities(scope, after, self._limits.page(limit, "limit"), now=self._clock.now())
         following = self._cursors.seal(page.entities[-1].entity, binding=binding) if page.has_more else None
         return EntitiesPage(page.entities, following, page.version)
 
     async def _stored(self, scope: Scope, target: UUID) -> tuple[Memory, int]:
-        memories, version = await self._store.get(scope, [target], now=self._clock.now())
+        with measured(Stage.SQL):
+            memories, version = await self._store.get(scope, [target], now=self._clock.now())
         try:
             return memories[target], version
         except KeyError:
@@ -159,7 +162,8 @@ class Recall:
         self._limits.items(len(ids), "$.ids")
         self._heat.read(scope.id)
         wanted = list(dict.fromkeys(ids))
-        memories, version = await self._store.get(scope, wanted, now=self._clock.now())
+        with measured(Stage.SQL):
+            memories, version = await self._store.get(scope, wanted, now=self._clock.now())
         present = [memories[target] for target in wanted if target in memories]
         missing = [target for target in wanted if target not in memories]
         return Found(present, missing, version, _earliest(present))
@@ -183,7 +187,8 @@ class Recall:
             ascending=query.ascending,
             skip=query.skip,
         )
-        page = await self._store.list(scope, listing, now=self._clock.now())
+        with measured(Stage.SQL):
+            page = await self._store.list(scope, listing, now=self._clock.now())
         cursor = None
         if page.has_more:
             last = page.memories[-1]
@@ -196,7 +201,9 @@ class Recall:
         Raises:
             InvalidRequest: a parameter is not valid.
         """
-        return await self._store.count(scope, query.where(self._limits), now=self._clock.now())
+        where = query.where(self._limits)
+        with measured(Stage.SQL):
+            return await self._store.count(scope, where, now=self._clock.now())
 
 
 def _earliest(memories: Sequence[Memory]) -> datetime | None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from memfast.claims import Claim
 from memfast.errors import EmbeddingRequired, InvalidRequest, Rejected
+from memfast.metrics import Stage, measured
 from memfast.model import EMPTY_OBJECT, Create, Memory, OnConflict, Outcome, Patch, Scope, target_of
 from memfast.ports import Clock, Embedder
 from memfast.service.associations import Associations
@@ -232,7 +233,8 @@ class Remember:
         if not missing:
             return
         try:
-            vectors = await self._embedder.embed([_text(changes[position]) for position in missing])
+            with measured(Stage.EMBED):
+                vectors = await self._embedder.embed([_text(changes[position]) for position in missing])
         except EmbeddingRequired as refused:
             for position in missing:
                 change = changes.pop(position)

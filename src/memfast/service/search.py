@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from memfast.errors import EmbedderUnavailable, StillReading, Unavailable
 from memfast.filters import reads_json
 from memfast.links import Reached, Spread
-from memfast.metrics import Stage, trace
+from memfast.metrics import Stage, Work, trace
 from memfast.model import Scope
 from memfast.ports import Clock, LinkStore, MemoryStore, Shard
 from memfast.search.encode import (
@@ -116,6 +116,7 @@ class Search:
             Unavailable: the store or, where nothing goes without it, the embedder is away.
         """
         laps = trace()
+        laps.work = Work.SEARCH
         asked = self._questions.check(query)
         key = derive_key(scope.id, b"search", form.encode(), digest(asked))
         epochs = self._coherence.epochs(scope.id)

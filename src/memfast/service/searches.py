@@ -64,6 +64,7 @@ class Searches:
             keys.append(key)
         away = await self._embed([item.query for item in distinct.values()])
         turns = asyncio.Semaphore(AT_ONCE)
+        traces: list[Trace] = []
 
         async def search(item: BatchedSearch) -> Answer | MemfastError:
             scope, query, demand = item
@@ -79,8 +80,10 @@ class Searches:
                     return error
                 finally:
                     self._meter.ended(laps)
+                    traces.append(laps)
 
         answers = await asyncio.gather(*map(search, distinct.values()))
+        _add_longest(traces)
         for answer in answers:
             if isinstance(answer, EmbedderChanged):  # of all of them: the request begins anew
                 raise answer
@@ -99,3 +102,11 @@ class Searches:
         except Unavailable as error:
             return error
         return None
+
+
+def _add_longest(traces: Sequence[Trace]) -> None:
+    """Add the stages of the longest search to those of the request: searches run beside each other."""
+    longest = max(traces, key=lambda each: sum(max(0.0, spent_s) for spent_s in each.spent), default=None)
+    for stage, spent_s in enumerate(() if longest is None else longest.spent):
+        if spent_s >= 0:
+            trace().add(stage, spent_s)

@@ -9,6 +9,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from memfast.errors import Conflict, NotFound
+from memfast.metrics import Stage, measured
 from memfast.model import Owner, Scope, User
 from memfast.ports import MemoryStore
 from memfast.service.cursors import Cursors
@@ -52,7 +53,8 @@ class Directory:
         """
         binding = b"users:" + namespace.encode()
         after = None if cursor is None else self._cursors.open(cursor, str, binding=binding)
-        page = await self._store.users(namespace, after, self._limits.page(limit, "limit"))
+        with measured(Stage.SQL):
+            page = await self._store.users(namespace, after, self._limits.page(limit, "limit"))
         following = self._cursors.seal(page.users[-1].user_id, binding=binding) if page.has_more else None
         return UsersPage(page.users, following)
 
@@ -62,7 +64,8 @@ class Directory:
         Raises:
             NotFound: nothing was ever stored under that name, or it was forgotten.
         """
-        user = await self._store.user(scope)
+        with measured(Stage.SQL):
+            user = await self._store.user(scope)
         if user is None:
             raise NotFound(f"there is no user {scope.user_id!r}")
         return user

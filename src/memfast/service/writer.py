@@ -12,7 +12,7 @@ import msgspec
 
 from memfast.claims import AnsweredBeforeError, Claim
 from memfast.errors import DeadlineExceeded, MemfastError, OutcomeUnknown, Stopping, Unavailable
-from memfast.metrics import Meter, unread
+from memfast.metrics import Meter, Stage, Work, trace, unread
 from memfast.metrics.families import WRITE_RESULTS
 from memfast.model import AnyChange, ForgetReceipt, Import, Outcome, Scope, target_of
 from memfast.ports import Clock
@@ -149,7 +149,7 @@ class Writer:
         self._groups.offer(write, self._clock.monotonic())
         self._send()
         try:
-            return await write.answer
+            return await self._answered(write)
         except asyncio.CancelledError:
             if self._groups.withdraw(write):
                 raise
@@ -157,6 +157,18 @@ class Writer:
                 "the time of the request ran out while the write was under way; it may still happen: read it back "
                 "before repeating it"
             ) from None
+
+    async def _answered(self, write: _Write) -> Any:
+        """Wait for the answer, and add the time to the caller's stages, however the wait ends."""
+        try:
+            return await write.answer
+        finally:
+            laps, ended_s = trace(), self._clock.monotonic()
+            sent_s = ended_s if write.sent_s is None else write.sent_s
+            laps.work = Work.WRITE
+            laps.add(Stage.WAIT, sent_s - write.arrived_s)
+            if write.sent_s is not None:
+                laps.add(Stage.SQL, ended_s - sent_s)
 
     def _send(self) -> None:
         """Start every flush that is due, and wake up when the next one will be."""

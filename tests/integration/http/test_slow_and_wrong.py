@@ -43,7 +43,7 @@ def slow(lines):
 async def test_a_slow_query_is_told_with_its_stages(api, user, lines):
     """A search that waits for a lock: one line with where the time went, whose it was by a hash, and its ids."""
     await api.create(user, text=f"the {CANARY} is blue")
-    counter = "memfast_slow_operations_total"
+    counter = r'memfast_slow_operations_total{method="POST",route="/v1/search",stage="sql"}'
     before = (await api.request("GET", "/metrics")).text
     async with api.database() as blocker:
         transaction = blocker.transaction()
@@ -69,11 +69,68 @@ async def test_a_slow_query_is_told_with_its_stages(api, user, lines):
     assert timing.startswith("total;dur=")
     assert re.search(r", sql;dur=\d{3}", timing)
     after = (await api.request("GET", "/metrics")).text
-    counts = [float(re.search(rf"^{counter} (.*)$", text, re.MULTILINE)[1]) for text in (before, after)]
+    counts = [float(re.search(rf"^{re.escape(counter)} (.*)$", text, re.MULTILINE)[1]) for text in (before, after)]
     assert counts[1] >= counts[0] + 1
     answer = await api.client.post("/v1/search", json=body)
     assert re.fullmatch(r"total;dur=[\d.]+", answer.headers["server-timing"]), "hot answers have no time for it"
     assert len(slow(lines)) == 1, "what is fast is not told"
+
+
+async def test_writes_and_reads_that_wait_for_a_lock_say_so(api, user, lines):
+    """The user's row is locked: what writes was in its transaction, what reads in its statement, a batch as its search."""
+    memory = (await api.create(user, text="the door is green"))["id"]
+    before = (await api.request("GET", "/metrics")).text
+    vector = {"query": "door", "mode": "vector"}
+    asked = {
+        "POST /v1/memories": {"user_id": user, "text": "the roof is red"},
+        "POST /v1/search/batch": {"user_id": user, "searches": [vector, vector | {"limit": 3}]},
+        "POST /v1/memories/get": {"user_id": user, "ids": [memory]},
+    }
+    async with api.database() as blocker:
+        transaction = blocker.transaction()
+        await transaction.start()
+        await blocker.execute("LOCK TABLE memories, scopes IN ACCESS EXCLUSIVE MODE")
+        tasks = [asyncio.create_task(api.client.request(*name.split(), json=body)) for name, body in asked.items()]
+        await asyncio.sleep(0.2)
+        await transaction.rollback()
+        assert all([(await task).is_success for task in tasks])
+    told = {line["operation"]: line for line in lines() if line["logger"] == "memfast.slow"}
+    assert set(told) == set(asked)
+    for line in told.values():
+        assert line["took_ms"] >= line["stages_ms"]["sql"] >= 100
+        assert sum(line["stages_ms"].values()) <= line["took_ms"]
+    assert {"embed", "wait"} <= set(told["POST /v1/memories"]["stages_ms"])
+    after = (await api.request("GET", "/metrics")).text
+    for name in asked:
+        method, route = name.split()
+        counter = f'memfast_slow_operations_total{{method="{method}",route="{route}",stage="sql"}} '
+        assert _value(after, counter) == _value(before, counter) + 1
+    written = 'memfast_write_stage_duration_seconds_count{stage="sql"} '
+    assert _value(after, written) == _value(before, written) + 1
+    searched = 'memfast_search_stage_duration_seconds_count{stage="sql"} '
+    assert _value(after, searched) == _value(before, searched) + 2, "a batch is counted as its searches alone"
+
+
+def _value(text, start):
+    """The value of the sample that begins so."""
+    (line,) = [line for line in text.splitlines() if line.startswith(start)]
+    return float(line.removeprefix(start))
+
+
+async def test_whoever_asks_why_is_told_the_stages_of_any_tier(api, user):
+    """`explain` has them in Server-Timing, warm too; without it only a cold answer has."""
+    await api.create(user, text="the cellar is dry")
+    await api.services.warm.load(api.services.access.scope((await api.services.access.authenticate(None)), user))
+    timings = {}
+    for explain in (True, False):
+        body = {"user_id": user, "query": "cellar", "explain": explain}
+        answer = await api.client.post("/v1/search", json=body)
+        assert answer.headers["memfast-tier"] == "warm"
+        timings[explain] = answer.headers["server-timing"]
+    stages = dict(re.findall(r"(\w+);dur=([\d.]+)", timings[True]))
+    assert {"total", "decode", "cache", "warm", "embed", "rank", "encode"} <= set(stages)
+    assert sum(map(float, stages.values())) <= 2 * float(stages["total"]) + 0.01
+    assert re.fullmatch(r"total;dur=[\d.]+", timings[False])
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from memfast.metrics import REQUESTS, Board, Meter, Operation
-from memfast.metrics.families import SECONDS
+from memfast.metrics.families import SECONDS, SLOW
 from memfast.metrics.statistics import quantile, window_stats
 
-SEARCH, USERS = Operation("POST", "/v1/search", tiered=True), Operation("GET", "/v1/users")
+SEARCH = Operation("POST", "/v1/search", tiered=True, stages=("sql", "rank"))
+USERS = Operation("GET", "/v1/users")
 
 
 @pytest.fixture
@@ -63,6 +64,7 @@ def test_a_window_tells_what_happened_in_it(meter):
     assert (search.method, search.route, search.requests) == ("POST", "/v1/search", 122)
     assert search.tiers == {"hot": 60, "warm": 60}
     assert (search.refused, search.failed, search.error_rate) == (1, 1, round(1 / 122, 4))
+    assert (search.slow, search.slow_stages, window.slow) == (0, {}, 0)
     assert search.per_second == pytest.approx(122 / 60, abs=1e-3)
     assert search.mean_ms == pytest.approx((121 * 2 + 500) / 122, abs=1e-3)
     assert 1 <= search.p50_ms <= 2.5
@@ -73,6 +75,25 @@ def test_a_window_tells_what_happened_in_it(meter):
     assert (long.seconds, long.requests) == (300, 172), "no more than the service has lived"
     total = window_stats(meter.board, meter.layout, 1300.0, 0)
     assert (total.seconds, total.requests) == (300, 172)
+
+
+def test_slow_operations_are_told_with_the_stage_that_took_longest(meter):
+    """How many of which operation, most first; and what each stage took, of searches and of writes."""
+    for stage, times in (("rank", 1), ("sql", 3), ("none", 2)):
+        meter.counter(SLOW, "POST", "/v1/search", stage).add(times)
+    meter.counter(SLOW, "GET", "/v1/users", "none").add()
+    _observe(meter, SEARCH, 0.3, "cold")
+    for _ in range(3):
+        meter.histogram("memfast_search_stage_duration_seconds", "sql").observe(0.2)
+        meter.histogram("memfast_write_stage_duration_seconds", "wait").observe(0.002)
+    window = window_stats(meter.board, meter.layout, 1000.0, 0)
+    (search,) = window.operations
+    assert (search.slow, list(search.slow_stages.items())) == (6, [("sql", 3), ("none", 2), ("rank", 1)])
+    assert [(each.work, each.stage, each.times, each.mean_ms) for each in window.stages] == [
+        ("search", "sql", 3, 200.0),
+        ("write", "wait", 3, 2.0),
+    ]
+    assert 100 <= window.stages[0].p95_ms <= 250
 
 
 def test_nothing_is_zero(meter):
