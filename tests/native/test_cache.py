@@ -220,6 +220,31 @@ def test_shrinking_is_bounded(caches):
     assert cache.shrink_to(0, 0, 10) == 0
 
 
+def test_resizing_is_bounded_and_keeps_what_is_used(caches):
+    """Smaller bounds are reached in steps and never grow back meanwhile; what was used again stays; larger ones hold."""
+    charge = ENTRY_BYTES + 116
+    cache = new_cache(caches, charges=100)
+    for number in range(100):
+        put(cache, number)
+    assert held(cache, range(5)) == list(range(5))
+    assert not cache.resize(20 * charge, 50, 30)
+    assert cache.stats()[-2:] == (70 * charge, 70)
+    put(cache, 200)
+    assert len(cache) == 70
+    assert not cache.resize(20 * charge, 50, 30)
+    assert cache.resize(20 * charge, 50, 30)
+    assert cache.stats()[-2:] == (20 * charge, 50)
+    assert held(cache, range(5)) == list(range(5))
+    assert cache.resize(200 * charge, 10, 30)
+    assert len(cache) == 10
+    assert cache.resize(200 * charge, 300, 0)
+    for number in range(300, 400):
+        put(cache, number)
+    assert len(cache) == 110
+    with pytest.raises(ValueError, match="capacity_bytes is 0"):
+        cache.resize(0, 1, 1)
+
+
 def test_sweeping_is_incremental(caches):
     """Expired entries go as the sweep comes by, a few places at a time, round and round."""
     cache = new_cache(caches, charges=20)
@@ -338,6 +363,10 @@ class BothCaches(RuleBasedStateMachine):
     def shrink(self, share, steps):
         self.both("shrink_to", int(self.twins[0].stats().bytes * share), self.now_ns, steps)
 
+    @rule(charges=st.integers(1, 16), entry_limit=st.integers(1, 9), steps=st.integers(0, 12))
+    def resize(self, charges, entry_limit, steps):
+        self.both("resize", charges * (ENTRY_BYTES + 116), entry_limit, steps)
+
     @rule()
     def clear(self):
         self.both("clear")
@@ -349,6 +378,8 @@ class BothCaches(RuleBasedStateMachine):
         assert stats.bytes <= self.twins[0].capacity_bytes == self.twins[1].capacity_bytes
         assert stats.entries == len(self.twins[0]) == len(self.twins[1]) <= min(9, len(self.model))
         assert (stats.bytes == 0) == (stats.entries == 0)
+        assert stats.entries <= stats.entry_limit
+        assert stats.capacity_bytes == self.twins[0].capacity_bytes
 
 
 BothCaches.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)

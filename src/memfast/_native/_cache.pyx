@@ -211,6 +211,20 @@ cdef class ByteCache:
             looked += 1
         return before - self.used
 
+    def resize(self, capacity_bytes, entry_limit, Py_ssize_t max_steps):
+        """Change the bounds in bounded steps; see `_cache_reference.ByteCache.resize`."""
+        check_limits(capacity_bytes, entry_limit, self.ttl_ns, self.idle_ns)
+        cdef int64_t bytes_wanted = capacity_bytes
+        cdef uint32_t entries_wanted = entry_limit
+        cdef Py_ssize_t left = max_steps
+        while left > 0 and (self.used > bytes_wanted or self.count() > entries_wanted):
+            self.evict()
+            left -= 1
+        self.capacity = max(bytes_wanted, self.used)
+        self.entry_limit = max(entries_wanted, self.count())
+        self.target = min(self.target, self.capacity)
+        return self.capacity == bytes_wanted and self.entry_limit == entries_wanted
+
     def sweep(self, int64_t now_ns, Py_ssize_t max_steps, epochs=None):
         """Drop what is over, place by place; see `_cache_reference.ByteCache.sweep`."""
         cdef uint32_t before = self.count()
@@ -230,6 +244,8 @@ cdef class ByteCache:
             self.expirations,
             self.invalidations,
             self.rejections,
+            self.capacity,
+            self.entry_limit,
         )
 
     cdef inline uint32_t count(self) noexcept:

@@ -33,7 +33,7 @@ ONCE, OFTEN = 0, 1
 
 
 class CacheStats(NamedTuple):
-    """Counters since the cache was made, and what it holds now."""
+    """Counters since the cache was made, what it holds now, and its bounds."""
 
     entries: int
     bytes: int
@@ -43,6 +43,8 @@ class CacheStats(NamedTuple):
     expirations: int
     invalidations: int
     rejections: int
+    capacity_bytes: int
+    entry_limit: int
 
 
 class Epochs(Protocol):
@@ -93,7 +95,7 @@ class ByteCache:
         self._entry_limit = entry_limit
         self._ttl_ns = ttl_ns
         self._idle_ns = idle_ns
-        self._counts = dict.fromkeys(CacheStats._fields[2:], 0)
+        self._counts = dict.fromkeys(CacheStats._fields[2:-2], 0)
         self._target = 0
         self._forget()
 
@@ -214,6 +216,25 @@ class ByteCache:
             self._evict()
         return before - self._bytes
 
+    def resize(self, capacity_bytes: int, entry_limit: int, max_steps: int) -> bool:
+        """Change the bounds; entries that have no room any more leave, `max_steps` of them at most.
+
+        Returns:
+            Whether the bounds are these now. Else they are what is still held, and another call goes on.
+
+        Raises:
+            ValueError: a bound is out of its range.
+        """
+        check_limits(capacity_bytes, entry_limit, self._ttl_ns, self._idle_ns)
+        for _ in range(max_steps):
+            if self._bytes <= capacity_bytes and len(self._entries) <= entry_limit:
+                break
+            self._evict()
+        self._capacity = max(capacity_bytes, self._bytes)
+        self._entry_limit = max(entry_limit, len(self._entries))
+        self._target = min(self._target, self._capacity)
+        return (self._capacity, self._entry_limit) == (capacity_bytes, entry_limit)
+
     def sweep(self, now_ns: int, max_steps: int, epochs: Epochs | None = None) -> int:
         """Look at the next `max_steps` places and drop what has expired or, given `epochs`, is out of date.
 
@@ -227,7 +248,8 @@ class ByteCache:
 
     def stats(self) -> CacheStats:
         """Return the counters."""
-        return CacheStats(len(self._entries), self._bytes, **self._counts)
+        bounds = {"capacity_bytes": self._capacity, "entry_limit": self._entry_limit}
+        return CacheStats(len(self._entries), self._bytes, **self._counts, **bounds)
 
     def _forget(self) -> None:
         self._entries: dict[bytes, Entry] = {}

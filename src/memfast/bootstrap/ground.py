@@ -8,7 +8,7 @@ import logging
 import os
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from memfast.config import Config
 from memfast.errors import DatabaseRefused, EmbedderMismatch
 from memfast.kernels import SlotTable
 from memfast.metrics import Board
+from memfast.service.tuning import Orders
 from memfast.store.database import Prepared, new_lineage, prepare, refreshed
 from memfast.store.embedded import Cluster, DataDirLock, Keeper
 from memfast.store.life import Note, continues_life, server_life, write_note
@@ -71,6 +72,7 @@ class Ground(Struct, frozen=True, kw_only=True):
     pool: PoolSize
     slots: str
     metrics: str
+    orders: str
 
 
 @contextmanager
@@ -83,22 +85,35 @@ def ground(config: Config, report: Reporter) -> Iterator[Ground]:
     Raises:
         StartError: with its exit code, what is wrong and what to do.
     """
-    with database_address(config, report) as address, _slots(config) as slots, _metrics(config) as metrics:
-        site = asyncio.run(_prepare(config, address, report, slots=slots, metrics=metrics))
+    with database_address(config, report) as address, _shared_files(config) as files:
+        site = asyncio.run(_prepare(config, address, report, files))
         try:
             yield site
         finally:
             asyncio.run(_note_end(site))
 
 
-def _slots(config: Config) -> AbstractContextManager[str]:
-    """The file of the epochs that this service's workers share."""
-    return _shared(config, "slots", lambda path: SlotTable.create(path, SLOTS, secrets.token_bytes(16)).close())
+class _Files(Struct, frozen=True):
+    """Paths of what this service's workers share."""
+
+    slots: str
+    metrics: str
+    orders: str
 
 
-def _metrics(config: Config) -> AbstractContextManager[str]:
-    """The file of what they count, with a row for each, and for those that replace some before these have ended."""
-    return _shared(config, "metrics", lambda path: Board.create(path, config.server.workers + SPARE_ROWS))
+@contextmanager
+def _shared_files(config: Config) -> Iterator[_Files]:
+    """The files of their epochs, of what they count, and of settings that are changed while they run.
+
+    A worker counts in a row of its own; there are some for those that replace others before these have ended.
+    """
+    rows = config.server.workers + SPARE_ROWS
+    with (
+        _shared(config, "slots", lambda path: SlotTable.create(path, SLOTS, secrets.token_bytes(16)).close()) as slots,
+        _shared(config, "metrics", lambda path: Board.create(path, rows)) as metrics,
+        _shared(config, "orders", Orders.create) as orders,
+    ):
+        yield _Files(slots, metrics, orders)
 
 
 @contextmanager
@@ -152,7 +167,7 @@ def attached(config: Config, report: Reporter) -> Iterator[dict[str, Any]]:
         yield address
 
 
-async def _prepare(config: Config, address: dict[str, Any], report: Reporter, *, slots: str, metrics: str) -> Ground:
+async def _prepare(config: Config, address: dict[str, Any], report: Reporter, files: _Files) -> Ground:
     embedder = build_embedder(config.embedding)
     connection = await open_connection(config, address)
     try:
@@ -163,7 +178,9 @@ async def _prepare(config: Config, address: dict[str, Any], report: Reporter, *,
         await embedder.close()
     config = await _following(config, prepared)
     pool = _pool_size(config, prepared.facts)
-    return Ground(config=config, address=address, prepared=prepared, note=note, pool=pool, slots=slots, metrics=metrics)
+    return Ground(
+        config=config, address=address, prepared=prepared, note=note, pool=pool, **msgspec.structs.asdict(files)
+    )
 
 
 async def renewed(site: Ground) -> Ground:

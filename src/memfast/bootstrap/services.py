@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from memfast.bootstrap.associations import build_association_settings
+from memfast.bootstrap.copies import build_answers, build_cached_embedder, build_pressure, resized
 from memfast.bootstrap.database import Pools, open_pools
 from memfast.bootstrap.embedder import build_embedder, guard_embedder, load_embedder
 from memfast.bootstrap.graph import GraphLayer, open_graph
@@ -31,18 +32,17 @@ from memfast.embedding.guarded import GuardedEmbedder
 from memfast.errors import DatabaseRefused, Unavailable
 from memfast.index.hnsw import MISSING_REASON
 from memfast.index.pool import ShardPool
-from memfast.kernels import ByteCache, CacheStats, SlotTable
+from memfast.kernels import CacheStats, SlotTable
 from memfast.metrics import Meter, unread
 from memfast.model import DatabaseFacts
-from memfast.ports import Clock, Embedder, SharedCache
+from memfast.ports import Clock, SharedCache
 from memfast.resilience.breaker import Breaker
 from memfast.resilience.clock import SystemClock
-from memfast.resilience.memory import give_back, resident_bytes
 from memfast.resilience.retry import Budget, Retry
 from memfast.resilience.threads import lower_priority
 from memfast.search.words import words_of
 from memfast.service.access import Access
-from memfast.service.answers import Answers, Kind
+from memfast.service.answers import Answers
 from memfast.service.associations import Associations
 from memfast.service.background import Background
 from memfast.service.claims import Claims
@@ -73,6 +73,7 @@ from memfast.service.search import Search
 from memfast.service.searches import Searches
 from memfast.service.streams import Streams
 from memfast.service.sweeps import Sweeps
+from memfast.service.tuning import Orders, Tuning
 from memfast.service.users import Directory
 from memfast.service.warm import Warm
 from memfast.service.warmup import Warmup
@@ -106,9 +107,6 @@ DRAIN_S = 5.0
 WARM_THREADS = 2
 """Threads of a worker for searches and builds that would hold its event loop up."""
 
-_CACHE_SHARES: dict[Kind, float] = {"search": 0.65, "list": 0.15, "get": 0.1}
-_REQUESTS_SHARE = 0.1
-
 
 class Services(Struct, frozen=True, kw_only=True):
     """The live objects of one worker, as the faces use them.
@@ -126,6 +124,7 @@ class Services(Struct, frozen=True, kw_only=True):
     shards: ShardPool
     warmup: Warmup
     pressure: Pressure
+    tuning: Tuning
     remember: Remember
     recall: Recall
     search: Search
@@ -259,7 +258,9 @@ async def _open_base(site: Ground, stack: AsyncExitStack, meter: Meter) -> _Base
     coherence = Coherence(slots, ledger, facts, clock, learned, cluster=cluster)
     remote = guard_embedder(config, clock)
     shared = await stack.enter_async_context(open_shared(site, coherence, clock, vectors=remote is not None))
-    embedder = _cached_embedder(config, remote or build_embedder(config.embedding), clock, shared, stack, meter)
+    vectors = None if shared is None else shared.vectors
+    embedder = build_cached_embedder(config, remote or build_embedder(config.embedding), clock, vectors, meter)
+    stack.push_async_callback(embedder.close)
     embedder.learned(facts)
     if remote is not None:
         run_beside(stack, remote.watch())
@@ -300,7 +301,9 @@ def _copies(base: _Base) -> _Copies:
     shards = build_shards(config, prepared, base.lineage)
     executors, flat_limit = _executors(base.stack), config.index.flat_limit
     warm = Warm(shards, base.store, base.coherence, *executors, prepared.dimensions, flat_limit, clock, base.meter)
-    return _Copies(heat, _answers(base, heat), shards, warm)
+    beyond, room = None if base.shared is None else base.shared.answers, base.pools.work.require_room
+    answers = build_answers(config, coherence=base.coherence, heat=heat, clock=clock, shared=beyond, require_room=room)
+    return _Copies(heat, answers, shards, warm)
 
 
 def _services(base: _Base, copies: _Copies) -> Services:
@@ -330,7 +333,8 @@ def _services(base: _Base, copies: _Copies) -> Services:
         warm=warm,
         shards=copies.shards,
         warmup=Warmup(base.log, warm, search),
-        pressure=_pressure(config, answers, copies.shards),
+        pressure=build_pressure(config, answers, copies.shards),
+        tuning=_tuning(base, copies),
         remember=Remember(writer, embedder, associations, limits, Identifiers(clock, secrets.randbits), clock),
         recall=Recall(store, answers, warm, heat, coherence, limits, cursors, clock),
         search=search,
@@ -361,6 +365,15 @@ def _services(base: _Base, copies: _Copies) -> Services:
         data_dir=config.data_dir,
         relay=base.relay,
     )
+
+
+def _tuning(base: _Base, copies: _Copies) -> Tuning:
+    """What makes copies take as much as was ordered while the service runs, from now on."""
+    orders = Orders.open(base.site.orders)
+    base.stack.callback(orders.close)
+    tuning = Tuning(orders, base.config, lambda config: resized(config, copies.answers, copies.shards, base.embedder))
+    run_beside(base.stack, tuning.watch())
+    return tuning
 
 
 def _claims(base: _Base) -> Claims:
@@ -425,26 +438,6 @@ def _executors(stack: AsyncExitStack) -> tuple[Executor, Executor]:
     return executor, stack.enter_context(rebuilder)
 
 
-def _cached_embedder(
-    config: Config,
-    embedder: Embedder,
-    clock: Clock,
-    shared: SharedLayer | None,
-    stack: AsyncExitStack,
-    meter: Meter,
-) -> CachedEmbedder:
-    cache = config.cache
-    kept = ByteCache(
-        max(64, cache.embedding_entries) * (4 * embedder.dimensions + 512),
-        entry_limit=max(1, cache.embedding_entries),
-        ttl_ns=int(cache.embedding_ttl_s * 1e9),
-        idle_ns=int(cache.embedding_ttl_s * 1e9),
-    )
-    cached = CachedEmbedder(embedder, kept, clock, None if shared is None else shared.vectors, meter)
-    stack.push_async_callback(cached.close)
-    return cached
-
-
 def _writer(base: _Base, warm: Warm) -> Writer:
     """The way of writes, which leaves at least one of a worker's connections to reads where there are several."""
     writes = base.config.writes
@@ -461,29 +454,6 @@ def _writer(base: _Base, warm: Warm) -> Writer:
     writer = Writer(commits, base.clock, limits, singly_timeout_s=writes.flush_timeout_s, meter=base.meter)
     base.stack.push_async_callback(writer.drain, base.config.server.stop_timeout_s)
     return writer
-
-
-def _answers(base: _Base, heat: Heat) -> Answers:
-    cache = base.config.cache
-    capacity = cache.memory_mb * 1024 * 1024 // base.config.server.workers
-
-    def share(part: float) -> ByteCache:
-        return ByteCache(
-            max(1, int(capacity * part)),
-            entry_limit=cache.entries,
-            ttl_ns=int(cache.ttl_s * 1e9),
-            idle_ns=int(cache.idle_s * 1e9),
-        )
-
-    kinds: dict[Kind, ByteCache] = {kind: share(part) for kind, part in _CACHE_SHARES.items()}
-    beyond = None if base.shared is None else base.shared.answers
-    room = base.pools.work.require_room
-    return Answers(kinds, share(_REQUESTS_SHARE), base.coherence, heat, base.clock, beyond, room)
-
-
-def _pressure(config: Config, answers: Answers, shards: ShardPool) -> Pressure:
-    budget_bytes = config.memory.budget_mb * 1024 * 1024 // config.server.workers
-    return Pressure(budget_bytes, resident_bytes, (answers, shards), give_back)
 
 
 async def _keep_life(site: Ground, coherence: Coherence) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID
 
+from memfast.bootstrap.copies import warm_bytes
 from memfast.config import Config
 from memfast.index.pool import ShardPool
 from memfast.store.database import Prepared
@@ -35,7 +36,7 @@ def snapshots_folder(config: Config) -> Path:
 def build_shards(config: Config, prepared: Prepared, life: Callable[[], UUID]) -> ShardPool:
     """An empty pool with a worker's share of the memory for shards."""
     return ShardPool(
-        config.index.memory_mb * 1024 * 1024 // config.server.workers,
+        warm_bytes(config),
         snapshots=snapshots_folder(config),
         life=life,
         generation=prepared.generation,

@@ -1,18 +1,16 @@
 """Settings: typed defaults, a TOML file, `MEMFAST_*` variables and flags, in that order of rising precedence."""
 
+from memfast.config.copies import CacheConfig, IndexConfig, MemoryConfig
 from memfast.config.graph import GraphConfig
-from memfast.config.loading import Effective, Setting, load, settings
+from memfast.config.loading import Effective, Setting, changed, load, settings
 from memfast.config.profiles import PROFILES
 from memfast.config.sections import (
-    CacheConfig,
     Config,
     EmbeddingConfig,
-    IndexConfig,
     Language,
     LimitsConfig,
     LogConfig,
     McpConfig,
-    MemoryConfig,
     PostgresConfig,
     RedisConfig,
     SearchConfig,
@@ -38,6 +36,7 @@ __all__ = [
     "SearchConfig",
     "ServerConfig",
     "Setting",
+    "changed",
     "default_data_dir",
     "load",
     "settings",

@@ -13,12 +13,16 @@ from typing import Any, get_args, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from memfast.config.profiles import PROFILES
 from memfast.config.sections import Config, default_data_dir
 from memfast.errors import ConfigError
 
-__all__ = ["Effective", "Setting", "load", "settings"]
+__all__ = ["Effective", "Setting", "changed", "load", "settings"]
+
+REQUESTS_SHARE_MIN = 0.01
+"""What the shares of the answers must leave for requests that were recognised."""
 
 _UNPREFIXED = "server"
 """The section whose variables carry no section name: MEMFAST_PORT, not MEMFAST_SERVER_PORT."""
@@ -100,6 +104,26 @@ def load(
             values[key] = value
             origins[key] = f"profile {profile}"
     return Effective(config=_validated(_assemble(values)), origins=origins)
+
+
+def changed(config: Config, values: Mapping[str, Any], origin: str) -> Config:
+    """The configuration with some values by key instead of its own, checked as `load` does.
+
+    Args:
+        config: is not changed.
+        values: e.g. `{"cache.memory_mb": 256}`.
+        origin: where they come from, for messages.
+
+    Raises:
+        ConfigError: a key is unknown, or a value will not do.
+    """
+    known = {setting.key: setting for setting in settings()}
+    sections: dict[str, dict[str, Any]] = {}
+    for key, value in values.items():
+        section, _, name = _known_key(key, known, origin).rpartition(".")
+        sections.setdefault(section, {})[name] = _convert(known[key], value, origin)
+    parts = {name: replace(getattr(config, name), **own) for name, own in sections.items() if name}
+    return _validated(replace(config, **sections.get("", {}), **parts))
 
 
 def _section_settings(section: type[Struct], prefix: str) -> Iterator[Setting]:
@@ -195,6 +219,11 @@ def _validated(config: Config) -> Config:
     if postgres.pool_min and postgres.pool_max and postgres.pool_min > postgres.pool_max:
         raise ConfigError(
             f"postgres.pool_min = {postgres.pool_min} is larger than postgres.pool_max = {postgres.pool_max}"
+        )
+    if config.cache.requests_share < REQUESTS_SHARE_MIN:
+        raise ConfigError(
+            f"cache.search_share, list_share and get_share leave {config.cache.requests_share:g} of the memory for "
+            f"requests, which need {REQUESTS_SHARE_MIN:g}: lower one of them"
         )
     server = config.server
     for name in ("read_timeout_s", "write_timeout_s"):

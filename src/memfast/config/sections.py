@@ -10,6 +10,7 @@ import msgspec
 import platformdirs
 from msgspec import Struct
 
+from memfast.config.copies import CacheConfig, IndexConfig, MemoryConfig
 from memfast.config.fields import doc as _doc
 from memfast.config.graph import GraphConfig
 
@@ -192,38 +193,6 @@ class EmbeddingConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     ] = 10.0
 
 
-class CacheConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Finished answers and embeddings, in the workers' memory."""
-
-    memory_mb: Annotated[int, _doc("finished answers, all workers", "MiB", ge=0, le=1024 * 1024)] = 128
-    entries: Annotated[int, _doc("finished answers of a worker", "answers", ge=1)] = 10_000
-    ttl_s: Annotated[float, _doc("longest life of an answer", "s", gt=0)] = 300.0
-    idle_s: Annotated[float, _doc("time without use after which an answer goes", "s", gt=0)] = 60.0
-    embedding_entries: Annotated[int, _doc("embedded texts kept, a worker", "texts", ge=0)] = 1000
-    embedding_ttl_s: Annotated[float, _doc("longest life of an embedded text", "s", gt=0)] = 600.0
-
-
-class IndexConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Users whose memories are searched in the workers' memory."""
-
-    memory_mb: Annotated[int, _doc("warm users, all workers", "MiB", ge=0, le=1024 * 1024)] = 256
-    flat_limit: Annotated[
-        int, _doc("memories of a user up to which every one is compared; above, hnswlib chooses", "memories", ge=100)
-    ] = 40_000
-    int8: Annotated[
-        bool, _doc("keep an int8 copy of a large user's vectors: a fifth more memory, a third of a search's time")
-    ] = True
-    admit_window_s: Annotated[
-        float, _doc("time within which a second search of a user loads its memories", "s", gt=0)
-    ] = 600.0
-    start_users: Annotated[
-        int, _doc("most read users that a starting worker loads in the background; 0 = none", "users", ge=0, le=100_000)
-    ] = 1000
-    start_queries: Annotated[
-        int, _doc("most frequent questions of each of them that are asked again", "questions", ge=0, le=50)
-    ] = 20
-
-
 class SearchConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a search ranks. A request may say otherwise for itself, but for the language."""
 
@@ -287,15 +256,6 @@ class SearchConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             le=1,
         ),
     ] = 0.95
-
-
-class MemoryConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The memory of the workers together: caches, warm users and everything else that is resident."""
-
-    budget_mb: Annotated[
-        int, _doc("from 80 % of it cold copies leave, from 95 % at once down to 70 %", "MiB", ge=64)
-    ] = 500
-    watch_interval_s: Annotated[float, _doc("how often a worker reads its memory", "s", gt=0, le=60)] = 0.5
 
 
 class HistoryConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

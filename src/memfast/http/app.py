@@ -25,6 +25,7 @@ from memfast.http import (
     routes_memory,
     routes_metrics,
     routes_search,
+    routes_settings,
     routes_transfer,
     routes_users,
 )
@@ -50,6 +51,7 @@ ROUTES: tuple[Route, ...] = (
     *routes_users.ROUTES,
     *routes_admin.ROUTES,
     *routes_metrics.ROUTES,
+    *routes_settings.ROUTES,
 )
 
 

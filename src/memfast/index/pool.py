@@ -175,6 +175,18 @@ class ShardPool:
             self._bytes -= size
             self._evictions += 1
 
+    def resize(self, capacity_bytes: int) -> None:
+        """Let all shards take so much together from now on; who was refused as too large is tried again."""
+        if capacity_bytes > self._capacity_bytes:
+            self._too_large_s.clear()
+        self._capacity_bytes = capacity_bytes
+        self.shrink_to(capacity_bytes)
+
+    @property
+    def capacity_bytes(self) -> int:
+        """What all shards may take."""
+        return self._capacity_bytes
+
     @property
     def nbytes(self) -> int:
         """Bytes that all shards take."""

@@ -230,6 +230,21 @@ class Answers:
         """Counters of each cache."""
         return {**{kind: cache.stats() for kind, cache in self._caches.items()}, "requests": self._requests.stats()}
 
+    def resize(self, sizes_bytes: Mapping[str, int], entries: int) -> bool:
+        """Let each cache take so many bytes and entries; a bounded number of answers leaves at a call.
+
+        Args:
+            sizes_bytes: by kind, and of `requests`.
+            entries: answers, or requests, of each at most.
+
+        Returns:
+            Whether all are as large as that; else another call goes on.
+        """
+        caches: dict[str, ByteCache] = {"requests": self._requests}
+        caches |= dict(self._caches.items())
+        done = [caches[name].resize(size, entries, _RELEASE_STEPS) for name, size in sizes_bytes.items()]
+        return all(done)
+
     @property
     def nbytes(self) -> int:
         """Bytes that all caches hold."""

@@ -19,6 +19,8 @@ __all__ = ["CachedEmbedder"]
 
 _NEVER_NS = 2**62
 _KEY_BYTES = 24
+_RESIZE_STEPS = 2000
+"""Vectors that leave at one call at most: about a millisecond."""
 
 
 class CachedEmbedder:
@@ -126,6 +128,10 @@ class CachedEmbedder:
     async def close(self) -> None:
         """See `ports.Embedder.close`."""
         await self._embedder.close()
+
+    def resize(self, size_bytes: int, entries: int) -> bool:
+        """Hold so much from now on; False where another call has to go on."""
+        return self._cache.resize(size_bytes, entries, _RESIZE_STEPS)
 
     def stats(self) -> CacheStats:
         """Counters of the cache."""

@@ -173,7 +173,7 @@ async def test_a_users_key_reaches_that_user_alone(api, keys, check_problem):
 
 async def test_routes_of_administrators_refuse_other_roles(api, keys, check_problem):
     """403 for a key of the role user; an administrator's goes through."""
-    for method, path in (("GET", "/v1/cache"), ("POST", "/v1/cache/clear")):
+    for method, path in (("GET", "/v1/cache"), ("POST", "/v1/cache/clear"), ("GET", "/v1/settings")):
         check_problem(await api.request(method, path, headers=bearer(keys["one"])), 403, "forbidden")
         check_problem(await api.request(method, path, headers=bearer(keys["ada"])), 403, "forbidden")
         assert (await api.request(method, path, headers=bearer(keys["admin"]))).status_code == 200

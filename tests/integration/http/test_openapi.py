@@ -43,6 +43,7 @@ BEYOND_SCHEMA = (
     "below 2^53",
     "bytes of UTF-8",
     "levels deep",
+    "of the memory for requests",
     "conditions, each",
     "names no condition",
     "bytes as JSON",

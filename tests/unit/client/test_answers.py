@@ -64,6 +64,8 @@ ADMINISTRATION = {
     ("GET", "/v1/health/live"),
     ("GET", "/v1/health/ready"),
     ("GET", "/metrics"),
+    ("GET", "/v1/settings"),
+    ("PATCH", "/v1/settings"),
 }
 """Routes for whoever runs a service: no method of the client asks them."""
 
