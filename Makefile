@@ -7,6 +7,8 @@ DATA   ?=
 # hnswlib compiles for the machine that builds it unless it is told otherwise; this code runs on any x86-64 since 2013.
 HNSWLIB := HNSWLIB_NO_NATIVE=1 CFLAGS="$(if $(filter x86_64,$(shell uname -m)),-march=x86-64-v3,)"
 QUICK  ?=
+# Tests and benchmarks start hundreds of processes, each of which would compile every module again.
+unexport PYTHONDONTWRITEBYTECODE
 
 # Pools and caches: a line that no test runs may be the one that serves a stale answer.
 FULLY := */store/pool.py,*/index/pool.py,*/service/answers.py,*/service/coherence.py,*/service/embeddings.py,*/service/warm.py,*/_native/_cache_reference.py
