@@ -14,7 +14,6 @@ import re
 import secrets
 import time
 from collections.abc import (
-    AsyncGenerator,
     AsyncIterator,
     Awaitable,
     Callable,
@@ -40,6 +39,7 @@ from memfast.errors import (
     PayloadTooLarge,
     RequestTimeout,
 )
+from memfast.http.body import GoneError, Receive, Unread, content_length, no_body, receive_body
 from memfast.http.codec import response_form
 from memfast.http.exchange import (
     CONSISTENCY,
@@ -101,14 +101,9 @@ _REMEMBERED_SEEDS = 1024
 
 _T = TypeVar("_T")
 AsgiScope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 
 _BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
-
-
-class _GoneError(Exception):
-    """The client left before its body had arrived."""
 
 
 class _Use:
@@ -122,6 +117,12 @@ class _Use:
         self.requests = 0
         self.over = False
         self.left = asyncio.Event()
+
+    def leave(self) -> None:
+        """A request is done with them."""
+        self.requests -= 1
+        if self.over and not self.requests:
+            self.left.set()
 
 
 class Edge:
@@ -198,7 +199,7 @@ class Edge:
         headers = dict(scope["headers"])
         request_id, parent = self._request_id(headers), headers.get(b"traceparent")
         standing = services.modes.standing()
-        exchange, body, surface = None, b"", self._surface(scope)
+        exchange, body, unread, surface = None, None, None, self._surface(scope)
         try:
             if standing.mode == "essential":
                 _require_essential(scope, standing)
@@ -208,8 +209,8 @@ class Edge:
                 principal = services.access.recognise(credential) or await services.access.authenticate(credential)
             streams = (scope["method"], scope["path"]) in self._streams
             send = partial(self._send_part, send) if streams else send
-            bodiless = streams or scope["method"] in _BODILESS
-            body = b"" if bodiless else await self._read_body(headers, receive)
+            unread = self._unread(headers, receive) if streams else None
+            body = b"" if streams else await self._read_body(headers, receive)
             request, made = _asked(surface, scope, headers, principal, body)
             known = None if request is None else services.answers.recognise(request, headers.get(MIN_VERSION))
             if known is not None:
@@ -230,22 +231,23 @@ class Edge:
                 trace=_trace(request_id, parent),
                 started=started,
                 marks=mode_marks(standing),
-                parts=self._parts(receive) if streams else None,
+                parts=None if unread is None else unread.parts(),
             )
             await self._admitted(exchange, services, scope, receive, send)
             if request is not None and exchange.target is not None:
                 services.answers.note(request, exchange.target)
             measures.ended(exchange, started)
-        except _GoneError:
+        except GoneError:
             measures.abandoned()
         except Exception as error:  # noqa: BLE001 - the face's edge: the client gets a problem, the log the trace
             named = _trace(request_id, parent) if exchange is None else exchange.trace
-            status = await self._refuse(error, services, named, started, headers, body, scope, receive, send)
+            unread = self._unread(headers, receive, error) if body is None else unread
+            status = await self._refuse(error, services, named, started, headers, body, unread, scope, receive, send)
             measures.refused(scope, exchange, status, started)
         finally:
-            use.requests -= 1
-            if use.over and not use.requests:
-                use.left.set()
+            use.leave()
+        if unread is not None:
+            await unread.hear_out()
 
     async def _refuse(
         self,
@@ -254,7 +256,8 @@ class Edge:
         named: Trace,
         started: float,
         headers: Mapping[bytes, bytes],
-        body: bytes,
+        body: bytes | None,
+        unread: Unread | None,
         scope: AsgiScope,
         receive: Receive,
         send: Send,
@@ -266,6 +269,8 @@ class Edge:
             standard = standard_headers(named.parent, named.request_id, started, marks)
             told = _teller(self._surface(scope), headers, body)
             reply = told(self._problem(error, named), standard, sent_path(scope))
+            if unread is not None and unread.ends:
+                reply.headers.append((b"connection", b"close"))
             await reply(scope, receive, send)
         finally:
             CURRENT.set(NO_REQUEST)
@@ -321,7 +326,7 @@ class Edge:
             if end == "late":
                 raise late() from None
             if end == "gone":
-                raise _GoneError from None
+                raise GoneError from None
             raise
         finally:
             deadlines.leave(task)
@@ -372,36 +377,23 @@ class Edge:
         _log.error("request %s failed", named.request_id.decode(), exc_info=error)
         return INTERNAL_ERROR
 
-    def _no_body(self) -> MemfastError:
-        return RequestTimeout(f"the body did not arrive within {self._config.body_timeout_s:g} s")
-
     async def _read_body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
-        declared = _content_length(headers)
+        declared = content_length(headers)
         if declared == 0:
             return b""
         most = self._config.body_max_bytes
         if declared is not None and declared > most:
             raise PayloadTooLarge(f"the body has {declared} bytes; at most {most} are taken")
-        return await self._within(self._config.body_timeout_s, _receive_body(receive, declared, most), self._no_body)
+        timeout_s = self._config.body_timeout_s
+        return await self._within(timeout_s, receive_body(receive, declared, most), partial(no_body, timeout_s))
+
+    def _unread(self, headers: dict[bytes, bytes], receive: Receive, error: Exception | None = None) -> Unread:
+        return Unread(headers, receive, self._config.body_timeout_s, stalled=isinstance(error, RequestTimeout))
 
     async def _send_part(self, send: Send, message: Any) -> None:
         """Send a part of a stream; the client has as long to take it as for a body."""
         async with asyncio.timeout(self._config.body_timeout_s):
             await send(message)
-
-    async def _parts(self, receive: Receive) -> AsyncGenerator[bytes, None]:
-        """The body as it comes, of any size; each part of it has the time of a body."""
-        more = True
-        while more:
-            try:
-                async with asyncio.timeout(self._config.body_timeout_s):
-                    message = await receive()
-            except TimeoutError as error:
-                raise self._no_body() from error
-            if message["type"] == "http.disconnect":
-                raise _GoneError
-            more = message.get("more_body", False)
-            yield message.get("body", b"")
 
     def _request_id(self, headers: dict[bytes, bytes]) -> bytes:
         sent = headers.get(b"x-request-id")
@@ -450,7 +442,7 @@ def _require_essential(scope: AsgiScope, standing: Standing) -> None:
 
 
 def _teller(
-    surface: Surface | None, headers: Mapping[bytes, bytes], body: bytes
+    surface: Surface | None, headers: Mapping[bytes, bytes], body: bytes | None
 ) -> Callable[[MemfastError, list[Header], str], Reply]:
     """What makes an answer of an error."""
     if surface is None:
@@ -469,29 +461,3 @@ async def _disconnected(receive: Receive) -> None:
     """Return when the client has gone."""
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-async def _receive_body(receive: Receive, declared: int | None, most: int) -> bytes:
-    """The body, read up to its declared length: one event less than waiting for the last, empty one."""
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise _GoneError
-        part = message.get("body", b"")
-        parts.append(part)
-        size += len(part)
-        if size > most:
-            raise PayloadTooLarge(f"the body is larger than {most} bytes")
-        if size == declared or not message.get("more_body", False):
-            return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def _content_length(headers: dict[bytes, bytes]) -> int | None:
-    declared = headers.get(b"content-length")
-    if declared is None:
-        return None if b"transfer-encoding" in headers else 0
-    if not declared.isdigit() or len(declared) > 18:
-        raise InvalidRequest("Content-Length: must be a number")
-    return int(declared)

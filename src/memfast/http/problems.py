@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from memfast.errors import MemfastError, Rejected, RequestTimeout, Unauthorized, Unavailable
+from memfast.errors import MemfastError, Rejected, Unauthorized, Unavailable
 from memfast.http.exchange import Reply
 from memfast.http.wire import Problem
 
@@ -47,8 +47,6 @@ def problem_headers(error: MemfastError, content_type: bytes, size: int) -> list
     ]
     if isinstance(error, Unauthorized):
         own.append((b"www-authenticate", b'Bearer realm="memfast"'))
-    if isinstance(error, RequestTimeout):  # the rest of its body would be taken for the next request
-        own.append((b"connection", b"close"))
     if isinstance(error, Unavailable):
         own.append((b"retry-after", b"%d" % error.retry_after_s))
     return own

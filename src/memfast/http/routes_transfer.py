@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import suppress
-
 import msgspec
 
 from memfast.bootstrap import Services
-from memfast.errors import InvalidRequest, MemfastError
+from memfast.errors import InvalidRequest
 from memfast.http.claims import read_key
 from memfast.http.codec import NDJSON, require_lines
 from memfast.http.exchange import Exchange, Reply, StreamReply
@@ -34,35 +30,6 @@ async def export_lines(exchange: Exchange, services: Services) -> StreamReply:
 
 async def import_lines(exchange: Exchange, services: Services) -> Reply:
     """Take memories in, with their ids, vectors, times and history."""
-    assert exchange.parts is not None
-    try:
-        reply = await _imported(exchange, exchange.parts, services)
-    except MemfastError:
-        await _hear_out(exchange.parts)
-        raise
-    await _hear_out(exchange.parts)
-    return reply
-
-
-async def _hear_out(parts: AsyncGenerator[bytes, None]) -> None:
-    """Take what is on its way: a connection that is closed before takes the answer with it."""
-    taken = 0
-    with suppress(MemfastError, TimeoutError):
-        async with asyncio.timeout(_HEARD_S):
-            async for part in parts:
-                taken += len(part)
-                if taken >= _HEARD_BYTES:
-                    break
-
-
-_HEARD_S = 0.2
-"""How long an import that is over waits for the rest of its body, in seconds."""
-
-_HEARD_BYTES = 256 * 1024
-"""How much of it it takes."""
-
-
-async def _imported(exchange: Exchange, parts: AsyncGenerator[bytes, None], services: Services) -> Reply:
     parameters = exchange.parameters(ImportParameters)
     if read_key(exchange) is not None:
         detail = "Idempotency-Key: an import takes none; its lines have ids, and are taken in once however often sent"
@@ -74,7 +41,8 @@ async def _imported(exchange: Exchange, parts: AsyncGenerator[bytes, None], serv
     options = ImportOptions(
         **msgspec.structs.asdict(parameters), actor=None if principal.role == "admin" else principal.key_id
     )
-    report = await services.imports.take_in(parts, exchange.scope, options)
+    assert exchange.parts is not None
+    report = await services.imports.take_in(exchange.parts, exchange.scope, options)
     counts = {name: getattr(report, name) for name in _COUNTS}
     problems = [ImportProblem(each.line, problem(each.error)) for each in report.first_errors]
     return exchange.reply(ImportAnswer(problems=problems, **counts))

@@ -79,9 +79,15 @@ class Deadlines:
                 self._watched[task] = asyncio.create_task(self._watch(task, entry.leaves))
 
     async def run(self) -> None:
-        """Sweep for ever."""
+        """Sweep for ever.
+
+        Where this process stood still, what came meanwhile is heard before anybody is found late.
+        """
         while True:
+            began = self._clock.monotonic()
             await asyncio.sleep(self._sweep_s)
+            if self._clock.monotonic() - began > 2 * self._sweep_s:
+                await asyncio.sleep(self._sweep_s)
             self.sweep()
 
     async def _watch(self, task: asyncio.Task[object], leaves: Callable[[], Awaitable[object]]) -> None:

@@ -1,10 +1,13 @@
 """Bounds on the time of many tasks, and an end to what nobody waits for."""
 
 import asyncio
+import threading
+import time
 
 import pytest
 from worlds import SetClock
 
+from memfast.resilience.clock import SystemClock
 from memfast.resilience.deadlines import WATCH_AFTER_S, Deadlines
 
 
@@ -74,6 +77,29 @@ async def test_the_sweep_runs_by_itself(clock):
     assert await asyncio.wait_for(task, 10) == "late"
     sweeper.cancel()
     await asyncio.gather(sweeper, return_exceptions=True)
+
+
+async def several_turns_after(message):
+    """What the server's thread sends takes several turns of the loop to arrive."""
+    await message.wait()
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(("sent", "end"), [(True, None), (False, "late")])
+async def test_what_came_while_the_loop_stood_still_is_in_time(sent, end):
+    """A loop that was held up beyond a task's time first hears what has come for it; the rest is late as ever."""
+    deadlines, message = Deadlines(SystemClock(), sweep_s=0.02), asyncio.Event()
+    sweeper = asyncio.create_task(deadlines.run())
+    task = asyncio.create_task(timed(deadlines, several_turns_after(message), 0.1))
+    await asyncio.sleep(0)
+    if sent:
+        thread = threading.Thread(target=asyncio.get_running_loop().call_soon_threadsafe, args=(message.set,))
+        thread.start()
+        thread.join()
+    time.sleep(0.2)
+    assert await task == end
+    sweeper.cancel()
 
 
 async def test_work_whose_caller_has_gone_is_cancelled(clock):
