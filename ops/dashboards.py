@@ -63,6 +63,11 @@ def quantile(share: float, histogram: str, by: str, labels: str = "", legend: st
     return Query(f"histogram_quantile({share}, {inner})", legend or f"{{{{{by}}}}}")
 
 
+def share(part: str, whole: str, by: str, legend: str = "") -> Query:
+    """A gauge divided by another, each summed."""
+    return Query(f"{gauge(part, by).expression} / {gauge(whole, by).expression}", legend or f"{{{{{by}}}}}")
+
+
 def hit_rate() -> Query:
     """Look-ups of each cache that found something, of all."""
     hits, misses = (rate(f"memfast_cache_{what}_total", "layer").expression for what in ("hits", "misses"))
@@ -70,6 +75,9 @@ def hit_rate() -> Query:
 
 
 REQUESTS = "memfast_request_duration_seconds"
+SLOW = rate("memfast_slow_operations_total", "route, stage").expression
+NONE = 'label_replace(vector(0), "route", "none", "", "")'
+"""One series, so that a chart of what is rare says that there is none."""
 SEARCHES = ', route="/v1/search", status="2xx"'
 
 OVERVIEW: dict[str, tuple[Panel, ...]] = {
@@ -77,6 +85,12 @@ OVERVIEW: dict[str, tuple[Panel, ...]] = {
         Panel("Requests", "By route.", "reqps", (rate(f"{REQUESTS}_count", "route"),)),
         Panel("Time of requests", "Of those that succeeded.", "s", quantiles(REQUESTS, ', status="2xx"')),
         Panel("Errors", "4xx are the clients', 5xx the service's.", "reqps", (rate(f"{REQUESTS}_count", "status"),)),
+        Panel(
+            "Slow operations",
+            "By route and the stage that took longest; the log has a line for each.",
+            "reqps",
+            (Query(f"{SLOW} > 0 or on () {NONE}", "{{route}} {{stage}}"),),
+        ),
     ),
     "Searches": (
         Panel("Searches", "By what answered them.", "reqps", (rate(f"{REQUESTS}_count", "tier", SEARCHES),)),
@@ -94,6 +108,12 @@ OVERVIEW: dict[str, tuple[Panel, ...]] = {
     "Writes": (
         Panel("Changes", "By what became of them.", "wps", (rate("memfast_writes_total", "result"),)),
         Panel("Wait for a transaction", "", "s", quantiles("memfast_write_wait_seconds")),
+        Panel(
+            "Time by stage",
+            "95 of 100 are faster; sql is the transaction.",
+            "s",
+            (quantile(0.95, "memfast_write_stage_duration_seconds", "stage"),),
+        ),
         Panel("Changes of a transaction", "", "short", quantiles("memfast_flush_changes")),
     ),
     "How it stands": (
@@ -112,6 +132,24 @@ INSIDE: dict[str, tuple[Panel, ...]] = {
     "Caches": (
         Panel("Entries", "", "short", (gauge("memfast_cache_entries", "layer"),)),
         Panel("Memory", "", "bytes", (gauge("memfast_cache_bytes", "layer"),)),
+        Panel(
+            "Mean age of entries",
+            "From when they were kept.",
+            "s",
+            (
+                share("memfast_cache_age_seconds", "memfast_cache_entries", "layer"),
+                share("memfast_warm_age_seconds", "memfast_warm_users", "instance", "users in memory"),
+            ),
+        ),
+        Panel(
+            "Oldest entries",
+            "",
+            "s",
+            (
+                Query("max by (layer) (memfast_cache_oldest_seconds{$of})", "{{layer}}"),
+                Query("max(memfast_warm_oldest_seconds{$of})", "users in memory"),
+            ),
+        ),
         Panel(
             "Entries that left",
             "For want of room, because of their age, because their user was written to.",

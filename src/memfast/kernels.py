@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from memfast._native._cache_reference import CacheStats
+from memfast._native._cache_reference import CacheAges, CacheStats
 from memfast._native._lexical_reference import BM25_K1
 from memfast._native._metrics_reference import STAGES_MAX
 
@@ -19,6 +19,7 @@ __all__ = [
     "IMPL",
     "STAGES_MAX",
     "ByteCache",
+    "CacheAges",
     "CacheStats",
     "Counter",
     "Histogram",

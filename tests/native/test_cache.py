@@ -297,6 +297,25 @@ def test_limits_are_checked(caches, limits, message):
         caches.ByteCache(**(good | limits))
 
 
+def test_ages_are_those_of_what_is_held(caches):
+    """From when each was put: a hit makes nothing younger, a new value does, what left is not counted."""
+    cache = new_cache(caches, charges=200)
+    assert cache.ages(10**9) == (0, 0)
+    for number in range(100):  # more than the first memory is for
+        put(cache, number, now_ns=number)
+    cache.get(key_of(0), 1, 1, 300)
+    assert cache.ages(300) == (pytest.approx(sum(300 - number for number in range(100)) / 1e9), 300 / 1e9)
+    put(cache, 0, now_ns=310)
+    for number in range(1, 98):
+        cache.get(key_of(number), 1, 2, 310)
+    assert (len(cache), cache.ages(320)) == (3, (pytest.approx((10 + 222 + 221) / 1e9), 222 / 1e9))
+    assert cache.ages(5) == (0, 0), "a clock that went back makes nothing younger than new"
+    cache.clear()
+    assert cache.ages(400) == (0, 0)
+    put(cache, 7, now_ns=400)
+    assert cache.ages(401) == (1 / 1e9, 1 / 1e9)
+
+
 def test_keys_and_values_are_checked(caches):
     """Keys are 16 to 64 bytes, values bytes."""
     cache = new_cache(caches)
@@ -380,6 +399,8 @@ class BothCaches(RuleBasedStateMachine):
         assert (stats.bytes == 0) == (stats.entries == 0)
         assert stats.entries <= stats.entry_limit
         assert stats.capacity_bytes == self.twins[0].capacity_bytes
+        ages = self.both("ages", self.now_ns)
+        assert 0 <= ages.oldest_s <= ages.total_s <= ages.oldest_s * stats.entries
 
 
 BothCaches.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)

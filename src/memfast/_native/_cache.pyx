@@ -1,7 +1,8 @@
 """A bounded cache of finished answers; contracts and policy stand in `_cache_reference.py`.
 
 Nothing here is known to the cyclic garbage collector: entries are C structs, keys and values plain bytes objects
-whose references the structs own. A struct fills one cache line.
+whose references the structs own. A struct fills one cache line; when it was made stands in an array beside it, which only
+the one who asks for ages reads.
 """
 
 from cpython.bytes cimport PyBytes_GET_SIZE
@@ -30,6 +31,7 @@ from memfast._native._cache_reference import (
     KEY_BYTES_MAX,
     KEY_BYTES_MIN,
     LARGEST_SHARE,
+    CacheAges,
     CacheStats,
     check_key,
     check_limits,
@@ -49,6 +51,7 @@ cdef int64_t c_entry_bytes = ENTRY_BYTES
 cdef int64_t c_largest_share = LARGEST_SHARE
 cdef Py_ssize_t c_key_bytes_min = KEY_BYTES_MIN
 cdef Py_ssize_t c_key_bytes_max = KEY_BYTES_MAX
+cdef int64_t NEVER = <int64_t> (<uint64_t> 1 << 63)
 cdef uint64_t LIST_BIT = <uint64_t> 1 << 63
 
 
@@ -75,6 +78,7 @@ cdef class ByteCache:
     cdef Pool live
     cdef Pool ghosts
     cdef Entry *entries
+    cdef int64_t *made_ns       # parallel to the entries; NEVER: the place is free
     cdef int64_t capacity
     cdef int64_t ttl_ns
     cdef int64_t idle_ns
@@ -104,6 +108,7 @@ cdef class ByteCache:
         pool_free(&self.live)
         pool_free(&self.ghosts)
         free(self.entries)
+        free(self.made_ns)
 
     def __len__(self):
         return self.count()
@@ -168,6 +173,7 @@ cdef class ByteCache:
         entry.deadline_ns = deadline_ns
         entry.used_ns = now_ns
         entry.listed = listed
+        self.made_ns[place] = now_ns
         self.used += charge
         if listed == ONCE:
             self.used_once += charge
@@ -248,6 +254,18 @@ cdef class ByteCache:
             self.entry_limit,
         )
 
+    def ages(self, int64_t now_ns):
+        """Return the ages of the entries; see `_cache_reference.ByteCache.ages`."""
+        cdef uint32_t place
+        cdef int64_t age_ns, oldest_ns = 0
+        cdef double total_ns = 0
+        for place in range(FIRST, self.live.top):
+            if self.made_ns[place] != NEVER:
+                age_ns = max(<int64_t> 0, now_ns - self.made_ns[place])
+                total_ns += age_ns
+                oldest_ns = max(oldest_ns, age_ns)
+        return CacheAges(total_ns / 1e9, oldest_ns / 1e9)
+
     cdef inline uint32_t count(self) noexcept:
         """Return how many entries there are."""
         return self.live.counts[ONCE] + self.live.counts[OFTEN]
@@ -258,6 +276,10 @@ cdef class ByteCache:
         if memory == NULL:
             raise MemoryError
         self.entries = <Entry *> memory
+        memory = realloc(self.made_ns, (2 * <size_t> self.live.size or 64) * sizeof(int64_t))
+        if memory == NULL:
+            raise MemoryError
+        self.made_ns = <int64_t *> memory
         return pool_grow(&self.live)
 
     cdef inline uint32_t find(self, bytes key, uint64_t hashed):
@@ -318,6 +340,7 @@ cdef class ByteCache:
             self.used_once -= charge
         pool_unlink(&self.live, entry.listed, place)
         pool_return(&self.live, place)
+        self.made_ns[place] = NEVER
         entry.key = NULL
         Py_DECREF(key)
         Py_DECREF(value)

@@ -18,7 +18,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-__all__ = ["ENTRY_BYTES", "KEY_BYTES_MAX", "KEY_BYTES_MIN", "ByteCache", "CacheStats", "Epochs"]
+__all__ = ["ENTRY_BYTES", "KEY_BYTES_MAX", "KEY_BYTES_MIN", "ByteCache", "CacheAges", "CacheStats", "Epochs"]
 
 ENTRY_BYTES = 240
 """What an entry costs beside its key and value, a ghost included: see `bench/micro/cache.py --memory`."""
@@ -47,6 +47,13 @@ class CacheStats(NamedTuple):
     entry_limit: int
 
 
+class CacheAges(NamedTuple):
+    """Ages of the entries held, from when they were put: all of them added, and that of the oldest; in seconds."""
+
+    total_s: float
+    oldest_s: float
+
+
 class Epochs(Protocol):
     """Where `sweep` looks epochs up: a `SlotTable`."""
 
@@ -66,6 +73,7 @@ class Entry:
     global_epoch: int
     version: int
     deadline_ns: int
+    made_ns: int
     used_ns: int
     place: int
     listed: int
@@ -165,6 +173,7 @@ class ByteCache:
             version,
             min(deadline_ns, now_ns + self._ttl_ns),
             now_ns,
+            now_ns,
             0,
             listed,
         )
@@ -250,6 +259,11 @@ class ByteCache:
         """Return the counters."""
         bounds = {"capacity_bytes": self._capacity, "entry_limit": self._entry_limit}
         return CacheStats(len(self._entries), self._bytes, **self._counts, **bounds)
+
+    def ages(self, now_ns: int) -> CacheAges:
+        """How long the entries have been held: looks at each of them, so that no call pays for it but this one."""
+        ages_ns = [max(0, now_ns - entry.made_ns) for entry in self._entries.values()]
+        return CacheAges(sum(ages_ns) / 1e9, max(ages_ns, default=0) / 1e9)
 
     def _forget(self) -> None:
         self._entries: dict[bytes, Entry] = {}

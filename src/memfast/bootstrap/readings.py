@@ -154,7 +154,12 @@ def _held(services: Services) -> Iterator[Reading]:
     for layer, stats in services.caches().items():
         yield Reading("memfast_cache_entries", stats.entries, (layer,))
         yield Reading("memfast_cache_bytes", stats.bytes, (layer,))
+    for layer, ages in services.ages().items():
+        yield Reading("memfast_cache_age_seconds", ages.total_s, (layer,))
+        yield Reading("memfast_cache_oldest_seconds", ages.oldest_s, (layer,))
     shards = services.shards.stats()
+    yield Reading("memfast_warm_age_seconds", shards.age_s)
+    yield Reading("memfast_warm_oldest_seconds", shards.oldest_s)
     yield Reading("memfast_warm_users", shards.shards)
     yield Reading("memfast_warm_memories", shards.rows)
     yield Reading("memfast_warm_bytes", shards.bytes)

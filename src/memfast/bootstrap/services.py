@@ -32,7 +32,7 @@ from memfast.embedding.guarded import GuardedEmbedder
 from memfast.errors import DatabaseRefused, Unavailable
 from memfast.index.hnsw import MISSING_REASON
 from memfast.index.pool import ShardPool
-from memfast.kernels import CacheStats, SlotTable
+from memfast.kernels import CacheAges, CacheStats, SlotTable
 from memfast.metrics import Meter, unread
 from memfast.model import DatabaseFacts
 from memfast.ports import Clock, SharedCache
@@ -158,6 +158,10 @@ class Services(Struct, frozen=True, kw_only=True):
     def caches(self) -> dict[str, CacheStats]:
         """Counters of every cache of this worker, by name."""
         return {**self.answers.stats(), "embeddings": self.embedder.stats()}
+
+    def ages(self) -> dict[str, CacheAges]:
+        """How long each of them has held its entries."""
+        return {**self.answers.ages(), "embeddings": self.embedder.ages()}
 
 
 @asynccontextmanager

@@ -26,7 +26,7 @@ from memfast.http.wire import (
     WarmProgress,
     WarmRequest,
 )
-from memfast.kernels import CacheStats
+from memfast.kernels import CacheAges, CacheStats
 
 __all__ = ["ROUTES"]
 
@@ -76,9 +76,17 @@ async def health(exchange: Exchange, services: Services) -> Reply:
 async def show_cache(exchange: Exchange, services: Services) -> Reply:
     """What the layers of the answering worker hold and did."""
     exchange.principal.require_admin()
-    layers = {name: _layer(stats) for name, stats in services.caches().items()}
+    ages = services.ages()
+    layers = {name: _layer(stats, ages[name]) for name, stats in services.caches().items()}
     shards = services.shards.stats()
-    warm = WarmLayer(users=shards.shards, memories=shards.rows, bytes=shards.bytes, evictions=shards.evictions)
+    warm = WarmLayer(
+        users=shards.shards,
+        memories=shards.rows,
+        bytes=shards.bytes,
+        mean_age_s=round(shards.age_s / max(1, shards.shards), 3),
+        oldest_age_s=round(shards.oldest_s, 3),
+        evictions=shards.evictions,
+    )
     counts = services.pressure.counts
     return exchange.reply(
         CacheAnswer(
@@ -143,11 +151,13 @@ async def warm(exchange: Exchange, services: Services) -> Reply:
     return exchange.reply(answer)
 
 
-def _layer(stats: CacheStats) -> CacheLayer:
+def _layer(stats: CacheStats, ages: CacheAges) -> CacheLayer:
     asked = stats.hits + stats.misses
     return CacheLayer(
         entries=stats.entries,
         bytes=stats.bytes,
+        mean_age_s=round(ages.total_s / max(1, stats.entries), 3),
+        oldest_age_s=round(ages.oldest_s, 3),
         hits=stats.hits,
         misses=stats.misses,
         hit_rate=round(stats.hits / asked, 4) if asked else 0.0,

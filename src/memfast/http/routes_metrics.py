@@ -12,7 +12,7 @@ from memfast.http.exchange import Exchange, Reply
 from memfast.http.routing import Route, Success
 from memfast.http.wire_stats import PoolUse, ProcessUse, StatsAnswer
 from memfast.metrics.exposition import OPENMETRICS, PLAIN, BoardCollector, render
-from memfast.metrics.statistics import WINDOWS_MIN, window_stats
+from memfast.metrics.statistics import WINDOWS_MIN, layers_in_use, window_stats
 from memfast.service.access import NOBODY
 
 __all__ = ["PATH", "ROUTES"]
@@ -35,8 +35,8 @@ async def stats(exchange: Exchange, services: Services) -> Reply:
     """Times, throughput, errors and hit rates of the last minutes, and what the workers use now."""
     exchange.principal.require_admin()
     board, layout, now_s = services.meter.board, services.meter.layout, time.monotonic()
-    alive = board.alive(now_s)
-    now = board.rows[alive].sum(axis=0)
+    living = board.rows[board.alive(now_s)].copy()
+    now = living.sum(axis=0)
 
     def gauge(name: str, *labels: str) -> int:
         return int(now[layout.place(name, labels)[1]])
@@ -50,7 +50,7 @@ async def stats(exchange: Exchange, services: Services) -> Reply:
         utilisation=round(used / max(1, limit), 4),
     )
     process = ProcessUse(
-        workers=len(alive),
+        workers=len(living),
         resident_bytes=gauge("memfast_worker_resident_memory_bytes"),
         open_files=gauge("memfast_worker_open_fds"),
         warm_users=gauge("memfast_warm_users"),
@@ -61,7 +61,8 @@ async def stats(exchange: Exchange, services: Services) -> Reply:
     )
     windows = [window_stats(board, layout, now_s, minutes) for minutes in WINDOWS_MIN]
     total = window_stats(board, layout, now_s, 0)
-    return exchange.reply(StatsAnswer(process=process, pool=pool, windows=windows, total=total))
+    caches = layers_in_use(living, layout)
+    return exchange.reply(StatsAnswer(process=process, pool=pool, caches=caches, windows=windows, total=total))
 
 
 ROUTES = (

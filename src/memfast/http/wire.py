@@ -371,10 +371,12 @@ class Cleared(Struct):
 
 
 class CacheLayer(Struct, kw_only=True):
-    """Counters since the worker started, and what is held now."""
+    """Counters since the worker started, what is held now, and how old that is, in seconds."""
 
     entries: int
     bytes: int
+    mean_age_s: float
+    oldest_age_s: float
     hits: int
     misses: int
     hit_rate: float
@@ -384,11 +386,13 @@ class CacheLayer(Struct, kw_only=True):
 
 
 class WarmLayer(Struct, kw_only=True):
-    """Users that are held in memory."""
+    """Users that are held in memory, and for how long."""
 
     users: int
     memories: int
     bytes: int
+    mean_age_s: float
+    oldest_age_s: float
     evictions: int
 
 

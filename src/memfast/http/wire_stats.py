@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from memfast.metrics.statistics import WindowStats
+from memfast.metrics.statistics import LayerUse, WindowStats
 
 __all__ = ["PoolUse", "ProcessUse", "StatsAnswer"]
 
@@ -35,5 +35,6 @@ class StatsAnswer(Struct, kw_only=True):
 
     process: ProcessUse
     pool: PoolUse
+    caches: list[LayerUse]
     windows: list[WindowStats]
     total: WindowStats

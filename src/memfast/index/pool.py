@@ -6,9 +6,11 @@ import logging
 import math
 import re
 import shutil
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 from uuid import UUID
 
 from msgspec import Struct
@@ -32,13 +34,23 @@ ADMISSIONS_MAX = 10_000
 _HEX = re.compile("[0-9a-f]{32}")
 
 
+class _Held(NamedTuple):
+    """A shard, its bytes, and since when the scope has been held without a break, in seconds."""
+
+    shard: Shard
+    size: int
+    since_s: float
+
+
 class PoolStats(Struct, frozen=True):
-    """What a pool holds and did."""
+    """What a pool holds and did; `age_s` adds how long each scope has been held, in seconds."""
 
     shards: int
     rows: int
     bytes: int
     evictions: int
+    age_s: float
+    oldest_s: float
 
 
 class ShardPool:
@@ -55,6 +67,7 @@ class ShardPool:
         language: of the words by which memories are found.
         int8: whether shards of many memories keep an int8 image of their vectors.
         disk_reserve_bytes: free disk space that saving a shard must leave.
+        monotonic: the clock by which scopes grow old, in seconds.
     """
 
     def __init__(
@@ -69,6 +82,7 @@ class ShardPool:
         language: Language = "english",
         int8: bool = True,
         disk_reserve_bytes: int = 0,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._capacity_bytes = capacity_bytes
         self._snapshots = snapshots
@@ -79,7 +93,8 @@ class ShardPool:
         self._language = language
         self._int8 = int8
         self._disk_reserve_bytes = disk_reserve_bytes
-        self._held: OrderedDict[UUID, tuple[Shard, int]] = OrderedDict()
+        self._monotonic = monotonic
+        self._held: OrderedDict[UUID, _Held] = OrderedDict()
         self._missed_s: OrderedDict[UUID, float] = OrderedDict()
         self._too_large_s: OrderedDict[UUID, float] = OrderedDict()
         self._bytes = 0
@@ -137,7 +152,7 @@ class ShardPool:
     def peek(self, scope_id: UUID) -> Shard | None:
         """See `ports.Shards.peek`."""
         held = self._held.get(scope_id)
-        return None if held is None else held[0]
+        return None if held is None else held.shard
 
     def get(self, scope_id: UUID) -> Shard | None:
         """See `ports.Shards.get`."""
@@ -145,10 +160,11 @@ class ShardPool:
         if held is None:
             return None
         self._held.move_to_end(scope_id)
-        return held[0]
+        return held.shard
 
     def put(self, scope_id: UUID, shard: Shard, *, evict: bool = True) -> bool:
         """See `ports.Shards.put`."""
+        before = self._held.get(scope_id)
         self.drop(scope_id)
         size = shard.nbytes
         if size > self._capacity_bytes:  # a load at every search would cost more than it could ever give
@@ -157,7 +173,7 @@ class ShardPool:
         if not evict and size > self._capacity_bytes - self._bytes:
             return False
         self.shrink_to(self._capacity_bytes - size)
-        self._held[scope_id] = (shard, size)
+        self._held[scope_id] = _Held(shard, size, self._monotonic() if before is None else before.since_s)
         self._bytes += size
         self._missed_s.pop(scope_id, None)
         return True
@@ -166,13 +182,12 @@ class ShardPool:
         """See `ports.Shards.drop`."""
         held = self._held.pop(scope_id, None)
         if held is not None:
-            self._bytes -= held[1]
+            self._bytes -= held.size
 
     def shrink_to(self, wanted_bytes: int) -> None:
         """Let the coldest shards go until the rest takes no more than this."""
         while self._bytes > wanted_bytes and self._held:
-            _, (_, size) = self._held.popitem(last=False)
-            self._bytes -= size
+            self._bytes -= self._held.popitem(last=False)[1].size
             self._evictions += 1
 
     def resize(self, capacity_bytes: int) -> None:
@@ -218,8 +233,10 @@ class ShardPool:
 
     def stats(self) -> PoolStats:
         """What is held now."""
-        rows = sum(len(shard) for shard, _ in self._held.values())
-        return PoolStats(len(self._held), rows, self._bytes, self._evictions)
+        now_s = self._monotonic()
+        ages_s = [now_s - held.since_s for held in self._held.values()]
+        rows = sum(len(held.shard) for held in self._held.values())
+        return PoolStats(len(ages_s), rows, self._bytes, self._evictions, sum(ages_s), max(ages_s, default=0.0))
 
 
 def unsave_all(snapshots: Path) -> None:

@@ -13,7 +13,16 @@ from memfast.metrics.families import ANSWER_TIERS, LAYERS, REQUESTS, SLOW
 from memfast.metrics.meter import Layout
 from memfast.metrics.tracing import Work
 
-__all__ = ["WINDOWS_MIN", "OperationStats", "StageStats", "WindowStats", "quantile", "window_stats"]
+__all__ = [
+    "WINDOWS_MIN",
+    "LayerUse",
+    "OperationStats",
+    "StageStats",
+    "WindowStats",
+    "layers_in_use",
+    "quantile",
+    "window_stats",
+]
 
 WINDOWS_MIN = (1, 5, 60)
 """The windows that are told, in minutes."""
@@ -53,6 +62,16 @@ class StageStats(Struct, frozen=True, kw_only=True):
     times: int
     mean_ms: float
     p95_ms: float
+
+
+class LayerUse(Struct, frozen=True, kw_only=True):
+    """What a layer of copies holds in all workers, and for how long. `warm` is users in memory."""
+
+    layer: str
+    entries: int
+    bytes: int
+    mean_age_s: float
+    oldest_age_s: float
 
 
 class WindowStats(Struct, frozen=True, kw_only=True):
@@ -103,6 +122,32 @@ def window_stats(board: Board, layout: Layout, now_s: float, minutes: int) -> Wi
         hit_rates=_hit_rates(count),
         cpu_cores=round(sum(count("memfast_worker_cpu_seconds", mode) for mode in ("user", "system")) / seconds, 3),
     )
+
+
+def layers_in_use(living: _CELLS, layout: Layout) -> list[LayerUse]:
+    """Every layer of copies that workers hold themselves; what is in Redis is not theirs.
+
+    Args:
+        living: the rows of the workers that live, float64 (workers, `CELLS`).
+        layout: where their cells are.
+    """
+    found = []
+    for layer in ("warm", *(labels[0] for labels in layout.places("memfast_cache_entries"))):
+        kind, own, held = ("warm", (), "users") if layer == "warm" else ("cache", (layer,), "entries")
+        entries, size, age_s, oldest_s = (
+            living[:, layout.place(f"memfast_{kind}_{name}", own)[1]]
+            for name in (held, "bytes", "age_seconds", "oldest_seconds")
+        )
+        found.append(
+            LayerUse(
+                layer=layer,
+                entries=int(entries.sum()),
+                bytes=int(size.sum()),
+                mean_age_s=round(float(age_s.sum() / max(1.0, entries.sum())), 3),
+                oldest_age_s=round(float(oldest_s.max(initial=0.0)), 3),
+            )
+        )
+    return found
 
 
 def quantile(bounds: Sequence[float], counts: Sequence[float], share: float) -> float:

@@ -11,7 +11,7 @@ from hashlib import blake2b
 from typing import Literal, NamedTuple, Protocol
 from uuid import UUID
 
-from memfast.kernels import ByteCache, CacheStats
+from memfast.kernels import ByteCache, CacheAges, CacheStats
 from memfast.ports import Clock
 from memfast.resilience.flight import Flight
 from memfast.service.coherence import Coherence, Epochs
@@ -244,6 +244,12 @@ class Answers:
         caches |= dict(self._caches.items())
         done = [caches[name].resize(size, entries, _RELEASE_STEPS) for name, size in sizes_bytes.items()]
         return all(done)
+
+    def ages(self) -> dict[str, CacheAges]:
+        """How long each cache has held its entries."""
+        now_ns = int(self._clock.monotonic() * 1e9)
+        ages: dict[str, CacheAges] = {kind: cache.ages(now_ns) for kind, cache in self._caches.items()}
+        return {**ages, "requests": self._requests.ages(now_ns)}
 
     @property
     def nbytes(self) -> int:

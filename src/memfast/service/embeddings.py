@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memfast.errors import Unavailable
-from memfast.kernels import ByteCache, CacheStats
+from memfast.kernels import ByteCache, CacheAges, CacheStats
 from memfast.metrics import Meter, unread
 from memfast.model import DatabaseFacts
 from memfast.ports import Clock, Embedder
@@ -136,6 +136,10 @@ class CachedEmbedder:
     def stats(self) -> CacheStats:
         """Counters of the cache."""
         return self._cache.stats()
+
+    def ages(self) -> CacheAges:
+        """How long the cache has held its entries."""
+        return self._cache.ages(self._now_ns())
 
     def learned(self, facts: DatabaseFacts) -> None:
         """Hold nothing of an era of copies that is over."""

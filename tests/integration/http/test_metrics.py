@@ -106,6 +106,42 @@ async def test_what_parts_count_is_there_after_a_second(api, user):
     assert sum(now["memfast_pool_connections", ("pool", "work"), ("state", state)] for state in ("idle", "used")) > 0
 
 
+async def test_layers_tell_how_old_their_entries_are(api, user):
+    """In the metrics, the statistics and of the worker's own layers: an entry grows older, a new one is young."""
+    await api.create(user, text="the attic is warm")
+    await api.services.warm.load(api.services.access.scope((await api.services.access.authenticate(None)), user))
+    await api.search(user, query="attic")
+
+    async def told():
+        stats = {each["layer"]: each for each in (await api.request("GET", "/v1/stats")).json()["caches"]}
+        now = await scrape(api)
+        cache = (await api.request("GET", "/v1/cache")).json()
+        return stats, now, {**cache["layers"], "warm": cache["warm"] | {"entries": cache["warm"]["users"]}}
+
+    async def grown():
+        stats, now, own = await told()
+        return (stats, now, own) if min(stats[each]["oldest_age_s"] for each in _LAYERS) >= 0.5 else None
+
+    async with asyncio.timeout(15):
+        while not (found := await grown()):
+            await asyncio.sleep(0.05)
+    stats, now, own = found
+    for layer in _LAYERS:
+        for told_of in (stats[layer], own[layer]):
+            assert told_of["entries"] >= 1
+            assert 0 <= told_of["mean_age_s"] <= told_of["oldest_age_s"]
+        assert own[layer]["oldest_age_s"] >= stats[layer]["oldest_age_s"], "what is read now is older than a second ago"
+    for layer in ("search", "embeddings"):
+        total, entries, oldest = (
+            now[f"memfast_cache_{name}", ("layer", layer)] for name in ("age_seconds", "entries", "oldest_seconds")
+        )
+        assert 0 < total <= oldest * entries
+    assert 0 < now["memfast_warm_age_seconds",] <= now["memfast_warm_oldest_seconds",] * now["memfast_warm_users",]
+
+
+_LAYERS = ("warm", "search", "embeddings", "requests")
+
+
 async def test_the_number_of_series_is_flat(api):
     """Whatever users there are, and whatever paths, methods, ids and traces clients think of."""
 

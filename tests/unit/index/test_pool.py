@@ -21,7 +21,7 @@ def snapshot():
     return Snapshot(memories=[memory], vectors=VECTORS[:1], version=1, purged_to=0)
 
 
-def make_pool(capacity_bytes):
+def make_pool(capacity_bytes, **options):
     """Build an empty pool."""
     return ShardPool(
         capacity_bytes,
@@ -30,6 +30,7 @@ def make_pool(capacity_bytes):
         generation=IDENTITY.generation,
         dimensions=DIMENSIONS,
         admit_window_s=WINDOW_S,
+        **options,
     )
 
 
@@ -64,6 +65,20 @@ def test_a_warm_up_without_room_leaves_the_scope_to_its_searches(snapshot):
     assert [pool.note_miss(SCOPE.id, 1000.0), pool.note_miss(SCOPE.id, 1001.0)] == [False, True]
     assert pool.put(SCOPE.id, pool.build(SCOPE, snapshot))
     assert pool.get(other) is None
+
+
+def test_a_scope_is_as_old_as_it_has_been_held(snapshot):
+    """A write replaces its shard and makes it no younger; who leaves and comes back begins anew."""
+    now = iter([100.0, 110.0, 130.0, 140.0, 160.0])
+    pool = make_pool(1 << 20, monotonic=lambda: next(now))
+    for scope_id in (SCOPE.id, UUID(int=2), SCOPE.id):
+        pool.put(scope_id, pool.build(SCOPE, snapshot))
+    stats = pool.stats()
+    assert (stats.age_s, stats.oldest_s) == (30 + 20, 30)
+    pool.drop(SCOPE.id)
+    pool.put(SCOPE.id, pool.build(SCOPE, snapshot))
+    stats = pool.stats()
+    assert (stats.age_s, stats.oldest_s) == (20 + 50, 50)
 
 
 def test_everything_saved_is_removed_and_nothing_else(tmp_path, caplog):

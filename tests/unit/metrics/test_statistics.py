@@ -5,7 +5,7 @@ import pytest
 
 from memfast.metrics import REQUESTS, Board, Meter, Operation
 from memfast.metrics.families import SECONDS, SLOW
-from memfast.metrics.statistics import quantile, window_stats
+from memfast.metrics.statistics import layers_in_use, quantile, window_stats
 
 SEARCH = Operation("POST", "/v1/search", tiered=True, stages=("sql", "rank"))
 USERS = Operation("GET", "/v1/users")
@@ -94,6 +94,31 @@ def test_slow_operations_are_told_with_the_stage_that_took_longest(meter):
         ("write", "wait", 3, 2.0),
     ]
     assert 100 <= window.stages[0].p95_ms <= 250
+
+
+def test_the_age_of_a_layer_is_that_of_all_workers_entries(tmp_path):
+    """Their mean counts every entry alike, the oldest is the oldest of any worker; who is gone holds nothing."""
+    Board.create(tmp_path / "metrics", 3)
+    workers = [Meter(Board.open(tmp_path / "metrics"), [SEARCH]) for _ in range(3)]
+    try:
+        for meter, entries, age_s, oldest_s in zip(workers, (1, 3, 5), (10, 6, 99), (10, 4, 99), strict=True):
+            for name, value in (
+                ("entries", entries),
+                ("bytes", 100),
+                ("age_seconds", age_s),
+                ("oldest_seconds", oldest_s),
+            ):
+                meter.counter(f"memfast_cache_{name}", "search").set(value)
+        board = workers[0].board
+        found = {each.layer: each for each in layers_in_use(board.rows[[0, 1]], workers[0].layout)}
+        assert (found["search"].entries, found["search"].bytes) == (4, 200)
+        assert (found["search"].mean_age_s, found["search"].oldest_age_s) == (4.0, 10.0)
+        assert (found["warm"].entries, found["warm"].mean_age_s, found["warm"].oldest_age_s) == (0, 0.0, 0.0)
+        assert list(found) == ["warm", "search", "list", "get", "requests", "embeddings"]
+        assert layers_in_use(board.rows[[]], workers[0].layout)[0].oldest_age_s == 0
+    finally:
+        for meter in workers:
+            meter.close()
 
 
 def test_nothing_is_zero(meter):
