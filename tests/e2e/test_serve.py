@@ -71,8 +71,10 @@ def stopped_cleanly(service):
 
 
 def test_the_printed_commands_work(shared):
-    """The screen names the address and the data, and its curl commands work when pasted into a shell."""
+    """The screen names the address, the data and its pages, and its curl commands work when pasted into a shell."""
     assert f"on {shared.url}" in shared.output
+    pages = re.findall(r"^  (?:API|dashboard) +(\S+)$", shared.output, flags=re.MULTILINE)
+    assert [httpx.get(page, timeout=20, trust_env=False).status_code for page in pages] == [200, 200]
     assert str(shared.data_dir) in shared.output
     commands = re.findall(r"^  (curl .*?)(?=^  curl|^\S)", shared.output, flags=re.MULTILINE | re.DOTALL)
     assert len(commands) == 2

@@ -72,6 +72,7 @@ memfast {__version__} on {url}
   kernels    {"compiled" if kernels.IMPL == "c" else "Python (slow): the extension is not built"}
   keys       {keys}
   API        {url}/schema
+  dashboard  {url}/dashboard
 
 Try it from another terminal:
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from random import Random, SystemRandom
 
@@ -13,7 +14,7 @@ from memfast.client.session import Session, Settings
 __all__ = ["Base"]
 
 
-class Base(Operations):
+class Base(Operations, ABC):
     """A client of one service. Making it connects nothing.
 
     Args:
@@ -57,8 +58,9 @@ class Base(Operations):
         )
         self._open()
 
+    @abstractmethod
     def _open(self) -> None:
-        raise NotImplementedError
+        """Make what the calls of `_session` go over."""
 
     @property
     def url(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -23,7 +24,7 @@ def order_by_run(base: Block) -> NDArray[np.int32]:
     return np.lexsort((base.wide[CREATED], base.codes[RUN])).astype(np.int32)
 
 
-class RowReader:
+class RowReader(ABC):
     """What a shard tells about its rows, which are numbered base first, tail behind it."""
 
     __slots__ = ()
@@ -37,9 +38,9 @@ class RowReader:
     total: Total
     next_expiry_us: int
 
+    @abstractmethod
     def __len__(self) -> int:
         """Live rows, expired ones included."""
-        raise NotImplementedError
 
     def get(self, target: UUID, *, now_us: int) -> bytes | None:
         """The fragment of a live memory, or None."""
