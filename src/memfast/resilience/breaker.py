@@ -9,6 +9,8 @@
 ```
 Failures open it only where they are at least one in `SUCCESSES_EACH + 1` of what was settled since the first of them:
 what works for most callers, slowly or not every time, is not away, and to refuse all of them would be the outage.
+What was merely slow does not open it by itself: when a machine is busy for a second, much is slow at once, and its
+servers are there. It counts until a ping is answered; the next that is not answered, or an error, opens.
 A caller asks for a ticket, does its work, and settles the ticket with how it went. In `half_open` exactly `probes`
 tickets are given; one whose work came to nothing (cancelled, refused for its content) or that is not settled within
 `window_s` gives its place to another. What settles after the state has changed says nothing about the new state and is
@@ -31,8 +33,9 @@ __all__ = ["Breaker", "BreakerSnapshot", "Outcome", "State", "Transition", "log_
 _log = logging.getLogger("memfast.breaker")
 
 State = Literal["closed", "open", "half_open", "isolated"]
-Outcome = Literal["success", "failure", "neutral"]
-"""How work went: `neutral` says nothing about the dependency (a cancellation, an error of the request's own)."""
+Outcome = Literal["success", "failure", "slow", "neutral"]
+"""How work went. `slow` is a failure that only a ping can confirm, or take back; `neutral` says nothing about the
+dependency (a cancellation, an error of the request's own)."""
 
 
 SUCCESSES_EACH = 4
@@ -81,7 +84,9 @@ class Breaker:
         self._places = probes
         self._state: State = "closed"
         self._era = 0
+        self._limit = failures
         self._failed: deque[tuple[float, int]] = deque(maxlen=failures)
+        self._slow: deque[tuple[float, int]] = deque(maxlen=failures)
         self._succeeded = 0
         self._opened_at = 0.0
         self._probes: dict[int, float] = {}
@@ -136,6 +141,8 @@ class Breaker:
                 self._probed(outcome, reason)
         elif ticket == self._era and outcome == "failure":
             self._fail(reason)
+        elif ticket == self._era and outcome == "slow":
+            self._slow.append((self._clock.monotonic(), self._succeeded))
         elif ticket == self._era and outcome == "success":
             self._succeeded += 1
 
@@ -143,6 +150,8 @@ class Breaker:
         """A cheap question from the background was answered, or not. It is asked whatever the state is."""
         if answered and self._state in {"open", "half_open"}:
             self._change("closed", "a ping was answered")
+        elif answered:
+            self._slow.clear()
         elif not answered and self._state == "closed":
             self._fail(reason)
 
@@ -162,7 +171,7 @@ class Breaker:
         return BreakerSnapshot(
             name=self.name,
             state=state,
-            failures=sum(at >= horizon for at, _ in self._failed),
+            failures=min(self._limit, sum(at >= horizon for at, _ in (*self._failed, *self._slow))),
             opened=self._opened,
             refused=self._refused,
             reason=self._reason,
@@ -174,15 +183,15 @@ class Breaker:
 
     def _fail(self, reason: str) -> None:
         now = self._clock.monotonic()
-        failed = self._failed
-        failed.append((now, self._succeeded))
+        self._failed.append((now, self._succeeded))
+        failed = sorted((*self._failed, *self._slow))[-self._limit :]
         at, succeeded = failed[0]
         few = self._succeeded - succeeded <= SUCCESSES_EACH * len(failed)
-        if len(failed) == failed.maxlen and at >= now - self._window_s and few:
+        if len(failed) == self._limit and at >= now - self._window_s and few:
             self._change("open", reason)
 
     def _probed(self, outcome: Outcome, reason: str) -> None:
-        if outcome == "failure":
+        if outcome in {"failure", "slow"}:
             self._change("open", reason)
         elif outcome == "success":
             self._successes += 1
@@ -195,6 +204,7 @@ class Breaker:
         self._probes.clear()
         self._successes = 0
         self._failed.clear()
+        self._slow.clear()
         self._succeeded = 0
         self._reason = None if after == "closed" else reason
         if after == "open":

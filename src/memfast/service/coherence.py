@@ -33,6 +33,9 @@ _log = logging.getLogger("memfast.coherence")
 TRUST_S = 1.0
 """How long after the start of a matching check copies are believed, in seconds."""
 
+SILENT_CHECKS = 2
+"""So many checks in a row that the database did not answer are its silence; one alone is a busy machine."""
+
 SERVED_MAX = 50_000
 """Scopes that one check covers. Of any beyond, the copies are dropped instead of checked."""
 
@@ -98,6 +101,7 @@ class Coherence:
         self._touched: set[bytes] = set()
         self._started = clock.monotonic()
         self._trusted_until = self._started + TRUST_S
+        self._unanswered = 0
         self._confirmed: dict[bytes, float] = {}
         self._round: _Round | None = None
         self._turn = asyncio.Lock()
@@ -236,7 +240,9 @@ class Coherence:
         self._copied.clear()
 
     def stale_for_s(self) -> float:
-        """Seconds since copies stopped being confirmed; 0 while they are."""
+        """Seconds since copies stopped being confirmed; 0 while they are, or the database has not been found silent."""
+        if self._unanswered < SILENT_CHECKS:
+            return 0.0
         return max(0.0, self._clock.monotonic() - self._trusted_until)
 
     async def check(self) -> None:
@@ -255,9 +261,11 @@ class Coherence:
         asked = [*served[:SERVED_MAX], *self._idle(set(served))]
         try:
             await self._look(asked)
-        except MemfastError:
+        except Exception:
+            self._unanswered += 1
             self._served.update(served)
             raise
+        self._unanswered = 0
         for scope_id in served[SERVED_MAX:]:
             self.slots.bump(self.slots.index_of(scope_id.bytes))
         self._trusted_until = started + TRUST_S
@@ -303,15 +311,18 @@ class Coherence:
         return (await self._ledger.versions([]))[0]
 
     async def watch(self, interval_s: float) -> None:
-        """Check for ever."""
+        """Check for ever; after one that took as long as the interval the next follows at once."""
+        pause_s = interval_s
         while True:
-            await asyncio.sleep(interval_s)
+            await asyncio.sleep(pause_s)
+            began = self._clock.monotonic()
             try:
                 await self.check()
             except MemfastError as error:
                 _log.debug("copies could not be confirmed: %s", error)
             except Exception:  # noqa: BLE001 - a task's edge: the watch must outlive whatever it meets
                 _log.exception("the watch over the database failed")
+            pause_s = max(0.0, interval_s - (self._clock.monotonic() - began))
 
     def _idle(self, served: set[UUID]) -> list[UUID]:
         """Scopes that were not served and have copies, those first that waited longest; what is void is left out."""

@@ -165,7 +165,8 @@ class Pool:
     """A bounded pool of prepared connections, behind its server's breaker. Everything that waits is bounded.
 
     This is the one place where PostgreSQL's failures are counted. Those are: it cannot be reached, a connection broke,
-    or a use took longer than is good, whatever ended it. A cancellation and an error of the statement's own are not.
+    or a use took longer than is good, whatever ended it; that one counts only until a ping is answered. A cancellation
+    and an error of the statement's own are none.
     """
 
     def __init__(
@@ -400,11 +401,12 @@ class Pool:
     def _judged(self, purpose: Purpose, use: _Use, error: BaseException | None) -> tuple[Outcome, str]:
         """What a use says about the server. One that was cut off after too long was slow, whoever cut it off."""
         if isinstance(error, StoreUnavailable | OutcomeUnknown):
-            return "failure", type(error.__cause__ or error).__name__
+            late = isinstance(error.__cause__, TimeoutError)
+            return "slow" if late else "failure", type(error.__cause__ or error).__name__
         took_s = self._clock.monotonic() - use.began_s
         good_s = self._policy.slow_write_s if purpose == "write" else self._policy.slow_read_s
         if took_s >= good_s and not (purpose == "bulk" and error is None):
-            return "failure", f"it took {took_s:.3g} s"
+            return "slow", f"it took {took_s:.3g} s"
         return ("success" if error is None else "neutral"), ""
 
     def _admit(self) -> int:

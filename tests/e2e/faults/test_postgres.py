@@ -88,17 +88,13 @@ async def test_postgresql_goes_away_and_comes_back(world, hurt, heal, record_pro
 
 
 async def test_postgresql_is_half_a_second_away(world):
-    """Everything goes on, slower; copies that cannot be confirmed in time say so."""
+    """Everything goes on, slower, and nothing is refused: it is not away."""
     world.forget()
     world.proxy.faults.append(Delay(0.25))
-    slow_at = time.monotonic()
-    await world.until(lambda: "cache_only" in world.modes_since(slow_at))
     began = time.monotonic()
     await world.until(lambda: world.written_since(began))
     await world.until(lambda: sum(at > began and status == 200 for at, status in world.cold) >= 6)
     world.proxy.faults.clear()
-    back_at = time.monotonic()
-    await world.until(lambda: None in world.modes_since(back_at))
     assert world.wrong == []
     assert [each for each in world.refused if "not asked now" in each[2]] == []
     assert await world.lost() == set()

@@ -29,6 +29,7 @@ def test_reads_go_on_without_the_database(serve_module, connect, mem0, poll):
                 os.kill(pid, signal.SIGSTOP)
             with pytest.raises(mem0.exceptions.NetworkError):
                 client.get(added)
+            poll(lambda: "memfast-mode" in service.client.get("/v1/health/live").headers, 20)
             answer = service.client.post("/mem0/search", json={"query": "what else?", "filters": mine})
             assert [each["id"] for each in answer.json()["results"]] == [added]
             assert answer.headers["memfast-mode"] == "cache_only"

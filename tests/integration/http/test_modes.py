@@ -11,8 +11,9 @@ import pytest
 from memfast.service.modes import HOLD_S
 
 DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "resilience.md"
+UNCONFIRMED = "copies are not confirmed"
 CELLS = {
-    (mode, operation, served)
+    (mode, UNCONFIRMED if cells[1] == UNCONFIRMED else "by order", operation, served)
     for line in DOCUMENT.read_text().split("## Modes\n")[1].split("\n## ")[0].splitlines()
     if line.startswith("| `")
     for mode, cells in [(line.split("`")[1], [cell.strip() for cell in line.strip("|").split("|")])]
@@ -70,17 +71,21 @@ class Users:
 
 
 @pytest.mark.asyncio(loop_scope="module")
-@pytest.mark.parametrize(("mode", "operation", "served"), sorted(CELLS))
-async def test_a_cell_of_the_table(api, mode, operation, served):
+@pytest.mark.parametrize(("mode", "trigger", "operation", "served"), sorted(CELLS))
+async def test_a_cell_of_the_table(api, mode, trigger, operation, served, monkeypatch):
     """Served as in full health and marked, or refused at once with a hint, and then not half done."""
     users = Users(api)
     await users.prepare()
     before = await api.counts()
-    order(api, mode)
+    if trigger == UNCONFIRMED:
+        monkeypatch.setattr(api.services.coherence, "stale_for_s", lambda: 5.0)
+    else:
+        order(api, mode)
     try:
         response = await users.do(operation)
         health = (await api.client.get("/v1/health")).json()
     finally:
+        monkeypatch.undo()
         order(api, "auto")
     assert (health["mode"], bool(health["mode_reason"])) == (mode, mode != "full")
     assert response.headers.get("memfast-mode", "full") == mode
@@ -99,9 +104,10 @@ async def test_a_cell_of_the_table(api, mode, operation, served):
 
 def test_the_table_speaks_of_every_operation():
     """Each is either served or refused in each mode."""
-    for mode in ("full", "reduced", "cache_only", "essential"):
-        told = [operation for each, operation, _ in CELLS if each == mode]
-        assert set(told) >= ALL - ({"get"} if mode == "cache_only" else set()), mode
+    assert {mode for mode, *_ in CELLS} == {"full", "reduced", "cache_only", "essential"}
+    for mode, trigger in {each[:2] for each in CELLS}:
+        told = [operation for *each, operation, _ in CELLS if each == [mode, trigger]]
+        assert set(told) >= ALL - ({"get"} if (mode, trigger) == ("cache_only", "by order") else set()), mode
         assert len(told) == len(set(told)), mode
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from memfast.errors import StoreUnavailable
-from memfast.service.coherence import TRUST_S
+from memfast.service.coherence import SILENT_CHECKS, TRUST_S
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -193,6 +193,7 @@ async def test_copies_are_served_and_marked_while_the_database_is_silent(api, us
     assert "memfast-mode" not in fresh.headers
     coherence = api.services.coherence
     monkeypatch.setattr(coherence, "_trusted_until", coherence._clock.monotonic() - 5 * TRUST_S)
+    monkeypatch.setattr(coherence, "_unanswered", SILENT_CHECKS)
     stale = await api.search(user, **question)
     assert (stale.headers["memfast-mode"], stale.content) == ("cache_only", fresh.content)
     assert int(stale.headers["age"]) >= 5

@@ -248,22 +248,36 @@ async def test_cancellations_and_the_statements_own_errors_do_not_count(open_poo
     await idle(pool, 1)
 
 
-async def test_a_cancelled_statement_ends_at_the_server_and_its_connection_is_used_again(open_pool, server):
-    """Within 0.2 s of the cancellation, without the caller waiting for it."""
-    pool = await open_pool(size=1)
-    (row,) = await pool.fetch("SELECT pg_backend_pid() AS pid")
-    read = asyncio.create_task(pool.fetch("SELECT pg_sleep(60)"))
-    admin = await asyncpg.connect(**server.endpoint.connect_arguments())
-    running = "SELECT count(*) FROM pg_stat_activity WHERE pid = $1 AND state = 'active'"
-    async with asyncio.timeout(10):
-        while not await admin.fetchval(running, row["pid"]):
-            await asyncio.sleep(0.005)
-        read.cancel()
-        await asyncio.wait([read])
-        while await admin.fetchval(running, row["pid"]):
-            await asyncio.sleep(0.005)
-    await admin.close()
-    assert (await pool.fetch("SELECT pg_backend_pid() AS pid"))[0]["pid"] == row["pid"]
+async def test_a_busy_machine_closes_nothing(open_pool, breaker):
+    """Ten reads under way at once take too long: all go on, and the next check takes back what was held against them."""
+    pool = await open_pool(size=10, slow_read_s=0.0)
+    together = asyncio.Barrier(10)
+
+    async def read():
+        async with pool.connection() as connection:
+            await together.wait()
+            assert await connection.fetchval(ANSWER) == 42
+
+    await asyncio.gather(*(read() for _ in range(10)))
+    assert (breaker.state, breaker.snapshot().failures) == ("closed", 5)
+    async with pool.ping() as connection:
+        assert await connection.fetchval(ANSWER) == 42
+    assert breaker.snapshot().failures == 0
+
+
+async def test_a_server_that_answers_nobody_is_away(open_pool, breaker, monkeypatch):
+    """That nobody got a connection in time is counted, and a check that gets none either opens the breaker."""
+    monkeypatch.setattr("memfast.store.pool.PING_S", 0.05)
+    pool = await open_pool(size=2, acquire_timeout_s=0.05)
+    monkeypatch.setattr(asyncpg.pool.Pool, "acquire", lambda _self, **_options: asyncio.Event().wait())
+    for _ in range(6):
+        with pytest.raises(StoreUnavailable, match="took no connection"):
+            await pool.fetch(ANSWER)
+    assert (breaker.state, breaker.snapshot().failures) == ("closed", 5)
+    with pytest.raises(DeadlineExceeded):
+        async with pool.ping():
+            pass
+    assert breaker.state == "open"
 
 
 @contextlib.contextmanager

@@ -75,10 +75,10 @@ class Reference:
         era = ticket["era"]
         if era.state == "closed" and how == "failure":
             self.fail()
-        elif era.state == "closed":
+        elif era.state == "closed":  # also where it was slow: that opens nothing by itself
             era.outcomes.append((how, self.clock.seconds))
         elif era.state == "half_open":
-            if how == "failure":
+            if how in {"failure", "slow"}:
                 self.enter("open")
             elif sum(t["how"] == "success" for t in era.tickets) >= self.probes:
                 self.enter("closed")
@@ -89,7 +89,7 @@ class Reference:
         counted = 0
         for position in reversed(range(len(era.outcomes))):
             how, at = era.outcomes[position]
-            counted += how == "failure"
+            counted += how in {"failure", "slow"}
             if counted == self.limit:
                 successes = sum(how == "success" for how, _ in era.outcomes[position:])
                 if at >= now - self.window_s and successes <= 4 * self.limit:
@@ -102,6 +102,8 @@ class Reference:
             self.enter("closed")
         elif not answered and state == "closed":
             self.fail()
+        elif answered and state == "closed":
+            self.eras[-1].outcomes = [each for each in self.eras[-1].outcomes if each[0] != "slow"]
 
     def isolate(self):
         self.enter("isolated")
@@ -121,7 +123,7 @@ def compare(events, seed):
         "probes": chance.choice([1, 2, 7]),
         "window_s": 10.0,
     }
-    outcomes = ["success"] * chance.choice([1, 1, 3, 4, 5, 9]) + ["failure", "failure", "neutral"]
+    outcomes = ["success"] * chance.choice([1, 1, 3, 4, 5, 9]) + ["failure", "failure", "slow", "neutral"]
     breaker, reference = Breaker("it", clock, **rules), Reference(clock, **rules)
     tickets = []
     heard = []
@@ -201,6 +203,31 @@ def test_failures_that_are_far_apart_do_not_open_it(breaker, clock):
         clock.seconds += 2.6
     assert breaker.state == "closed"
     assert breaker.snapshot().failures == 3
+
+
+def slow(breaker, times):
+    """So many calls under way at once that took too long."""
+    for ticket in [breaker.admit() for _ in range(times)]:
+        breaker.settle(ticket, "slow", "it took 1.2 s")
+
+
+def test_a_machine_that_is_busy_for_a_second_opens_nothing(breaker):
+    """However much of what was under way was slow, and whatever comes later, once a ping has been answered."""
+    slow(breaker, 50)
+    assert (breaker.state, breaker.snapshot().failures) == ("closed", 5)
+    breaker.pinged(answered=True)
+    assert breaker.snapshot().failures == 0
+    breaker.pinged(answered=False, reason="TimeoutError")
+    fail(breaker, 3)
+    assert breaker.state == "closed"
+
+
+@pytest.mark.parametrize("confirmed", [lambda it: it.pinged(answered=False, reason="no"), lambda it: fail(it, 1)])
+def test_what_is_slow_and_gives_no_sign_of_life_is_away(breaker, confirmed):
+    """A ping that is not answered opens it, or an error of a caller: slowness was counted until then."""
+    slow(breaker, 4)
+    confirmed(breaker)
+    assert breaker.state == "open"
 
 
 def test_what_works_for_most_stays_closed(breaker):

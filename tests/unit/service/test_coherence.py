@@ -9,7 +9,7 @@ from worlds import LINEAGE, Counters, scope
 
 from memfast.errors import StoreUnavailable
 from memfast.service import coherence as module
-from memfast.service.coherence import TRUST_S
+from memfast.service.coherence import SILENT_CHECKS, TRUST_S
 from memfast.service.tokens import Token
 
 ADA, BOB = scope(1).id, scope(2).id
@@ -170,15 +170,41 @@ async def test_trust_ends_when_the_database_is_silent(world):
     """A check that fails renews nothing and forgets nothing; the next that works does both."""
     assert world.coherence.stale_for_s() == 0.0
     world.coherence.served(ADA)
-    world.ledger.away = True
     world.clock.seconds += TRUST_S + 3
-    with pytest.raises(StoreUnavailable):
-        await world.coherence.check()
+    await world.fall_silent()
     assert world.coherence.stale_for_s() == 3.0
     world.ledger.away = False
     await world.coherence.check()
     assert world.coherence.stale_for_s() == 0.0
-    assert world.ledger.asked == [[ADA], [ADA]]
+    assert world.ledger.asked == [[ADA]] * (SILENT_CHECKS + 1)
+
+
+async def test_a_pause_of_the_machine_is_not_the_databases_silence(world):
+    """However long nobody came to ask, and where it was late once: only checks in a row that it did not answer are."""
+    world.clock.seconds += 1000
+    for _ in range(5):
+        world.ledger.away = True
+        for _ in range(SILENT_CHECKS - 1):
+            with pytest.raises(StoreUnavailable):
+                await world.coherence.check()
+        assert world.coherence.stale_for_s() == 0.0
+        world.ledger.away = False
+        await world.coherence.check()
+        world.clock.seconds += 1000
+
+
+async def test_whatever_a_check_fails_with_it_confirms_nothing(world, monkeypatch):
+    """Also errors that nobody foresaw."""
+
+    async def broken(_ids):
+        raise ValueError("unforeseen")
+
+    monkeypatch.setattr(world.ledger, "versions", broken)
+    world.clock.seconds += TRUST_S + 1
+    for _ in range(SILENT_CHECKS):
+        with pytest.raises(ValueError, match="unforeseen"):
+            await world.coherence.check()
+    assert world.coherence.stale_for_s() == 1.0
 
 
 async def test_trust_counts_from_the_start_of_the_check(world):
@@ -187,7 +213,27 @@ async def test_trust_counts_from_the_start_of_the_check(world):
     await asyncio.sleep(0)
     world.clock.seconds += 5
     await checking
+    await world.fall_silent()
     assert world.coherence.stale_for_s() == 5 - TRUST_S
+
+
+async def test_a_check_that_took_long_is_followed_by_the_next_at_once(world, monkeypatch):
+    """From one to the next it is the interval, unless the database takes longer than that."""
+    took, pauses = iter([0.1, 0.5, 3.0]), []
+
+    async def check():
+        world.clock.seconds += next(took)
+
+    async def sleep(seconds):
+        pauses.append(round(seconds, 6))
+        if len(pauses) == 4:
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr(world.coherence, "check", check)
+    monkeypatch.setattr("memfast.service.coherence.asyncio.sleep", sleep)
+    with pytest.raises(asyncio.CancelledError):
+        await world.coherence.watch(0.5)
+    assert pauses == [0.5, 0.4, 0.0, 0.0]
 
 
 async def test_a_new_life_voids_everything(world):

@@ -9,7 +9,7 @@ from worlds import SetClock, World
 from memfast.config import Config
 from memfast.resilience.breaker import Breaker
 from memfast.resilience.retry import Retry
-from memfast.service.coherence import TRUST_S
+from memfast.service.coherence import SILENT_CHECKS, TRUST_S
 from memfast.service.modes import HOLD_S, LAG_READINGS, LAG_S, Modes
 from memfast.store.pool import PING_S
 
@@ -78,12 +78,17 @@ async def postgres_breaker(worker, cell):
 
 
 async def unconfirmed(worker, cell):
-    """From the moment on when a confirmation is as old as the document says."""
-    assert cell == f"{TRUST_S:g} s"
+    """From the moment on when a confirmation is as old as the document says, and as many checks were not answered."""
+    assert cell == f"{TRUST_S:g} s, and {SILENT_CHECKS} checks in a row that were not answered"
+    worker.clock.seconds += 10 * TRUST_S
+    assert worker.mode == "full", "nobody asked"
+    await worker.world.coherence.check()
     worker.clock.seconds += TRUST_S
+    await worker.world.fall_silent()
     before = worker.mode
     worker.clock.seconds += STEP
     after = worker.mode
+    worker.world.ledger.away = False
     await worker.world.coherence.check()
     return before, after, lambda: None
 
@@ -172,9 +177,10 @@ async def test_a_trigger_that_flickers_keeps_the_mode():
     assert worker.mode == "full"
 
 
-def test_the_age_is_that_of_the_copies():
+async def test_the_age_is_that_of_the_copies():
     """Never less than it is."""
     worker = Worker()
+    await worker.world.fall_silent()
     worker.clock.seconds += 4.5
     assert worker.modes.standing() == ("cache_only", "postgresql does not confirm copies", 4)
     worker.clock.seconds += 0.6
@@ -193,6 +199,7 @@ async def test_an_ordered_mode_stays(order):
     assert worker.mode == order
     assert (worker.postgres.admit() is None) == (order == "cache_only")
     assert (worker.redis.state == "isolated") == (order == "reduced")
+    await worker.world.fall_silent()
     worker.clock.seconds += 10
     assert worker.mode == ("essential" if order == "essential" else "cache_only")
     assert worker.modes.standing().age_s > 9

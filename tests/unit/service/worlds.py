@@ -1,6 +1,7 @@
 """Small worlds for the parts of the service: a clock that is set by hand, counters in memory, a database of versions."""
 
 import asyncio
+import contextlib
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -12,7 +13,7 @@ from memfast.index.pool import ShardPool
 from memfast.kernels import ByteCache
 from memfast.model import DatabaseFacts, Delta, Scope, Snapshot
 from memfast.service.answers import Answers
-from memfast.service.coherence import Coherence
+from memfast.service.coherence import SILENT_CHECKS, Coherence
 from memfast.service.heat import Heat
 from memory_world import memory_of
 
@@ -103,6 +104,13 @@ class World:
         self.coherence = self.another()
         self.requests = cache()
         self.answers = self.answering(Answers)
+
+    async def fall_silent(self):
+        """The database stops to answer, and so many checks find that out as it takes."""
+        self.ledger.away = True
+        for _ in range(SILENT_CHECKS):
+            with contextlib.suppress(StoreUnavailable):
+                await self.coherence.check()
 
     def another(self, kind=Coherence):
         """The coherence of another worker of the host."""
