@@ -127,7 +127,7 @@ class Service:
                 start_new_session=True,
             )
         self.pid = self.process.pid
-        self.client = httpx.Client(base_url=self.url, timeout=STOP_S, trust_env=False)
+        self.client = httpx.Client(base_url=self.url, timeout=STOP_S, trust_env=False, verify=False)
 
     @property
     def output(self):
@@ -137,7 +137,7 @@ class Service:
     def ready(self):
         """Whether it can commit a write now."""
         with contextlib.suppress(httpx.TransportError):
-            return httpx.get(f"{self.url}/v1/health/ready", timeout=5, trust_env=False).status_code == 200
+            return httpx.get(f"{self.url}/v1/health/ready", timeout=5, trust_env=False, verify=False).status_code == 200
         return False
 
     def wait_until_ready(self):

@@ -203,7 +203,7 @@ def test_a_body_without_a_length_is_bounded_too(connect):
 
 def test_a_refusal_that_read_the_body_keeps_the_connection(shared):
     """After 400 and 404 the same connection serves the next request."""
-    with httpx.Client(base_url=shared.url, trust_env=False) as client:
+    with httpx.Client(base_url=shared.url, trust_env=False, verify=False) as client:
         with client.stream("POST", "/v1/memories", content=b"{}") as refused:
             assert refused.status_code == 400
             refused.read()

@@ -45,7 +45,7 @@ def prometheus(shared, free_port, tmp_path, poll):
     with (
         (tmp_path / "log").open("wb") as log,
         subprocess.Popen(["prometheus", *words], stdout=log, stderr=log) as process,
-        httpx.Client(base_url=f"http://{url}", timeout=10, trust_env=False) as client,
+        httpx.Client(base_url=f"http://{url}", timeout=10, trust_env=False, verify=False) as client,
     ):
 
         def ready():

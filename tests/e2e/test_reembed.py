@@ -133,7 +133,7 @@ def words(service, models, *more):
 def found(service, number):
     """The finished answer of a search of a user by vectors, over a connection of its own: any worker's."""
     body = {"user_id": f"user {number}", "query": "which", "mode": "vector", "limit": 10}
-    with httpx.Client(base_url=service.url, timeout=WAIT_S, trust_env=False) as client:
+    with httpx.Client(base_url=service.url, timeout=WAIT_S, trust_env=False, verify=False) as client:
         answer = client.post("/v1/search", json=body)
     assert answer.status_code == 200, answer.text
     return answer.content
@@ -209,7 +209,7 @@ class Traffic:
         poll(went_on)
 
     def _write(self, mine, first):
-        with httpx.Client(base_url=self._service.url, timeout=WAIT_S, trust_env=False) as client:
+        with httpx.Client(base_url=self._service.url, timeout=WAIT_S, trust_env=False, verify=False) as client:
             while not self._over.is_set():
                 self._rounds[mine] += 1
                 user = f"user {first + self._rounds[mine] % 3}"

@@ -157,7 +157,7 @@ async def test_a_stop_lets_a_request_finish(serve, data_dir, poll, blocked, numb
         service.send(number, group=True)
         with suppress(httpx.ConnectError):
             while True:
-                httpx.get(f"{service.url}/v1/health/live", timeout=5, trust_env=False)
+                httpx.get(f"{service.url}/v1/health/live", timeout=5, trust_env=False, verify=False)
         assert not answer.done()
         await lock.close()
         assert answer.result(20).status_code == CREATED
@@ -178,7 +178,7 @@ def test_what_was_acknowledged_during_a_stop_is_there(serve, data_dir, poll):
             count += 1
             try:
                 body = {"user_id": f"user-{number}", "text": f"text {count}"}
-                answer = httpx.post(f"{service.url}/v1/memories", json=body, timeout=20, trust_env=False)
+                answer = httpx.post(f"{service.url}/v1/memories", json=body, timeout=20, trust_env=False, verify=False)
             except httpx.TransportError as error:
                 failures.append(error)
                 return
@@ -263,7 +263,7 @@ def test_a_killed_worker_is_replaced(serve, data_dir, poll):
     (worker,) = service.workers()
     os.kill(worker, signal.SIGKILL)
     poll(lambda: service.workers() not in ([], [worker]))
-    assert httpx.get(f"{service.url}/v1/health", timeout=20, trust_env=False).json()["pid"] != worker
+    assert httpx.get(f"{service.url}/v1/health", timeout=20, trust_env=False, verify=False).json()["pid"] != worker
     assert service.search("what is kept?") == ["kept"]
     assert service.stop() == 0
     assert stopped_cleanly(service)
@@ -276,7 +276,7 @@ def test_two_workers_share_the_port_and_the_data(serve, data_dir, poll):
     clients = {}
     while sorted(clients) != workers:
         assert len(clients) < 2
-        batch = [httpx.Client(base_url=service.url, timeout=20, trust_env=False) for _ in range(8)]
+        batch = [httpx.Client(base_url=service.url, timeout=20, trust_env=False, verify=False) for _ in range(8)]
         for client in batch:
             pid = client.get("/v1/health").json()["pid"]
             if clients.setdefault(pid, client) is not client:

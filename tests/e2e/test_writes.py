@@ -45,7 +45,7 @@ def test_what_was_acknowledged_before_a_stop_is_there_after_it(serve, data_dir, 
 
     def work(number):
         done = []
-        with httpx.Client(base_url=service.url, timeout=20, trust_env=False) as client:
+        with httpx.Client(base_url=service.url, timeout=20, trust_env=False, verify=False) as client:
             for row in range(100_000):
                 text = f"{number}/{row}"
                 try:

@@ -47,7 +47,7 @@ class World:
         self.service = service
         self.server = server
         self.proxy = proxy
-        self.client = httpx.AsyncClient(base_url=service.url, timeout=30.0, trust_env=False)
+        self.client = httpx.AsyncClient(base_url=service.url, timeout=30.0, trust_env=False, verify=False)
         self.acknowledged = {}
         self.refused = []
         self.reads = []
