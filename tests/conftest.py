@@ -40,6 +40,7 @@ def _harness(name):
 
 _redis_server = _harness("redis_server")
 _neo4j_server = _harness("neo4j_server")
+_otlp_receiver = _harness("otlp_receiver")
 
 
 def pytest_report_header():
@@ -212,6 +213,14 @@ def redis(tmp_path):
         yield server
     finally:
         server.close()
+
+
+@pytest.fixture
+def receiver(monkeypatch):
+    """A receiver of OTLP, as OpenTelemetry's own programs have one: `otlp_receiver.OtlpReceiver`."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with _otlp_receiver.receiving() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -90,6 +90,20 @@ def test_a_trace_splits_the_time_between_its_laps(metrics, cells):
     spent = trace.spent
     assert [index for index, seconds in enumerate(spent) if seconds >= 0] == [0, 2]
     assert 0 <= spent[0] + spent[2] <= took
+    assert [index for index, at in enumerate(trace.begun) if at >= 0] == [0, 2]
+    assert began <= trace.begun[0] <= trace.begun[0] + spent[0] <= trace.begun[2] + spent[2] <= began + took
+
+
+def test_what_was_measured_beside_the_laps_began_before_it_was_told(metrics):
+    """A stage begins where its first lap does, however many follow."""
+    trace, told = metrics.Trace(b"r-1"), time.perf_counter()
+    trace.add(3, 0.5)
+    first = trace.begun[3]
+    trace.add(3, 0.25)
+    assert told - 0.5 <= first <= time.perf_counter() - 0.5
+    trace.add(4, 0.5, 0.25)
+    assert trace.begun[4] + 0.75 <= time.perf_counter() <= trace.begun[4] + 1.75
+    assert (trace.begun[3], trace.spent[3], trace.whole, trace.span) == (first, 0.75, None, None)
 
 
 def test_stages_without_a_lap_are_not_counted(metrics, cells):

@@ -86,8 +86,11 @@ cdef class Trace:
     cdef public object scope_id
     cdef public object degraded
     cdef public object work
+    cdef public object whole
+    cdef public object span
     cdef double last
     cdef double[STAGES] seconds
+    cdef double[STAGES] begins
 
     def __cinit__(self, request_id, parent=None):
         cdef int stage
@@ -109,15 +112,17 @@ cdef class Trace:
         if 0 <= stage < STAGES:
             if self.seconds[stage] < 0:
                 self.seconds[stage] = now - self.last
+                self.begins[stage] = self.last
             else:
                 self.seconds[stage] += now - self.last
         self.last = now
 
-    def add(self, Py_ssize_t stage, double seconds):
-        """Add to a stage what was measured beside the laps: where several things are done at once."""
+    def add(self, Py_ssize_t stage, double seconds, double ago=0.0):
+        """Add to a stage what was measured beside the laps, and has ended so many seconds ago."""
         if 0 <= stage < STAGES:
             if self.seconds[stage] < 0:
                 self.seconds[stage] = seconds
+                self.begins[stage] = clock_s() - ago - seconds
             else:
                 self.seconds[stage] += seconds
 
@@ -125,6 +130,11 @@ cdef class Trace:
     def spent(self):
         """Seconds by stage; -1 where there was no lap."""
         return tuple([self.seconds[stage] for stage in range(STAGES)])
+
+    @property
+    def begun(self):
+        """When each stage began first, by `time.perf_counter`; -1 where there was no lap."""
+        return tuple([self.begins[stage] if self.seconds[stage] >= 0 else -1.0 for stage in range(STAGES)])
 
     def publish(self, tuple stages not None):
         """Count each stage that had a lap in its histogram, where it has one."""

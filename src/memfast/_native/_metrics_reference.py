@@ -91,9 +91,22 @@ class Trace:
         scope_id: whose memories it is about.
         degraded: legs that a search goes without.
         work: what the stages are of, e.g. a search; None where nobody counts them.
+        whole: the trace of the request that this one is a part of; None where it is the request's own.
+        span: for whoever makes a span of it.
     """
 
-    __slots__ = ("_last", "_parent", "_request_id", "_spent", "degraded", "scope_id", "work")
+    __slots__ = (
+        "_begun",
+        "_last",
+        "_parent",
+        "_request_id",
+        "_spent",
+        "degraded",
+        "scope_id",
+        "span",
+        "whole",
+        "work",
+    )
 
     def __init__(self, request_id: bytes, parent: bytes | None = None) -> None:
         self._request_id = request_id
@@ -101,7 +114,10 @@ class Trace:
         self.scope_id: UUID | None = None
         self.degraded: Sequence[str] = ()
         self.work: str | None = None
+        self.whole: Trace | None = None
+        self.span: object = None
         self._spent = [-1.0] * STAGES_MAX
+        self._begun = [-1.0] * STAGES_MAX
         self._last = perf_counter()
 
     @property
@@ -122,18 +138,33 @@ class Trace:
         """End a lap, of a stage from 0 to `STAGES_MAX` - 1; of any other nothing is kept."""
         now = perf_counter()
         if 0 <= stage < STAGES_MAX:
+            if self._spent[stage] < 0:
+                self._begun[stage] = self._last
             self._spent[stage] = max(self._spent[stage], 0.0) + now - self._last
         self._last = now
 
-    def add(self, stage: int, seconds: float) -> None:
-        """Add to a stage what was measured beside the laps: where several things are done at once."""
+    def add(self, stage: int, seconds: float, ago: float = 0.0) -> None:
+        """Add to a stage what was measured beside the laps: where several things are done at once.
+
+        Args:
+            stage: from 0 to `STAGES_MAX` - 1; of any other nothing is kept.
+            seconds: how long it took.
+            ago: seconds since it ended.
+        """
         if 0 <= stage < STAGES_MAX:
+            if self._spent[stage] < 0:
+                self._begun[stage] = perf_counter() - ago - seconds
             self._spent[stage] = max(self._spent[stage], 0.0) + seconds
 
     @property
     def spent(self) -> tuple[float, ...]:
         """Seconds by stage; -1 where there was no lap."""
         return tuple(self._spent)
+
+    @property
+    def begun(self) -> tuple[float, ...]:
+        """When each stage began first, by `time.perf_counter`; -1 where there was no lap."""
+        return tuple(self._begun)
 
     def publish(self, stages: tuple[Histogram | None, ...]) -> None:
         """Count each stage that had a lap in its histogram, where it has one."""

@@ -15,6 +15,7 @@ from memfast.bootstrap.relay import GraphReport, inspect_copy, rebuild_graph, sw
 from memfast.bootstrap.services import Services, open_services
 from memfast.bootstrap.shared import inspect_shared
 from memfast.bootstrap.succession import Succession
+from memfast.bootstrap.telemetry import open_spans, require_telemetry
 from memfast.store.embedded import available_majors, backup, restore, upgrade
 
 __all__ = [
@@ -37,7 +38,9 @@ __all__ = [
     "migrate",
     "open_meter",
     "open_services",
+    "open_spans",
     "rebuild_graph",
+    "require_telemetry",
     "restore",
     "rewrite",
     "switch_graph_off",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import msgspec
 from msgspec import Struct
 
+from memfast.bootstrap.telemetry import outgoing_parent
 from memfast.config import Config, EmbeddingConfig
 from memfast.embedding.guarded import GuardedEmbedder
 from memfast.errors import CommandFailed, MemfastError
@@ -29,7 +31,8 @@ def guard_embedder(config: Config, clock: Clock) -> GuardedEmbedder | None:
     breaker = Breaker("embedder", clock, failures=embedding.failures, hold_s=embedding.hold_s)
     breaker.listen(log_transition)
     slow_s = config.search.leg_timeout_ms / 1000 / 2  # less than searches wait, who gave up a little before counts too
-    return GuardedEmbedder(build_embedder(embedding), breaker, clock, slow_s=slow_s, hold_s=embedding.hold_s)
+    made = build_embedder(embedding, outgoing_parent(config))
+    return GuardedEmbedder(made, breaker, clock, slow_s=slow_s, hold_s=embedding.hold_s)
 
 
 class _Noted(Struct, frozen=True):
@@ -60,8 +63,8 @@ def adopted(config: EmbeddingConfig, settings: bytes) -> EmbeddingConfig:
     )
 
 
-def build_embedder(config: EmbeddingConfig) -> Embedder:
-    """The configured embedder; nothing is loaded or connected yet.
+def build_embedder(config: EmbeddingConfig, traceparent: Callable[[], bytes | None] | None = None) -> Embedder:
+    """The configured embedder; nothing is loaded or connected yet. A remote one is told the `traceparent` of a call.
 
     Each adapter is imported where it is chosen: what is not configured is not imported.
     """
@@ -86,6 +89,7 @@ def build_embedder(config: EmbeddingConfig) -> Embedder:
             pool_keepalive=config.pool_keepalive,
             pool_keepalive_s=config.pool_keepalive_s,
             pool_timeout_s=config.pool_timeout_s,
+            traceparent=traceparent,
         )
     from memfast.embedding.wordllama import WordLlamaEmbedder  # noqa: PLC0415 the reason stands above
 

@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 
 from memfast import __version__, kernels
-from memfast.bootstrap import Ground, ground
+from memfast.bootstrap import Ground, ground, require_telemetry
 from memfast.cli.port import Port
 from memfast.cli.workers import run_workers
 from memfast.config import Config, Effective
@@ -25,6 +25,7 @@ def serve(effective: Effective, arguments: argparse.Namespace) -> int:
     """Run the service until it is told to stop, which is a success also while it still starts."""
     if arguments.with_stdin:
         threading.Thread(target=_stop_with_stdin, name="stdin", daemon=True).start()
+    require_telemetry(effective.config)
     server = effective.config.server
     with Port.claim(server.host, server.port, _PORT_WAIT_S) as port, ground(effective.config, _say) as site:
         _refuse_open_door(site, insecure=arguments.insecure)

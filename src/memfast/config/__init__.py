@@ -17,6 +17,7 @@ from memfast.config.sections import (
     ServerConfig,
     default_data_dir,
 )
+from memfast.config.telemetry import TelemetryConfig
 
 __all__ = [
     "PROFILES",
@@ -36,6 +37,7 @@ __all__ = [
     "SearchConfig",
     "ServerConfig",
     "Setting",
+    "TelemetryConfig",
     "changed",
     "default_data_dir",
     "load",

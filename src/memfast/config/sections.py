@@ -13,6 +13,7 @@ from msgspec import Struct
 from memfast.config.copies import CacheConfig, IndexConfig, MemoryConfig
 from memfast.config.fields import doc as _doc
 from memfast.config.graph import GraphConfig
+from memfast.config.telemetry import TelemetryConfig
 
 __all__ = [
     "BackgroundConfig",
@@ -455,4 +456,5 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     resilience: ResilienceConfig = ResilienceConfig()
     mcp: McpConfig = McpConfig()
     metrics: MetricsConfig = MetricsConfig()
+    telemetry: TelemetryConfig = TelemetryConfig()
     log: LogConfig = LogConfig()

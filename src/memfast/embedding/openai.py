@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import httpx
@@ -83,6 +83,7 @@ class OpenAIEmbedder:
         pool_keepalive: int = 20,
         pool_keepalive_s: float = 30.0,
         pool_timeout_s: float = 5.0,
+        traceparent: Callable[[], bytes | None] | None = None,
     ) -> None:
         """Prepare; nothing is opened.
 
@@ -101,6 +102,7 @@ class OpenAIEmbedder:
             pool_keepalive: idle connections kept.
             pool_keepalive_s: seconds that an idle connection is kept.
             pool_timeout_s: seconds to wait for a free connection.
+            traceparent: gives the header of that name for a request, None for none.
 
         Raises:
             ConfigError: the address or the key cannot be used.
@@ -117,6 +119,7 @@ class OpenAIEmbedder:
         self._parallel_requests = parallel_requests
         self._timeout_s = timeout_s
         self._pool_timeout_s = pool_timeout_s
+        self._traceparent = traceparent
         self._limits = httpx.Limits(
             max_connections=pool_connections,
             max_keepalive_connections=pool_keepalive,
@@ -192,10 +195,12 @@ class OpenAIEmbedder:
 
     async def _request(self, request: bytes, count: int) -> NDArray[np.float32]:
         """Send one request; returns float32 (count, dimensions), unit rows."""
+        parent = None if self._traceparent is None else self._traceparent()
+        headers = None if parent is None else {b"traceparent": parent}
         try:
             async with asyncio.timeout(self._timeout_s):
                 client = await self._client()
-                async with client.stream("POST", self._url, content=request) as response:
+                async with client.stream("POST", self._url, content=request, headers=headers) as response:
                     if response.status_code != httpx.codes.OK:
                         raise self._refusal(response, await _read(response, _REFUSAL_BYTES))
                     limit = _ENVELOPE_BYTES + count * self.dimensions * _BYTES_PER_NUMBER

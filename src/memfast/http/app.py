@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import msgspec
 from litestar import Litestar, Request, Response
+from litestar.config.app import AppConfig
 from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
 from litestar.plugins import PluginProtocol
 from litestar.types import ASGIApp, Scope
 
-from memfast.bootstrap import Ground, Services, Succession, open_meter
+from memfast.bootstrap import Ground, Services, Succession, open_meter, open_spans
 from memfast.config import Config
 from memfast.errors import InvalidRequest, MemfastError, MethodNotAllowed, NotFound
 from memfast.http import (
@@ -36,6 +38,7 @@ from memfast.http.measures import operations_of
 from memfast.http.openapi import build_document, build_page
 from memfast.http.problems import INTERNAL_ERROR, problem_reply
 from memfast.http.routing import Route, Surface
+from memfast.http.spans import TracedMeasures
 from memfast.resilience.clock import SystemClock
 
 __all__ = ["ROUTES", "build_app"]
@@ -56,15 +59,19 @@ ROUTES: tuple[Route, ...] = (
 
 
 class _Application(Litestar):
-    """Litestar without the plugins that it adds by itself.
+    """Litestar without the plugins that it adds by itself, and without its look for its own tracing.
 
     They are for handlers that take or return pydantic or attrs models, of which there are none here, and looking for
-    them imports pydantic into every worker: 0.15 s of its start.
+    them imports pydantic into every worker: 0.15 s of its start. The look imports OpenTelemetry where it is installed.
     """
 
     @staticmethod
     def _get_default_plugins(plugins: list[PluginProtocol]) -> list[PluginProtocol]:
         return plugins
+
+    @staticmethod
+    def _patch_opentelemetry_middleware(config: AppConfig) -> AppConfig:
+        return config
 
 
 def build_app(site: Ground, surfaces: Sequence[Surface] = ()) -> Edge:
@@ -82,11 +89,15 @@ def build_app(site: Ground, surfaces: Sequence[Surface] = ()) -> Edge:
 
     @asynccontextmanager
     async def lifespan(_app: Litestar) -> AsyncIterator[None]:
-        with open_meter(site, operations_of(ROUTES, [*pages], surfaces)) as meter:
-            succession = Succession(site, meter, holder[0].serving)
-            holder[0].following = succession.after
-            async with succession.running():
-                yield
+        operations = operations_of(ROUTES, [*pages], surfaces)
+        with open_meter(site, operations) as meter:
+            async with open_spans(site.config, meter) as spans:
+                if spans is not None:
+                    holder[0].measuring = partial(TracedMeasures, *spans)
+                succession = Succession(site, meter, holder[0].serving)
+                holder[0].following = succession.after
+                async with succession.running():
+                    yield
 
     handlers = [_fixed(path, *page) for path, page in pages.items()]
     application = _Application(

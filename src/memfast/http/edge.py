@@ -163,6 +163,7 @@ class Edge:
         self._config = config
         self._use: _Use | None = None
         self.following: Callable[[Services], Awaitable[Services]] | None = None
+        self.measuring: Callable[..., Measures] = Measures
         self._reads = frozenset(route.path for route in routes if route.method == "POST" and route.reads).union(
             *(surface.reads for surface in surfaces)
         )
@@ -177,7 +178,8 @@ class Edge:
     async def serving(self, services: Services) -> AsyncIterator[None]:
         """Serve new requests by these services, until others are given; ends when no request uses them any more."""
         sweeper = asyncio.create_task(self._deadlines.run())
-        use = self._use = _Use(services, Measures(services.meter, self._routes, self._pages, self._surfaces, self._log))
+        measures = self.measuring(services.meter, self._routes, self._pages, self._surfaces, self._log)
+        use = self._use = _Use(services, measures)
         try:
             yield
             if self._use is not use and use.requests:
@@ -238,12 +240,12 @@ class Edge:
                 services.answers.note(request, exchange.target)
             measures.ended(exchange, started)
         except GoneError:
-            measures.abandoned()
+            measures.abandoned(scope, exchange, started)
         except Exception as error:  # noqa: BLE001 - the face's edge: the client gets a problem, the log the trace
             named = _trace(request_id, parent) if exchange is None else exchange.trace
             unread = self._unread(headers, receive, error) if body is None else unread
             status = await self._refuse(error, services, named, started, headers, body, unread, scope, receive, send)
-            measures.refused(scope, exchange, status, started)
+            measures.refused(scope, exchange, named, status, started)
         finally:
             use.leave()
         if unread is not None:

@@ -80,7 +80,7 @@ class Measures:
             route.kind: number for number, route in enumerate(routes) if route.kind is not None and "{" in route.path
         }
 
-    def hot(self, scope: Mapping[str, Any], kind: Kind, request_id: bytes, started: float) -> None:
+    def hot(self, scope: Mapping[str, Any], kind: Kind, request_id: bytes, started: float) -> int:
         """A request was answered by the bytes of a finished answer, of a kind that only one route with parameters has.
 
         Args:
@@ -88,6 +88,9 @@ class Measures:
             kind: of the answer.
             request_id: of the request.
             started: seconds of `time.perf_counter`, as everywhere here.
+
+        Returns:
+            The number of its operation, as everywhere here.
         """
         took_s = perf_counter() - started
         number = self._direct.get((scope["method"], scope["path"]))
@@ -98,8 +101,9 @@ class Measures:
         self._hot[number].observe(took_s)
         if took_s >= self._slow_s[number]:
             self._tell(number, took_s, {"status": 200, "tier": "hot", "request_id": request_id.decode()})
+        return number
 
-    def ended(self, exchange: Exchange, started: float) -> None:
+    def ended(self, exchange: Exchange, started: float) -> int:
         """A request has its answer."""
         took_s = perf_counter() - started
         status, number = exchange.status, exchange.operation
@@ -110,17 +114,20 @@ class Measures:
         self._meter.ended(exchange.trace)
         if took_s >= self._slow_s[number]:
             self._tell(number, took_s, _about(exchange), _longest(exchange.trace))
+        return number
 
-    def refused(self, scope: Mapping[str, Any], exchange: Exchange | None, status: int, started: float) -> None:
-        """A request was refused, maybe before it was read."""
+    def refused(
+        self, scope: Mapping[str, Any], exchange: Exchange | None, _named: Trace, status: int, started: float
+    ) -> int:
+        """A request was refused, maybe before it was read: then only its trace says what it is called."""
         if exchange is not None:
             exchange.status = status
-            self.ended(exchange, started)
-            return
+            return self.ended(exchange, started)
         number = self._number(scope["method"], scope["path"])
         self._series[number][_status(status)].observe(perf_counter() - started)
+        return number
 
-    def abandoned(self) -> None:
+    def abandoned(self, _scope: Mapping[str, Any], _exchange: Exchange | None, _started: float) -> None:
         """The client left before there was an answer."""
         self._abandoned.add()
 

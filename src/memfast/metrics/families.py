@@ -236,6 +236,11 @@ FAMILIES: tuple[Family, ...] = (
     _histogram("memfast_embedding_duration_seconds", "Time of a call of the model that embeds.", SECONDS),
     _histogram("memfast_embedding_batch_texts", "Texts of a call of the model that embeds.", BATCH_BOUNDS),
     _counter("memfast_embedding_failures", "Calls of the model that embeds that failed."),
+    _counter(
+        "memfast_spans",
+        "Spans by what became of them; dropped = too many waited, or the service stopped.",
+        result=("exported", "failed", "dropped"),
+    ),
     _histogram("memfast_event_loop_delay_seconds", "How late a worker's event loop was, four times a second.", SECONDS),
     _counter(
         "memfast_memory_clean_ups", "Times that cold copies left because memory was short.", level=("high", "critical")

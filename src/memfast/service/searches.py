@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from time import perf_counter
 from typing import NamedTuple
 
 import msgspec
@@ -63,13 +64,14 @@ class Searches:
             distinct[key] = item
             keys.append(key)
         away = await self._embed([item.query for item in distinct.values()])
-        turns = asyncio.Semaphore(AT_ONCE)
+        turns, whole = asyncio.Semaphore(AT_ONCE), trace()
         traces: list[Trace] = []
 
         async def search(item: BatchedSearch) -> Answer | MemfastError:
             scope, query, demand = item
             async with turns:
-                laps = Trace(trace().request_id, trace().parent)
+                laps = Trace(whole.request_id, whole.parent)
+                laps.whole = whole
                 CURRENT.set(laps)  # of this task alone, for each of them has stages of its own
                 try:
                     found = await self._freshness.read(
@@ -107,6 +109,9 @@ class Searches:
 def _add_longest(traces: Sequence[Trace]) -> None:
     """Add the stages of the longest search to those of the request: searches run beside each other."""
     longest = max(traces, key=lambda each: sum(max(0.0, spent_s) for spent_s in each.spent), default=None)
-    for stage, spent_s in enumerate(() if longest is None else longest.spent):
+    if longest is None:
+        return
+    now_s = perf_counter()
+    for stage, (begun_s, spent_s) in enumerate(zip(longest.begun, longest.spent, strict=True)):
         if spent_s >= 0:
-            trace().add(stage, spent_s)
+            trace().add(stage, spent_s, now_s - begun_s - spent_s)

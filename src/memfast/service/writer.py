@@ -166,7 +166,7 @@ class Writer:
             laps, ended_s = trace(), self._clock.monotonic()
             sent_s = ended_s if write.sent_s is None else write.sent_s
             laps.work = Work.WRITE
-            laps.add(Stage.WAIT, sent_s - write.arrived_s)
+            laps.add(Stage.WAIT, sent_s - write.arrived_s, ended_s - sent_s)
             if write.sent_s is not None:
                 laps.add(Stage.SQL, ended_s - sent_s)
 
