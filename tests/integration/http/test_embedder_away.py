@@ -20,7 +20,9 @@ ROWS = re.findall(
     r"^\| `(.+)` \| (.+) \|$", DOCUMENT.split("## An embedding endpoint away\n")[1].split("\n## ")[0], re.MULTILINE
 )
 FAILURES = 3
-WAIT_S = 20.0
+WAIT_S = 60.0
+PATIENT_S = 60.0
+"""As long as no machine is busy."""
 RNG = np.random.default_rng(8)
 numbers = count()
 
@@ -89,9 +91,21 @@ def open_service(server, make_site, open_api, endpoint, monkeypatch):
             "search__leg_timeout_ms": 200,
         }
         async with open_api(make_site(server.new_database(), **settings | more)) as api:
+            wait_for_vectors(api, PATIENT_S)
+            monkeypatch.setattr(api.services.search, "_leg_timeout_s", PATIENT_S)  # reading memories has all the time
             yield api
 
     return service
+
+
+def wait_for_vectors(api, seconds):
+    """How long a search waits for the endpoint from now on: shortly only where it says nothing anyway."""
+    api.services.search._vector_timeout_s = seconds
+
+
+def asked(endpoint):
+    """What requests asked of it: checks of the background embed one word."""
+    return sum(request["input"] != ["memfast"] for request in endpoint.requests)
 
 
 def text():
@@ -142,38 +156,41 @@ async def test_an_endpoint_that_is_away(open_service, endpoint, harm, warm):
         await api.create_many(user, [{"text": text()} for _ in range(5)])
         if warm:
             await api.client.post("/v1/warm", json={"users": [user]})
-        before = await api.search(user, query=question)
-        assert before.json()["degraded"] == []
+        whole = await api.search(user, query=question)
+        assert whole.json()["degraded"] == []
         api.services.embedder._cache.clear()
         api.services.answers.clear()
         await harm(endpoint)
+        wait_for_vectors(api, 0.2)
+        before = asked(endpoint)
         while breaker(api).state == "closed":
             found = await api.search(user, query=question)
             assert (found.status_code, found.json()["degraded"]) == (200, ["vector"])
             assert len(found.json()["results"]) == 5
         assert breaker(api).opened == 1
-        assert len(endpoint.requests) <= 2 + FAILURES + 1, "who asked after the breaker had opened?"
+        assert asked(endpoint) - before <= FAILURES, "who asked after the breaker had opened?"
 
         counts = await api.counts()
         for request, answer in ROWS:
             refused = breaker(api).refused
             got = await ask(api, user, request)
-            asked = breaker(api).refused - refused
+            spared = breaker(api).refused - refused
             if answer == "503":
-                assert (got.status_code, asked) == (503, 1), request
+                assert (got.status_code, spared) == (503, 1), request
                 assert got.json()["type"] == "urn:memfast:problem:embedder-unavailable"
                 assert 1 <= int(got.headers["retry-after"]) <= 5
                 assert await api.counts() == counts
             else:
                 assert got.status_code in {200, 201}, request
                 degraded = got.json().get("degraded", [])
-                assert (degraded, asked) == ((["vector"], 1) if "degraded" in answer else ([], 0)), request
+                assert (degraded, spared) == ((["vector"], 1) if "degraded" in answer else ([], 0)), request
                 assert got.headers.get("memfast-mode") == "reduced"
         health = (await api.client.get("/v1/health")).json()
         assert (health["mode"], health["degraded"], health["status"]) == ("reduced", ["embedder"], "ready")
         assert "127.0.0.1" not in health["mode_reason"], "health is public, the endpoint's address is not"
 
         await heal(endpoint)
+        wait_for_vectors(api, PATIENT_S)
         await until(lambda: breaker(api).state == "closed" and api.services.modes.standing().mode == "full")
         assert (await ask(api, user, "write of a text")).status_code == 201
         assert (await ask(api, user, "vector search by text")).status_code == 200
@@ -183,7 +200,7 @@ async def test_an_endpoint_that_is_away(open_service, endpoint, harm, warm):
 
 async def test_a_cold_search_reads_the_memories_while_the_query_is_embedded(open_service, endpoint):
     """The endpoint answers only when the memories are being read, which waits until the endpoint was asked."""
-    async with open_service(search__leg_timeout_ms=10_000) as api:
+    async with open_service() as api:
         user = api.new_user()
         await api.create_many(user, [{"text": text()} for _ in range(5)])
         read = api.services.warm.transient
@@ -213,7 +230,8 @@ async def test_a_batch_of_searches_without_the_endpoint(open_service, endpoint):
         await api.search(user, query=known)
         api.services.answers.clear()
         await stall(endpoint)
-        asked = len(endpoint.requests)
+        wait_for_vectors(api, 0.2)
+        before = asked(endpoint)
         searches = [
             {"query": text()},
             {"query": text(), "mode": "vector"},
@@ -224,7 +242,7 @@ async def test_a_batch_of_searches_without_the_endpoint(open_service, endpoint):
         ]
         body = {"searches": [{"user_id": user} | each for each in searches]}
         done = (await api.client.post("/v1/search/batch", json=body)).json()["results"]
-        assert len(endpoint.requests) == asked + 1
+        assert asked(endpoint) == before + 1
         assert done[1]["problem"]["type"].endswith("embedder-unavailable")
         degraded = [each.get("degraded", []) for each in done if "results" in each]
         assert degraded == [["vector"], [], [], [], *([["vector"]] * 10)], done
@@ -237,7 +255,7 @@ async def test_a_deadline_ends_the_wait_for_the_endpoint(open_service, endpoint)
         user, counts = api.new_user(), await api.counts()
         await stall(endpoint)
         sent = {"user_id": user, "text": text()}
-        late = await api.client.post("/v1/memories", json=sent, headers={"Memfast-Timeout-Ms": "300"})
+        late = await api.client.post("/v1/memories", json=sent, headers={"Memfast-Timeout-Ms": "2000"})
         assert late.status_code == 504
         assert late.json()["type"] == "urn:memfast:problem:deadline-exceeded"
         assert breaker(api).failures == 1
@@ -265,7 +283,7 @@ async def test_an_endpoint_that_asks_for_patience_is_given_it(open_service, endp
         endpoint.answer = lambda _request: peer.Reply(b"{}", 429, {"retry-after": "60"})
         await ask(api, api.new_user(), "write of a text")
         await until(lambda: breaker(api).state == "half_open")
-        asked = len(endpoint.requests)
-        await until(lambda: len(endpoint.requests) == asked + 2)
+        looked = len(endpoint.requests)
+        await until(lambda: len(endpoint.requests) >= looked + 2)
         endpoint.answer = peer.embeddings
         await until(lambda: breaker(api).state == "closed")
