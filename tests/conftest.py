@@ -49,6 +49,17 @@ def pytest_report_header():
     return [f"memfast: {kernels.IMPL} kernels, PostgreSQL {majors}"]
 
 
+PATIENCE = {
+    "server.read_timeout_s": 30.0,
+    "server.write_timeout_s": 30.0,
+    "postgres.acquire_timeout_s": 20.0,
+    "postgres.command_timeout_s": 30.0,
+    "search.leg_timeout_ms": 25_000,
+    "resilience.slow_read_s": 25.0,
+}
+"""Settings of every service that a test does not give: a busy machine is no fault of the service's."""
+
+
 EXPECTED_SKIPS = {
     "only root runs PostgreSQL as another user",
     "this system gives no mount namespace",
@@ -263,6 +274,7 @@ def make_site(session_base):
             flags = {"postgres.dsn": dsn, "postgres.pool_min": 2, "postgres.pool_max": 6}
             flags["memory.budget_mb"] = 65_536  # what is resident in this process is the tests' own
             flags |= {"links.similar": 0, "links.entities": 0}  # versions that tests name do not rise by themselves
+            flags |= PATIENCE
             flags["data_dir"] = tempfile.mkdtemp(dir=session_base, prefix="data-")
             flags |= {key.replace("__", "."): value for key, value in settings.items()}
             prepared = ground(load({}, flags=flags).config, lambda _line: None)
