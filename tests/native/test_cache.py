@@ -174,6 +174,22 @@ def test_ghosts_move_the_border(caches):
     assert held(cache, [14]) == [14]
 
 
+def test_what_comes_back_after_an_eviction_is_counted(caches):
+    """Once for each time that room for it would have been a hit; what was never held, or was dropped, is none."""
+    cache = new_cache(caches, charges=10)
+    for number in range(10):
+        put(cache, number)
+    held(cache, range(5))
+    for number in range(10, 13):
+        put(cache, number)
+    assert cache.stats().recalls == 0
+    for number in (5, 6, 20):
+        put(cache, number)
+    assert cache.stats().recalls == 2
+    put(cache, 5)
+    assert cache.stats().recalls == 2
+
+
 def test_the_number_of_entries_is_bounded(caches):
     """Small values do not make more entries than allowed."""
     cache = new_cache(caches, charges=1000, entry_limit=7)

@@ -93,6 +93,7 @@ cdef class ByteCache:
     cdef uint64_t expirations
     cdef uint64_t invalidations
     cdef uint64_t rejections
+    cdef uint64_t recalls
 
     def __cinit__(self, capacity_bytes, *, entry_limit, ttl_ns, idle_ns):
         check_limits(capacity_bytes, entry_limit, ttl_ns, idle_ns)
@@ -250,6 +251,7 @@ cdef class ByteCache:
             self.expirations,
             self.invalidations,
             self.rejections,
+            self.recalls,
             self.capacity,
             self.entry_limit,
         )
@@ -394,6 +396,7 @@ cdef class ByteCache:
         self.target += move if listed == ONCE else -move
         self.target = min(max(self.target, 0), self.capacity)
         self.forget(listed, ghost)
+        self.recalls += 1
         return OFTEN
 
     cdef int sweep_one(self, int64_t now_ns, object epochs) except -1:

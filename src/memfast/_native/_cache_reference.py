@@ -33,7 +33,10 @@ ONCE, OFTEN = 0, 1
 
 
 class CacheStats(NamedTuple):
-    """Counters since the cache was made, what it holds now, and its bounds."""
+    """Counters since the cache was made, what it holds now, and its bounds.
+
+    `recalls` count entries that came back soon after an eviction: a cache of twice the size would have held them.
+    """
 
     entries: int
     bytes: int
@@ -43,6 +46,7 @@ class CacheStats(NamedTuple):
     expirations: int
     invalidations: int
     rejections: int
+    recalls: int
     capacity_bytes: int
     entry_limit: int
 
@@ -343,6 +347,7 @@ class ByteCache:
                 self._target += move if listed == ONCE else -move
                 self._target = min(max(self._target, 0), self._capacity)
                 del own[key]
+                self._counts["recalls"] += 1
                 return OFTEN
         return ONCE
 

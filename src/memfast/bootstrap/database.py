@@ -12,10 +12,10 @@ from msgspec import Struct
 
 from memfast.bootstrap.ground import CONTROL, Ground
 from memfast.config import Config
-from memfast.kernels import Histogram
 from memfast.metrics import Meter
 from memfast.ports import Clock
 from memfast.resilience.breaker import Breaker, log_transition
+from memfast.store.counts import PoolMeters
 from memfast.store.pool import Pool, PoolPolicy, PoolSize
 from memfast.store.room import Room
 
@@ -51,9 +51,9 @@ async def open_pools(site: Ground, clock: Clock, meter: Meter) -> AsyncIterator[
     breaker.listen(log_transition)
     async with AsyncExitStack() as stack:
         room = _room(site.config)
-        work = await open_pool(site.config, site.address, site.pool, breaker, room, _waits(meter, "work"))
+        work = await open_pool(site.config, site.address, site.pool, breaker, room, _meters(meter, "work"))
         stack.push_async_callback(work.close, 5.0)
-        control = await open_pool(site.config, site.address, CONTROL, breaker, room, _waits(meter, "control"))
+        control = await open_pool(site.config, site.address, CONTROL, breaker, room, _meters(meter, "control"))
         stack.push_async_callback(control.close, 5.0)
         stack.callback(asyncio.create_task(work.watch(WATCH_S)).cancel)
         if room is not None:
@@ -62,8 +62,9 @@ async def open_pools(site: Ground, clock: Clock, meter: Meter) -> AsyncIterator[
         yield Pools(work, control, breaker)
 
 
-def _waits(meter: Meter, pool: str) -> Histogram:
-    return meter.histogram("memfast_pool_acquire_duration_seconds", pool)
+def _meters(meter: Meter, pool: str) -> PoolMeters:
+    names = ("memfast_pool_acquire_duration_seconds", "memfast_pool_busy_connections")
+    return PoolMeters(*(meter.histogram(name, pool) for name in names))
 
 
 def _room(config: Config) -> Room | None:
@@ -80,7 +81,7 @@ async def open_pool(
     size: PoolSize,
     breaker: Breaker | None = None,
     room: Room | None = None,
-    waits: Histogram | None = None,
+    meters: PoolMeters | None = None,
 ) -> Pool:
     """A pool of connections as it is configured; see `store.pool.Pool.open`."""
     resilience = config.resilience
@@ -93,7 +94,7 @@ async def open_pool(
         idle_lifetime_s=config.postgres.idle_lifetime_s,
         breaker=breaker,
         room=room,
-        waits=waits,
+        meters=meters,
         policy=PoolPolicy(
             waiting_max=resilience.waiting_max,
             slow_read_s=resilience.slow_read_s,

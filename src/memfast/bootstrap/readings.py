@@ -110,6 +110,7 @@ def _caches(services: Services) -> Iterator[Reading]:
         yield Reading("memfast_cache_hits", stats.hits, (layer,))
         yield Reading("memfast_cache_misses", stats.misses, (layer,))
         yield Reading("memfast_cache_evictions", stats.evictions, (layer,))
+        yield Reading("memfast_cache_recalls", stats.recalls, (layer,))
         yield Reading("memfast_cache_expirations", stats.expirations, (layer,))
         yield Reading("memfast_cache_invalidations", stats.invalidations, (layer,))
 
@@ -154,6 +155,8 @@ def _held(services: Services) -> Iterator[Reading]:
     for layer, stats in services.caches().items():
         yield Reading("memfast_cache_entries", stats.entries, (layer,))
         yield Reading("memfast_cache_bytes", stats.bytes, (layer,))
+        yield Reading("memfast_cache_limit_entries", stats.entry_limit, (layer,))
+        yield Reading("memfast_cache_limit_bytes", stats.capacity_bytes, (layer,))
     for layer, ages in services.ages().items():
         yield Reading("memfast_cache_age_seconds", ages.total_s, (layer,))
         yield Reading("memfast_cache_oldest_seconds", ages.oldest_s, (layer,))
@@ -163,6 +166,9 @@ def _held(services: Services) -> Iterator[Reading]:
     yield Reading("memfast_warm_users", shards.shards)
     yield Reading("memfast_warm_memories", shards.rows)
     yield Reading("memfast_warm_bytes", shards.bytes)
+    yield Reading("memfast_warm_limit_bytes", services.shards.capacity_bytes)
+    yield Reading("memfast_warm_largest_memories", shards.largest)
+    yield Reading("memfast_warm_graph_users", shards.graphs)
     for work, count in services.warm.pending().items():
         yield Reading("memfast_warm_pending", count, (work,))
 

@@ -10,9 +10,8 @@ from memfast import __version__, kernels
 from memfast.bootstrap import Services
 from memfast.http.exchange import Exchange, Reply
 from memfast.http.routing import Route, Success
-from memfast.http.wire_stats import PoolUse, ProcessUse, StatsAnswer
 from memfast.metrics.exposition import OPENMETRICS, PLAIN, BoardCollector, render
-from memfast.metrics.statistics import WINDOWS_MIN, layers_in_use, window_stats
+from memfast.metrics.uses import StatsAnswer, service_stats
 from memfast.service.access import NOBODY
 
 __all__ = ["PATH", "ROUTES"]
@@ -34,35 +33,8 @@ async def metrics(exchange: Exchange, services: Services) -> Reply:
 async def stats(exchange: Exchange, services: Services) -> Reply:
     """Times, throughput, errors and hit rates of the last minutes, and what the workers use now."""
     exchange.principal.require_admin()
-    board, layout, now_s = services.meter.board, services.meter.layout, time.monotonic()
-    living = board.rows[board.alive(now_s)].copy()
-    now = living.sum(axis=0)
-
-    def gauge(name: str, *labels: str) -> int:
-        return int(now[layout.place(name, labels)[1]])
-
-    limit, used = gauge("memfast_pool_limit_connections", "work"), gauge("memfast_pool_connections", "work", "used")
-    pool = PoolUse(
-        limit=limit,
-        used=used,
-        idle=gauge("memfast_pool_connections", "work", "idle"),
-        waiting=gauge("memfast_pool_waiting", "work"),
-        utilisation=round(used / max(1, limit), 4),
-    )
-    process = ProcessUse(
-        workers=len(living),
-        resident_bytes=gauge("memfast_worker_resident_memory_bytes"),
-        open_files=gauge("memfast_worker_open_fds"),
-        warm_users=gauge("memfast_warm_users"),
-        warm_bytes=gauge("memfast_warm_bytes"),
-        cache_bytes=sum(
-            gauge("memfast_cache_bytes", *labels) for labels in layout.families["memfast_cache_bytes"].series
-        ),
-    )
-    windows = [window_stats(board, layout, now_s, minutes) for minutes in WINDOWS_MIN]
-    total = window_stats(board, layout, now_s, 0)
-    caches = layers_in_use(living, layout)
-    return exchange.reply(StatsAnswer(process=process, pool=pool, caches=caches, windows=windows, total=total))
+    meter = services.meter
+    return exchange.reply(service_stats(meter.board, meter.layout, time.monotonic(), services.warm.flat_limit))
 
 
 ROUTES = (

@@ -51,6 +51,8 @@ class PoolStats(Struct, frozen=True):
     evictions: int
     age_s: float
     oldest_s: float
+    largest: int
+    graphs: int
 
 
 class ShardPool:
@@ -235,8 +237,17 @@ class ShardPool:
         """What is held now."""
         now_s = self._monotonic()
         ages_s = [now_s - held.since_s for held in self._held.values()]
-        rows = sum(len(held.shard) for held in self._held.values())
-        return PoolStats(len(ages_s), rows, self._bytes, self._evictions, sum(ages_s), max(ages_s, default=0.0))
+        sizes = [len(held.shard) for held in self._held.values()]
+        return PoolStats(
+            shards=len(sizes),
+            rows=sum(sizes),
+            bytes=self._bytes,
+            evictions=self._evictions,
+            age_s=sum(ages_s),
+            oldest_s=max(ages_s, default=0.0),
+            largest=max(sizes, default=0),
+            graphs=sum(held.shard.has_graph for held in self._held.values()),
+        )
 
 
 def unsave_all(snapshots: Path) -> None:

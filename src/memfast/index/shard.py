@@ -254,6 +254,11 @@ class Shard(Legs):
         return self.base.nbytes + tail + live + tail_vectors.nbytes + tail_fragments.nbytes + terms + graph
 
     @property
+    def has_graph(self) -> bool:
+        """Whether a graph chooses the nearest of the base."""
+        return self.graph is not None
+
+    @property
     def worn(self) -> int:
         """Rows that came into the tail or died in the base since it was made."""
         return len(self.tail) + self.base_dead

@@ -44,6 +44,9 @@ STAGE_SECONDS = (0.00001, 0.000025, 0.00005, *SECONDS[:13])
 BATCH_BOUNDS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 1000.0)
 """Bounds for numbers of things that are done together."""
 
+BUSY_BOUNDS = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0, 100.0)
+"""Bounds for numbers of connections."""
+
 LAYERS = ("search", "list", "get", "requests", "embeddings", "redis")
 """Caches: finished answers by kind, requests that were recognised, vectors of texts, and Redis."""
 
@@ -176,6 +179,9 @@ FAMILIES: tuple[Family, ...] = (
     _counter("memfast_cache_hits", "Look-ups that found something good.", layer=LAYERS),
     _counter("memfast_cache_misses", "Look-ups that found nothing good.", layer=LAYERS),
     _counter("memfast_cache_evictions", "Entries that left for want of room.", layer=LAYERS[:5]),
+    _counter(
+        "memfast_cache_recalls", "Entries that came back soon after they had left for want of room.", layer=LAYERS[:5]
+    ),
     _counter("memfast_cache_expirations", "Entries that left because of their age.", layer=LAYERS[:5]),
     _counter("memfast_cache_invalidations", "Entries that left because their user was written to.", layer=LAYERS[:5]),
     _gauge("memfast_cache_entries", "Entries held.", layer=LAYERS[:5]),
@@ -186,6 +192,8 @@ FAMILIES: tuple[Family, ...] = (
         layer=LAYERS[:5],
     ),
     _gauge("memfast_cache_oldest_seconds", "Age of the oldest entry held.", "max", layer=LAYERS[:5]),
+    _gauge("memfast_cache_limit_entries", "Entries at most.", layer=LAYERS[:5]),
+    _gauge("memfast_cache_limit_bytes", "Memory that they may take.", layer=LAYERS[:5]),
     _counter("memfast_redis_failures", "Round trips to Redis that failed."),
     _counter("memfast_redis_stored", "Values that were given to Redis."),
     _counter("memfast_redis_dropped", "Values that were not given to Redis, because it was away or slow."),
@@ -197,6 +205,9 @@ FAMILIES: tuple[Family, ...] = (
         "Times for which users have been in memory, added: divided by memfast_warm_users it is their mean age.",
     ),
     _gauge("memfast_warm_oldest_seconds", "Time for which a user has been in memory, the longest.", "max"),
+    _gauge("memfast_warm_limit_bytes", "Memory that they may take."),
+    _gauge("memfast_warm_largest_memories", "Memories of the user in memory who has most.", "max"),
+    _gauge("memfast_warm_graph_users", "Users in memory whose nearest memories a graph chooses."),
     _counter("memfast_warm_evictions", "Users that left memory for want of room."),
     _counter("memfast_warm_loads", "Users that were loaded into memory.", result=("held", "refused", "failed")),
     _counter("memfast_warm_deltas", "Users that were brought up to date by a delta query."),
@@ -209,6 +220,12 @@ FAMILIES: tuple[Family, ...] = (
     _counter("memfast_pool_created_connections", "Connections that were opened.", pool=POOLS),
     _counter("memfast_pool_refused", "Requests that got no connection, because too many waited.", pool=POOLS),
     _histogram("memfast_pool_acquire_duration_seconds", "Wait for a connection.", STAGE_SECONDS, pool=POOLS),
+    _histogram(
+        "memfast_pool_busy_connections",
+        "Connections of a worker in use whenever one more was taken, that one included.",
+        BUSY_BOUNDS,
+        pool=POOLS,
+    ),
     _counter("memfast_store_retries", "Reads that were sent to PostgreSQL again."),
     _gauge("memfast_breaker_state", "Workers whose breaker is in the state.", breaker=BREAKERS, state=BREAKER_STATES),
     _counter("memfast_breaker_opened", "Times that a breaker opened.", breaker=BREAKERS),

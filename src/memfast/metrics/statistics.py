@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -14,18 +15,23 @@ from memfast.metrics.meter import Layout
 from memfast.metrics.tracing import Work
 
 __all__ = [
+    "WAITED_MS",
     "WINDOWS_MIN",
-    "LayerUse",
+    "CacheCounts",
     "OperationStats",
+    "PoolCounts",
     "StageStats",
+    "WarmCounts",
     "WindowStats",
-    "layers_in_use",
     "quantile",
     "window_stats",
 ]
 
 WINDOWS_MIN = (1, 5, 60)
 """The windows that are told, in minutes."""
+
+WAITED_MS = 5.0
+"""Wait for a connection from which on somebody waited, in milliseconds: to take a free one needs microseconds."""
 
 _CELLS = NDArray[np.float64]
 
@@ -64,14 +70,45 @@ class StageStats(Struct, frozen=True, kw_only=True):
     p95_ms: float
 
 
-class LayerUse(Struct, frozen=True, kw_only=True):
-    """What a layer of copies holds in all workers, and for how long. `warm` is users in memory."""
+class CacheCounts(Struct, frozen=True, kw_only=True):
+    """What happened in a cache: entries left for want of room (`evictions`), by age, or because of a write.
 
-    layer: str
-    entries: int
-    bytes: int
-    mean_age_s: float
-    oldest_age_s: float
+    `recalls` came back soon after an eviction: a cache of twice the size would have held them.
+    """
+
+    hits: int
+    misses: int
+    evictions: int
+    recalls: int
+    expirations: int
+    invalidations: int
+
+
+class PoolCounts(Struct, frozen=True, kw_only=True):
+    """Uses of connections to PostgreSQL for work: `waited` are those that waited for `WAITED_MS` or more.
+
+    `busy_most` connections were in use at once in a worker, at most: the next bound of the histogram above it.
+    """
+
+    taken: int
+    refused: int
+    waited: int
+    wait_p95_ms: float
+    busy_most: int
+
+
+class WarmCounts(Struct, frozen=True, kw_only=True):
+    """Users who were loaded into memory, or not, and those who left for want of room.
+
+    `clean_ups` and `emergencies` are times that copies of any kind left because memory.budget_mb was near.
+    """
+
+    loads_held: int
+    loads_refused: int
+    loads_failed: int
+    evictions: int
+    clean_ups: int
+    emergencies: int
 
 
 class WindowStats(Struct, frozen=True, kw_only=True):
@@ -90,6 +127,9 @@ class WindowStats(Struct, frozen=True, kw_only=True):
     operations: list[OperationStats]
     stages: list[StageStats]
     hit_rates: dict[str, float]
+    caches: dict[str, CacheCounts]
+    pool: PoolCounts
+    warm: WarmCounts
     cpu_cores: float
 
 
@@ -120,34 +160,11 @@ def window_stats(board: Board, layout: Layout, now_s: float, minutes: int) -> Wi
         operations=operations,
         stages=_stages(layout, added),
         hit_rates=_hit_rates(count),
+        caches={layer: _cache(count, layer) for layer in LAYERS[:5]},
+        pool=_pool(layout, added, int(count("memfast_pool_refused", "work"))),
+        warm=_warm(count),
         cpu_cores=round(sum(count("memfast_worker_cpu_seconds", mode) for mode in ("user", "system")) / seconds, 3),
     )
-
-
-def layers_in_use(living: _CELLS, layout: Layout) -> list[LayerUse]:
-    """Every layer of copies that workers hold themselves; what is in Redis is not theirs.
-
-    Args:
-        living: the rows of the workers that live, float64 (workers, `CELLS`).
-        layout: where their cells are.
-    """
-    found = []
-    for layer in ("warm", *(labels[0] for labels in layout.places("memfast_cache_entries"))):
-        kind, own, held = ("warm", (), "users") if layer == "warm" else ("cache", (layer,), "entries")
-        entries, size, age_s, oldest_s = (
-            living[:, layout.place(f"memfast_{kind}_{name}", own)[1]]
-            for name in (held, "bytes", "age_seconds", "oldest_seconds")
-        )
-        found.append(
-            LayerUse(
-                layer=layer,
-                entries=int(entries.sum()),
-                bytes=int(size.sum()),
-                mean_age_s=round(float(age_s.sum() / max(1.0, entries.sum())), 3),
-                oldest_age_s=round(float(oldest_s.max(initial=0.0)), 3),
-            )
-        )
-    return found
 
 
 def quantile(bounds: Sequence[float], counts: Sequence[float], share: float) -> float:
@@ -230,6 +247,46 @@ def _stages(layout: Layout, added: _CELLS) -> list[StageStats]:
                     StageStats(work=work, stage=stage, times=times, mean_ms=round(mean_ms, 3), p95_ms=round(p95_ms, 3))
                 )
     return found
+
+
+def _cache(count: Callable[..., float], layer: str) -> CacheCounts:
+    names = CacheCounts.__struct_fields__
+    return CacheCounts(**{name: int(count(f"memfast_cache_{name}", layer)) for name in names})
+
+
+def _pool(layout: Layout, added: _CELLS, refused: int) -> PoolCounts:
+    waits, busy = (
+        _histogram(layout, added, f"memfast_pool_{name}", "work")
+        for name in ("acquire_duration_seconds", "busy_connections")
+    )
+    in_time = sum(number for bound, number in zip(*waits, strict=False) if bound <= WAITED_MS / 1000)
+    most = max((place for place, number in enumerate(busy[1]) if number), default=None)
+    bounds = (*busy[0], math.inf)
+    return PoolCounts(
+        taken=int(sum(waits[1])),
+        refused=refused,
+        waited=int(sum(waits[1]) - in_time),
+        wait_p95_ms=round(quantile(*waits, 0.95) * 1000, 3),
+        busy_most=0 if most is None else int(min(bounds[most], 2 * busy[0][-1])),
+    )
+
+
+def _warm(count: Callable[..., float]) -> WarmCounts:
+    held, refused, failed = (int(count("memfast_warm_loads", name)) for name in ("held", "refused", "failed"))
+    return WarmCounts(
+        loads_held=held,
+        loads_refused=refused,
+        loads_failed=failed,
+        evictions=int(count("memfast_warm_evictions")),
+        clean_ups=int(count("memfast_memory_clean_ups", "high")),
+        emergencies=int(count("memfast_memory_clean_ups", "critical")),
+    )
+
+
+def _histogram(layout: Layout, added: _CELLS, name: str, *labels: str) -> tuple[tuple[float, ...], list[float]]:
+    """Bounds of a histogram, and what was counted up to each and above all."""
+    family, place = layout.place(name, labels)
+    return family.bounds, added[place : place + family.cells - 1].tolist()
 
 
 def _hit_rates(count: Callable[..., float]) -> dict[str, float]:

@@ -51,6 +51,11 @@ class Shard(Protocol):
         ...
 
     @property
+    def has_graph(self) -> bool:
+        """Whether a graph chooses its nearest memories, where all of them would be too many to compare."""
+        ...
+
+    @property
     def nbytes(self) -> int:
         """Bytes in memory."""
         ...

@@ -89,6 +89,11 @@ class Warm:
         self._deltas = meter.counter("memfast_warm_deltas")
         self._rebuilt_count = meter.counter("memfast_warm_rebuilds")
 
+    @property
+    def flat_limit(self) -> int:
+        """Memories of a scope up to which every one is compared."""
+        return self._flat_limit
+
     def current(self, scope_id: UUID, epochs: Epochs) -> Shard | None:
         """The scope's shard if it is complete for these epochs."""
         shard = self._shards.get(scope_id)

@@ -25,14 +25,13 @@ from memfast.errors import (
     StoreFull,
     StoreUnavailable,
 )
-from memfast.kernels import Histogram
 from memfast.ports import Clock
 from memfast.readings import PoolSnapshot
 from memfast.resilience.breaker import Breaker, Outcome, Transition
 from memfast.resilience.clock import SystemClock
 from memfast.resilience.retry import Budget, Retry
 from memfast.store.codecs import register_codecs
-from memfast.store.counts import Counts
+from memfast.store.counts import Counts, PoolMeters
 from memfast.store.room import Room
 from memfast.store.session import keep_session, session_settings
 
@@ -177,7 +176,7 @@ class Pool:
         policy: PoolPolicy,
         clock: Clock,
         room: Room | None,
-        waits: Histogram | None,
+        meters: PoolMeters | None,
     ) -> None:
         self._pool: Any = None
         self._acquire_timeout_s = acquire_timeout_s
@@ -187,7 +186,7 @@ class Pool:
         self._clock = clock
         self._room = room
         self._retry = Retry(Budget(), clock, asyncio.sleep, random.random)
-        self._counts = Counts(waits)
+        self._counts = Counts(meters)
         self._callers = 0
         self._background: set[asyncio.Task[Any]] = set()
 
@@ -204,19 +203,19 @@ class Pool:
         breaker: Breaker | None = None,
         policy: PoolPolicy | None = None,
         room: Room | None = None,
-        waits: Histogram | None = None,
+        meters: PoolMeters | None = None,
     ) -> Pool:
         """Open the pool with its minimum of connections established.
 
         Without a `breaker` nothing is ever refused for what happened before, without a `room` nothing for a disk that
-        is about to be full. `waits` counts how long connections were waited for.
+        is about to be full. `meters` count every use.
 
         Raises:
             DatabaseRefused: the server cannot be reached.
         """
         clock = SystemClock()
         breaker = breaker or Breaker("postgresql", clock, failures=sys.maxsize, hold_s=0.0)
-        opened = cls(acquire_timeout_s, size.maximum, breaker, policy or PoolPolicy(), clock, room, waits)
+        opened = cls(acquire_timeout_s, size.maximum, breaker, policy or PoolPolicy(), clock, room, meters)
         try:
             opened._pool = await asyncpg.create_pool(
                 **arguments,
@@ -434,7 +433,7 @@ class Pool:
             self._counts.refused += 1
             raise Overloaded(f"no database connection became free within {limit_s:g} s", begun=False) from error
         use.began_s = self._clock.monotonic()
-        if self._counts.took(use.began_s - started, started):
+        if self._counts.took(use.began_s - started, started, min(self._callers, self._limit)):
             took_ms = (use.began_s - started) * 1000
             _log.warning("a database connection took %.0f ms: %s", took_ms, self.snapshot())
 

@@ -5,7 +5,8 @@ import pytest
 
 from memfast.metrics import REQUESTS, Board, Meter, Operation
 from memfast.metrics.families import SECONDS, SLOW
-from memfast.metrics.statistics import layers_in_use, quantile, window_stats
+from memfast.metrics.statistics import quantile, window_stats
+from memfast.metrics.uses import layers_in_use
 
 SEARCH = Operation("POST", "/v1/search", tiered=True, stages=("sql", "rank"))
 USERS = Operation("GET", "/v1/users")
@@ -125,3 +126,27 @@ def test_nothing_is_zero(meter):
     """A service that nobody asks divides by nothing."""
     window = window_stats(meter.board, meter.layout, 1000.0, 5)
     assert (window.requests, window.per_second, window.error_rate, window.operations) == (0, 0, 0, [])
+
+
+def test_a_window_tells_of_caches_connections_and_users_in_memory(meter):
+    """What was let go and asked for again; waits from 5 ms on; the most connections at once, as finely as the buckets."""
+    idle = window_stats(meter.board, meter.layout, 1100.0, 0)
+    assert idle.pool.busy_most == idle.pool.taken == idle.caches["get"].hits == 0
+    for name, number in (("hits", 5), ("misses", 4), ("evictions", 3), ("recalls", 2)):
+        meter.counter(f"memfast_cache_{name}", "list").add(number)
+    waits, busy = (
+        meter.histogram(f"memfast_pool_{name}", "work") for name in ("acquire_duration_seconds", "busy_connections")
+    )
+    for wait_s, in_use in ((0.00001, 1), (0.005, 2), (0.0051, 5), (3.0, 2)):
+        waits.observe(wait_s)
+        busy.observe(in_use)
+    meter.counter("memfast_pool_refused", "work").add(7)
+    meter.counter("memfast_warm_loads", "held").add(6)
+    meter.counter("memfast_memory_clean_ups", "critical").add(1)
+    told = window_stats(meter.board, meter.layout, 1100.0, 0)
+    cache, pool, warm = told.caches["list"], told.pool, told.warm
+    assert (cache.hits, cache.misses, cache.evictions, cache.recalls) == (5, 4, 3, 2)
+    assert (pool.taken, pool.waited, pool.refused, pool.busy_most) == (4, 2, 7, 6)
+    assert (warm.loads_held, warm.loads_refused, warm.emergencies, warm.clean_ups) == (6, 0, 1, 0)
+    busy.observe(101)
+    assert window_stats(meter.board, meter.layout, 1100.0, 0).pool.busy_most == 200, "more than the last bound"
