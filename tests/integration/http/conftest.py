@@ -193,10 +193,15 @@ def settings():
     return {}
 
 
+PATIENT = {"server.read_timeout_s": 30.0, "server.write_timeout_s": 30.0, "search.leg_timeout_ms": 10_000}
+"""What is due by default in two seconds, or a tenth of them, a busy machine does later: no test is about that."""
+
+
 @pytest.fixture(scope="module")
 def site(server, make_site, settings):
     """A new database, prepared."""
-    return make_site(server.new_database(), **{key.replace(".", "__"): value for key, value in settings.items()})
+    named = PATIENT | settings
+    return make_site(server.new_database(), **{key.replace(".", "__"): value for key, value in named.items()})
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

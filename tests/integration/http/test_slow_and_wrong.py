@@ -40,6 +40,19 @@ def slow(lines):
     return [line for line in lines() if line["logger"] == "memfast.slow" and line["operation"] == "POST /v1/search"]
 
 
+async def waiting(connection, count):
+    """Return when so many statements have waited for a lock for a fifth of a second."""
+    async with asyncio.timeout(60):
+        while (
+            await connection.fetchval(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+                " AND clock_timestamp() - query_start > interval '0.2 s'"
+            )
+            < count
+        ):
+            await asyncio.sleep(0.01)
+
+
 async def test_a_slow_query_is_told_with_its_stages(api, user, lines):
     """A search that waits for a lock: one line with where the time went, whose it was by a hash, and its ids."""
     await api.create(user, text=f"the {CANARY} is blue")
@@ -52,7 +65,7 @@ async def test_a_slow_query_is_told_with_its_stages(api, user, lines):
         body = {"user_id": user, "query": CANARY, "mode": "vector"}
         headers = {"x-request-id": "slow-1", "traceparent": PARENT}
         search = asyncio.create_task(api.client.post("/v1/search", json=body, headers=headers))
-        await asyncio.sleep(0.2)
+        await waiting(blocker, 1)
         await transaction.rollback()
         answer = await search
     assert answer.status_code == 200
@@ -91,7 +104,7 @@ async def test_writes_and_reads_that_wait_for_a_lock_say_so(api, user, lines):
         await transaction.start()
         await blocker.execute("LOCK TABLE memories, scopes IN ACCESS EXCLUSIVE MODE")
         tasks = [asyncio.create_task(api.client.request(*name.split(), json=body)) for name, body in asked.items()]
-        await asyncio.sleep(0.2)
+        await waiting(blocker, 3)
         await transaction.rollback()
         assert all([(await task).is_success for task in tasks])
     told = {line["operation"]: line for line in lines() if line["logger"] == "memfast.slow"}

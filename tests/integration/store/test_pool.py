@@ -5,7 +5,6 @@ import contextlib
 import logging
 import os
 import signal
-import time
 
 import asyncpg
 import pytest
@@ -72,7 +71,7 @@ async def idle(pool, count):
 
 
 async def test_five_failures_and_then_nobody_waits(open_pool, breaker, monkeypatch):
-    """The sixth is refused within 20 ms, is told when to come back, and nothing was begun; pings still go out."""
+    """The sixth is refused at once, is told when to come back, and nothing was begun; pings still go out."""
     pool = await open_pool()
     Fails(monkeypatch, 1000)
     for _ in range(5):
@@ -81,17 +80,12 @@ async def test_five_failures_and_then_nobody_waits(open_pool, breaker, monkeypat
                 pass
         assert not refused.value.begun
     assert breaker.state == "open"
-    took = []
     for use in (pool.connection(), pool.connection("write")):
-        started = time.perf_counter()
         with pytest.raises(StoreUnavailable, match="not asked now") as refused:
-            async with use:
-                pass
-        took.append(time.perf_counter() - started)
+            use.__aenter__().send(None)  # it ends here, without waiting for anything
         assert (refused.value.retry_after_s, refused.value.begun) == (5, False)
     with pytest.raises(StoreUnavailable, match="not asked now"):
         await pool.fetch(ANSWER)
-    assert min(took) < 0.02
     with pytest.raises(StoreUnavailable):
         async with pool.ping():
             pass
@@ -138,6 +132,18 @@ async def kill(server, pid):
     await admin.close()
 
 
+async def running(server, pid, *, ends=False):
+    """Wait until a backend runs a statement, or does not any more."""
+    admin = await asyncpg.connect(**server.endpoint.connect_arguments())
+    query = "SELECT count(*) FROM pg_stat_activity WHERE pid = $1 AND state = 'active'"
+    try:
+        async with asyncio.timeout(10):
+            while bool(await admin.fetchval(query, pid)) == ends:
+                await asyncio.sleep(0.005)
+    finally:
+        await admin.close()
+
+
 async def test_a_value_that_is_missing_elsewhere_is_no_word_about_the_model(open_pool):
     """Only the fence of writes speaks of another model; any other column without a value is an error of ours."""
     pool = await open_pool()
@@ -152,8 +158,9 @@ async def test_a_read_whose_connection_breaks_is_asked_again(open_pool, server):
     """The caller sees nothing of it."""
     pool = await open_pool(size=1)
     (row,) = await pool.fetch("SELECT pg_backend_pid() AS pid")
-    read = asyncio.create_task(pool.fetch("SELECT pg_backend_pid() AS pid, pg_sleep(0.3)"))
-    await asyncio.sleep(0.1)
+    slow = "SELECT pg_backend_pid() AS pid, CASE WHEN pg_backend_pid() = $1 THEN pg_sleep(4)::text END"
+    read = asyncio.create_task(pool.fetch(slow, row["pid"]))
+    await running(server, row["pid"])
     await kill(server, row["pid"])
     assert (await read)[0]["pid"] != row["pid"]
 
@@ -280,6 +287,18 @@ async def test_a_server_that_answers_nobody_is_away(open_pool, breaker, monkeypa
     assert breaker.state == "open"
 
 
+async def test_a_cancelled_statement_ends_at_the_server_and_its_connection_is_used_again(open_pool, server):
+    """Long before its own end, without the caller waiting for it."""
+    pool = await open_pool(size=1)
+    (row,) = await pool.fetch("SELECT pg_backend_pid() AS pid")
+    read = asyncio.create_task(pool.fetch("SELECT pg_sleep(60)"))
+    await running(server, row["pid"])
+    read.cancel()
+    await asyncio.wait([read])
+    await running(server, row["pid"], ends=True)
+    assert (await pool.fetch("SELECT pg_backend_pid() AS pid"))[0]["pid"] == row["pid"]
+
+
 @contextlib.contextmanager
 def stopped(pid):
     """A backend that hears nothing meanwhile."""
@@ -307,15 +326,14 @@ async def test_a_ping_that_is_not_answered_is_given_up(open_pool, breaker, monke
             assert await connection.fetchval("SELECT pg_backend_pid()") != pid
 
 
-async def test_dead_connections_are_found_before_they_are_needed(open_pool, breaker, monkeypatch):
+async def test_dead_connections_are_found_before_they_are_needed(open_pool, breaker):
     """By the watch, and at the moment when the server is back."""
-    monkeypatch.setattr("memfast.store.pool.PING_S", 0.1)
     pool = await open_pool(size=3, minimum=3)
     assert pool.snapshot().created == 3
     async with pool.connection() as connection:
         pid = await connection.fetchval("SELECT pg_backend_pid()")
     with stopped(pid):
-        assert await pool.validate() == 1
+        assert await pool.validate() >= 1, "those that live may be late"
     async with pool.connection() as connection:
         pid = await connection.fetchval("SELECT pg_backend_pid()")
     with stopped(pid):
