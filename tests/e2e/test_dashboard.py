@@ -1,15 +1,24 @@
 """The page in a real browser: what it shows, what it changes, who may come in, and that it needs nobody else."""
 
+import asyncio
+import json
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
+import asyncpg
+import httpx
 import pytest
 from playwright.sync_api import expect, sync_playwright
+
+from memfast.store.embedded import Cluster
 
 CHROMIUM = shutil.which("chromium")
 PHONE = {"width": 360, "height": 740}
 DESK = {"width": 1280, "height": 900}
+HELD_S = 0.4
+"""How long a planted query waits, in seconds."""
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's package chromium")
 
@@ -83,7 +92,11 @@ def test_now_shows_what_the_service_does(shared, visit):
     for _ in range(3):
         shared.search("numbers", user_id="page")
     with visit(shared) as page:
-        expect(page.get_by_role("rowheader", name="POST /v1/search", exact=True)).to_be_visible()
+        operations = page.get_by_role("region", name="Operations, last minute")
+        expect(operations.get_by_role("rowheader", name="POST /v1/search", exact=True)).to_be_visible()
+        expect(page.locator("#stages-search")).to_contain_text("rank")
+        expect(page.locator("#stages-write")).to_contain_text("sql")
+        expect(page.get_by_role("row", name="embeddings")).to_contain_text(re.compile(r"\d s"))
         expect(page.locator("#standing")).to_contain_text("ready, mode full")
         expect(page.locator("#breakers")).to_contain_text("postgresql")
         expect(page.locator("#layers")).to_contain_text("search")
@@ -92,18 +105,30 @@ def test_now_shows_what_the_service_does(shared, visit):
 
 
 def test_search_says_which_tier_answered_and_why(shared, visit):
-    """A search in the page shows the tier, the time of its stages, and where each score comes from."""
+    """A search shows the tier, where each score comes from and, cold or warm, the time of its stages."""
     shared.remember("Ada likes purple tulips.", user_id="page search")
     with visit(shared, "#search") as page:
         page.get_by_role("textbox", name="User").fill("page search")
         page.get_by_label("Query").fill("purple tulips")
         page.get_by_role("button", name="Search").click()
-        expect(page.locator("#answered")).to_contain_text("1 hits, answered cold")
+        expect(page.locator("#answered")).to_contain_text("1 hit, looked for purpl, tulip. Answered cold")
         expect(page.locator("#stages")).to_contain_text("rank")
         page.get_by_text("Why it scored so").click()
-        expect(page.locator("#hits details")).to_contain_text("lexical: ")
+        expect(page.locator("#hits details").get_by_role("rowheader", name="lexical")).to_be_visible()
         page.get_by_role("button", name="Search").click()
-        expect(page.locator("#answered")).to_contain_text("answered hot")
+        expect(page.locator("#answered")).to_contain_text("Answered hot")
+        expect(page.locator("#stages").get_by_role("rowheader")).to_have_text(["total"])
+        page.get_by_label("Query").fill("tulips")
+        shared.client.post("/v1/warm", json={"users": ["page search"]}).raise_for_status()
+        page.get_by_role("button", name="Search").click()
+        expect(page.locator("#answered")).to_contain_text("Answered warm")
+        stages = page.locator("#stages").get_by_role("rowheader")
+        expect(stages).to_have_text(["decode", "cache", "warm", "embed", "rank", "encode", "the rest", "total"])
+        page.get_by_label("Query").fill("nothing of the kind")
+        page.get_by_label("Mode").select_option("lexical")
+        page.get_by_role("button", name="Search").click()
+        expect(page.locator("#answered")).to_contain_text("0 hits")
+        expect(page.locator("#hits li")).to_have_count(0)
 
 
 def test_memories_are_shown_edited_and_deleted(shared, visit):
@@ -176,10 +201,144 @@ def test_a_key_opens_it(serve, data_dir, command, visit):
     service = serve(folder).wait_until_ready()
     key = command("keys", "create", "--role", "admin", data_dir=folder, expect=0)[0].strip()
     with visit(service, expected=["401"]) as page:
+        expect(page.get_by_label("API key")).to_be_focused()
+        expect(page.locator("#main")).to_be_hidden()
         page.get_by_label("API key").fill("mf_wrong")
         page.get_by_role("button", name="Enter").click()
+        expect(page.get_by_role("alert").filter(has_text="does not take this key")).to_be_visible()
         expect(page.locator("#door")).to_be_visible()
         page.get_by_label("API key").fill(key)
         page.get_by_role("button", name="Enter").click()
         expect(page.locator("#cards")).to_contain_text("warm users")
         expect(page.locator("#door")).to_be_hidden()
+        page.goto(f"{service.url}/dashboard#search")
+        page.get_by_role("textbox", name="User").fill("somebody")
+        page.get_by_label("Query").fill("anything")
+        page.get_by_role("button", name="Search").click()
+        expect(page.locator("#answered")).to_contain_text("0 hits")
+        page.get_by_role("button", name="Other key").click()
+        expect(page.locator("#main")).to_be_hidden()
+        expect(page.locator("#answered")).to_be_empty()
+        page.reload()
+        expect(page.locator("#door")).to_be_visible()
+
+
+def test_a_service_that_stops_is_said_and_comes_back(serve, data_dir, visit):
+    """The page says that its numbers are old, never that all is well, and goes on when the service does."""
+    folder = data_dir()
+    service = serve(folder).wait_until_ready()
+    with visit(service, expected=["ERR_CONNECTION_REFUSED"]) as page:
+        expect(page.locator("#standing")).to_have_text("ready, mode full")
+        expect(page.locator("#cards")).to_contain_text("warm users")
+        service.stop()
+        expect(page.locator("#standing")).to_have_text("does not answer")
+        expect(page.locator("#trouble")).to_contain_text("What you see is from before")
+        page.goto(page.url.partition("#")[0] + "#search")
+        page.get_by_role("textbox", name="User").fill("somebody")
+        page.get_by_label("Query").fill("anything")
+        page.get_by_role("button", name="Search").click()
+        expect(page.locator("#trouble")).to_contain_text("does not answer")
+        serve(folder, port=service.port).wait_until_ready()
+        expect(page.locator("#standing")).to_have_text("ready, mode full")
+        expect(page.locator("#trouble")).to_be_hidden()
+
+
+def test_it_needs_no_mouse(shared, visit):
+    """Tab leads past the views to the form; what is edited gives the focus back, what is deleted to what follows it."""
+    for text in ("third", "second", "first"):
+        remembered(shared, text, "page keys")
+    with visit(shared, "#memories") as page:
+        expect(page).to_have_title("memories, memfast")
+        page.keyboard.press("Tab")
+        expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+        page.keyboard.press("Enter")
+        page.keyboard.press("Tab")
+        expect(page.get_by_role("textbox", name="User")).to_be_focused()
+        page.keyboard.type("page keys")
+        page.keyboard.press("Enter")
+        expect(page.locator("#list > li")).to_have_count(3)
+        page.get_by_role("button", name="Edit: first").focus()
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("textbox", name="Text")).to_be_focused()
+        page.keyboard.press("Escape")
+        expect(page.get_by_role("button", name="Edit: first")).to_be_focused()
+        page.keyboard.press("Enter")
+        page.get_by_role("textbox", name="Text").fill("changed")
+        page.get_by_role("button", name="Save").press("Enter")
+        expect(page.get_by_role("button", name="Edit: changed")).to_be_focused()
+        page.on("dialog", lambda dialog: dialog.accept())
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("button", name="Edit: second")).to_be_focused()
+        expect(page.locator("#listed")).to_have_text("Deleted.")
+
+
+def held_up(service, *requests):
+    """The answers to requests that PostgreSQL keeps waiting for `HELD_S` once all have reached it; paths are their ids."""
+
+    async def run():
+        connection = await asyncpg.connect(**Cluster(service.data_dir).running().connect_arguments())
+        try:
+            await connection.execute("BEGIN")
+            await connection.execute("LOCK TABLE memories IN ACCESS EXCLUSIVE MODE")
+            async with httpx.AsyncClient(base_url=service.url, timeout=20, trust_env=False) as client:
+                asked = [
+                    asyncio.create_task(client.post(path, json=body, headers={"x-request-id": path}))
+                    for path, body in requests
+                ]
+                async with asyncio.timeout(10):
+                    while await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") < len(asked):
+                        await asyncio.sleep(0.01)
+                await connection.execute("SELECT pg_sleep($1::float8)", HELD_S)
+                await connection.execute("ROLLBACK")
+                return await asyncio.gather(*asked)
+        finally:
+            await connection.close(timeout=5)
+
+    with ThreadPoolExecutor(1) as thread:  # the browser's loop runs in this one
+        return thread.submit(asyncio.run, run()).result(60)
+
+
+def test_a_slow_query_is_seen_everywhere(serve, data_dir, visit):
+    """A search and a write that wait for a lock: in the log, the metrics, the statistics and the page, as SQL's time."""
+    service = serve(data_dir(), log_format="json").wait_until_ready()
+    service.remember("The cellar is dry.", user_id="page slow").raise_for_status()
+    search = ("/v1/search", {"user_id": "page slow", "query": "cellar", "mode": "vector"})
+    write = ("/v1/memories", {"user_id": "page slow", "text": "The attic is warm."})
+    assert all(answer.is_success for answer in held_up(service, search, write))
+
+    lines = [json.loads(line) for line in service.output.splitlines() if '"memfast.slow"' in line]
+    metrics = service.client.get("/metrics").text.splitlines()
+    stats = service.client.get("/v1/stats").json()
+    operations = {each["route"]: each for each in stats["windows"][1]["operations"] if each["method"] == "POST"}
+    with visit(service) as page:
+        for (path, _), work in ((search, "search"), (write, "write")):
+            (line,) = [each for each in lines if each.get("request_id") == path]
+            assert (line["operation"], line["took_ms"] >= HELD_S * 1000) == (f"POST {path}", True)
+            assert line["stages_ms"]["sql"] > line["took_ms"] / 2
+
+            (slow,) = [
+                each for each in metrics if f'slow_operations_total{{method="POST",route="{path}",stage="sql"' in each
+            ]
+            assert float(slow.rpartition(" ")[2]) >= 1
+            counts = [each for each in metrics if f"memfast_{work}_stage_duration_seconds_bucket{{le=" in each]
+            within, beyond = (
+                next(float(each.split()[1]) for each in counts if f'le="{bound}",stage="sql"' in each)
+                for bound in ("0.25", "+Inf")
+            )
+            assert beyond >= within + 1
+
+            assert operations[path]["slow"] >= 1
+            assert operations[path]["slow_stages"]["sql"] >= 1
+            assert operations[path]["p99_ms"] >= 250
+            (stage,) = [
+                each for each in stats["windows"][1]["stages"] if (each["work"], each["stage"]) == (work, "sql")
+            ]
+            assert stage["p95_ms"] >= 250
+
+            shown = page.locator("#slow").get_by_role("row", name=f"POST {path}").get_by_role("cell")
+            expect(shown.nth(1)).to_contain_text("sql")
+            p95 = page.locator(f"#stages-{work}").get_by_role("row", name="sql").get_by_role("cell").last
+            expect(p95).to_have_text(re.compile(r"^\d{3,}$"))
+            assert int(p95.text_content()) >= 250
+        expect(page.locator("#cards")).to_contain_text("slow operations")

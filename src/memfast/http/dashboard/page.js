@@ -4,6 +4,7 @@ const EVERY_MS = 2000; // between looks at the numbers
 const KEPT = 150; // points of a chart
 const ASK_MS = 10000; // the longest wait for an answer
 const PAGE = 20; // memories a page
+const LONG = 400; // characters of a memory that are shown at once
 
 const at = (id) => document.getElementById(id);
 const views = ["now", "search", "memories"];
@@ -11,6 +12,7 @@ const history = { rate: [], p95: [] };
 let cursor = null;
 let listedUser = "";
 let timer = 0;
+let turn = 0; // of the looks: only the newest one goes on
 
 class Refused extends Error {
   constructor(status, detail) {
@@ -24,17 +26,17 @@ async function ask(method, path, body, headers = {}) {
   const key = sessionStorage.getItem("key");
   if (key) headers.authorization = `Bearer ${key}`;
   if (body !== undefined) headers["content-type"] = "application/json";
-  let answer;
+  let answer, text;
   try {
     answer = await fetch(path, {
       method, headers, body: body === undefined ? undefined : JSON.stringify(body), signal: AbortSignal.timeout(ASK_MS),
     });
+    text = await answer.text();
   } catch {
     throw new Refused(0, "The service does not answer.");
   }
-  const text = await answer.text();
   const value = text && (answer.headers.get("content-type") || "").includes("json") ? JSON.parse(text) : null;
-  if (answer.status === 401) at("door").hidden = false;
+  if (answer.status === 401) openDoor(Boolean(key));
   if (!answer.ok && !(answer.status === 503 && value && value.mode)) {
     throw new Refused(answer.status, (value && (value.detail || value.title)) || `The service answered ${answer.status}.`);
   }
@@ -48,43 +50,81 @@ function make(tag, properties = {}, ...children) {
   return element;
 }
 
+/** Set a text that is read aloud when it changes, and only then. */
+function tell(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
 function fail(error, where = at("trouble")) {
-  where.textContent = error.message;
+  if (error.status === 401) return; // the door is open
+  tell(where, error.message);
   where.hidden = !error.message;
 }
 
 const number = (value, places = 1) => value.toLocaleString("en", { maximumFractionDigits: places });
+const fixed = (value, places) => value.toLocaleString("en", { minimumFractionDigits: places, maximumFractionDigits: places });
 const percent = (share) => `${number(share * 100)} %`;
-const mebibytes = (bytes) => `${number(bytes / 1048576)} MiB`;
+const milliseconds = (ms) => fixed(ms, ms < 10 ? 2 : ms < 100 ? 1 : 0);
+const plural = (count, one, many) => `${number(count, 0)} ${count === 1 ? one : many}`;
+
+function size(bytes) {
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+  let place = 0;
+  for (; bytes >= 1024 && place < units.length - 1; place++) bytes /= 1024;
+  return `${place ? fixed(bytes, bytes < 100 ? 1 : 0) : bytes} ${units[place]}`;
+}
+
+function duration(seconds) {
+  if (seconds < 60) return `${fixed(seconds, seconds < 10 ? 1 : 0)} s`;
+  const whole = Math.round(seconds);
+  const parts = [[Math.floor(whole / 86400), "d"], [Math.floor(whole / 3600) % 24, "h"], [Math.floor(whole / 60) % 60, "min"], [whole % 60, "s"]];
+  const first = parts.findIndex(([count]) => count);
+  return parts.slice(first, first + 2).filter(([count]) => count).map((part) => part.join(" ")).join(" ");
+}
+
+/** A time as people of this browser's place read it, with the exact one behind it. */
+function when(text) {
+  const time = new Date(text);
+  return make("time", { dateTime: text, title: text }, time.toLocaleString("sv", { dateStyle: "short", timeStyle: "short" }));
+}
 
 // --- now
 
 function card(name, value, state = "") {
-  return make("div", { className: "card" }, make("dl", {}, make("dt", {}, name), make("dd", { className: state }, value)));
+  return make("div", { className: "card" }, make("dt", {}, name), make("dd", { className: state }, value));
 }
 
+/** A row of a table: a head, and cells that are a text, an element, or words that stand on the left. */
 function row(head, ...cells) {
-  return make("tr", {}, make("th", { scope: "row" }, head), ...cells.map((cell) => make("td", {}, cell)));
+  return make("tr", {}, make("th", { scope: "row" }, head), ...cells.map((cell) => (
+    cell && cell.words !== undefined ? make("td", { className: "words" }, cell.words) : make("td", {}, cell))));
 }
 
-function share(value) {
-  const bar = make("span", { className: "bar" });
-  bar.style.width = `${Math.round(value * 100)}px`;
-  return make("span", {}, bar, percent(value));
+const words = (text) => ({ words: text });
+
+/** Rows of a table, or what is to be said when there are none. */
+function fill(id, rows, none) {
+  const columns = at(id).closest("table").querySelectorAll("thead th").length;
+  at(id).replaceChildren(...(rows.length ? rows : [make("tr", {}, make("td", { colSpan: columns, className: "none" }, none))]));
 }
 
-function draw(chart, points, unit) {
+function bar(share, width) {
+  const element = make("span", { className: "bar" });
+  element.style.width = `${Math.max(1, Math.round(share * width))}px`;
+  return element;
+}
+
+function draw(name, points, shown) {
   const svg = "http://www.w3.org/2000/svg";
   const top = Math.max(...points, 1e-9);
   const line = document.createElementNS(svg, "polyline");
-  const step = 300 / Math.max(points.length - 1, 1);
-  line.setAttribute("points", points.map((value, place) => `${place * step},${76 - (value / top) * 60}`).join(" "));
-  const label = document.createElementNS(svg, "text");
-  label.setAttribute("x", 4);
-  label.setAttribute("y", 11);
-  label.textContent = `up to ${number(top, 2)} ${unit}`;
-  chart.replaceChildren(line, label);
-  chart.setAttribute("aria-label", `now ${number(points.at(-1), 2)} ${unit}, at most ${number(top, 2)} ${unit}`);
+  const drawn = points.length === 1 ? [points[0], points[0]] : points;
+  const step = 300 / (drawn.length - 1);
+  line.setAttribute("points", drawn.map((value, place) => `${place * step},${76 - (value / top) * 68}`).join(" "));
+  const chart = at(`chart-${name}`);
+  chart.replaceChildren(line);
+  at(`most-${name}`).textContent = `now ${shown(points.at(-1))}, at most ${shown(Math.max(...points))}`;
+  chart.setAttribute("aria-label", at(`most-${name}`).textContent);
 }
 
 function keep(points, value) {
@@ -92,87 +132,172 @@ function keep(points, value) {
   if (points.length > KEPT) points.shift();
 }
 
+const operation = (each) => (each.route === "other" ? "any other path" : `${each.method === "any" ? "" : each.method} ${each.route}`);
+const counted = (counts) => Object.entries(counts).map(([name, count]) => `${name} ${number(count)}`).join(" · ");
+
 function showHealth(health) {
   const good = health.status === "ready" && health.mode === "full";
-  at("standing").textContent = `${health.status}, mode ${health.mode}` + (health.mode_reason ? `: ${health.mode_reason}` : "");
+  tell(at("standing"), `${health.status}, mode ${health.mode}` + (health.mode_reason ? `: ${health.mode_reason}` : ""));
   at("standing").className = good ? "good" : "bad";
-  at("breakers").replaceChildren(...health.breakers.map(
-    (each) => row(each.name, make("span", { className: each.state === "closed" ? "good" : "bad" }, each.state),
-                  number(each.opened), number(each.refused))));
+  fill("breakers", health.breakers.map(
+    (each) => row(each.name, words(make("span", { className: each.state === "closed" ? "good" : "bad" }, each.state)),
+                  number(each.opened), number(each.refused))), "There is none.");
 }
 
-function showStats(stats, background) {
+function showCards(stats, background) {
   const minute = stats.windows[0];
-  const five = stats.windows[1];
-  const search = minute.operations.find((each) => each.route === "/v1/search");
   at("cards").replaceChildren(
     card("requests a second", number(minute.per_second)),
     card("failed", percent(minute.error_rate), minute.error_rate > 0.01 ? "bad" : ""),
     card("slow operations", number(minute.slow), minute.slow ? "bad" : ""),
     card("workers", number(stats.process.workers)),
-    card("processors", number(minute.cpu_cores, 2)),
-    card("memory", mebibytes(stats.process.resident_bytes)),
+    card("processors busy", fixed(minute.cpu_cores, 2)),
+    card("memory", size(stats.process.resident_bytes)),
     card("warm users", number(stats.process.warm_users)),
-    card("warm index", mebibytes(stats.process.warm_bytes)),
-    card("caches", mebibytes(stats.process.cache_bytes)),
+    card("warm index", size(stats.process.warm_bytes)),
+    card("caches", size(stats.process.cache_bytes)),
     card("connections", `${stats.pool.used} of ${stats.pool.limit}`, stats.pool.waiting ? "bad" : ""),
     card("waiting for one", number(stats.pool.waiting), stats.pool.waiting ? "bad" : ""),
     card("background queue", number(background.background.queued)),
   );
-  at("operations").replaceChildren(...minute.operations.map((each) => row(
-    `${each.method} ${each.route}`, number(each.per_second, 2), ...[each.mean_ms, each.p50_ms, each.p95_ms, each.p99_ms].map((ms) => number(ms, 2)),
-    number(each.refused), number(each.failed),
-    Object.entries(each.tiers).map(([tier, count]) => `${tier} ${count}`).join(", "))));
-  at("layers").replaceChildren(...Object.entries(five.hit_rates).map(([layer, rate]) => row(layer, share(rate))));
-  keep(history.rate, minute.per_second);
-  keep(history.p95, search ? search.p95_ms : 0);
-  draw(at("chart-rate"), history.rate, "a second");
-  draw(at("chart-p95"), history.p95, "ms");
 }
 
+function showStages(stages, work) {
+  const own = stages.filter((each) => each.work === work);
+  fill(`stages-${work}`, own.map((each) => row(each.stage, number(each.times), milliseconds(each.mean_ms), milliseconds(each.p95_ms))),
+    `No ${work} had any.`);
+}
+
+function showLayers(caches, rates) {
+  fill("layers", caches.map((each) => {
+    const rate = rates[each.layer];
+    const found = rate === undefined ? "–" : make("span", {}, bar(rate, 100), make("span", {}, percent(rate)));
+    const aged = (seconds) => (each.entries ? duration(seconds) : "–");
+    return row(each.layer === "warm" ? "users in memory" : each.layer, found, aged(each.mean_age_s), aged(each.oldest_age_s),
+      number(each.entries), size(each.bytes));
+  }), "There is none.");
+}
+
+function showStats(stats, background) {
+  const [minute, five] = stats.windows;
+  const search = minute.operations.find((each) => each.route === "/v1/search");
+  showCards(stats, background);
+  fill("operations", minute.operations.map((each) => row(
+    operation(each), fixed(each.per_second, 2), ...[each.mean_ms, each.p50_ms, each.p95_ms, each.p99_ms].map(milliseconds),
+    number(each.refused), number(each.failed), number(each.slow), words(counted(each.tiers)))), "Nobody asked anything.");
+  const slow = five.operations.filter((each) => each.slow).sort((one, two) => two.slow - one.slow);
+  fill("slow", slow.map((each) => row(operation(each), make("span", { className: "bad" }, number(each.slow)), words(counted(each.slow_stages)),
+    percent(each.slow / each.requests), milliseconds(each.p99_ms))), "None.");
+  showStages(five.stages, "search");
+  showStages(five.stages, "write");
+  showLayers(stats.caches, five.hit_rates);
+  keep(history.rate, minute.per_second);
+  keep(history.p95, search ? search.p95_ms : 0);
+  draw("rate", history.rate, (value) => number(value, 2));
+  draw("p95", history.p95, (value) => `${milliseconds(value)} ms`);
+}
+
+/** Look at the numbers now and then, while somebody sees them and may. */
 async function look() {
+  clearTimeout(timer);
+  const mine = ++turn;
   try {
-    showHealth((await ask("GET", "/v1/health")).value);
-    if (current() === "now") {
-      const [stats, background] = await Promise.all([ask("GET", "/v1/stats"), ask("GET", "/v1/background")]);
-      showStats(stats.value, background.value);
-      at("without-admin").hidden = true;
-    }
-    fail({ message: "" });
+    const health = (await ask("GET", "/v1/health")).value;
+    if (mine !== turn) return;
+    showHealth(health);
+    if (current() === "now" && at("door").hidden) await lookInside(mine);
+    at("main").classList.remove("old");
+    if (mine === turn) fail({ message: "" }, at("trouble"));
   } catch (error) {
-    if (error.status === 403) at("without-admin").hidden = false;
-    else if (error.status !== 401) fail(error);
+    if (mine !== turn) return;
+    fail(error);
+    if (error.status === 0) {
+      tell(at("standing"), "does not answer");
+      at("standing").className = "bad";
+      at("main").classList.add("old");
+      tell(at("trouble"), "The service does not answer. What you see is from before; the page keeps asking.");
+    }
   } finally {
-    timer = setTimeout(look, EVERY_MS);
+    if (mine === turn && !document.hidden) timer = setTimeout(look, EVERY_MS);
+  }
+}
+
+async function lookInside(mine) {
+  try {
+    const [stats, background] = await Promise.all([ask("GET", "/v1/stats"), ask("GET", "/v1/background")]);
+    if (mine === turn) showStats(stats.value, background.value);
+    at("without-admin").hidden = true;
+    at("numbers").hidden = false;
+  } catch (error) {
+    if (error.status !== 403) throw error;
+    at("without-admin").hidden = false;
+    at("numbers").hidden = true;
   }
 }
 
 // --- search
 
-/** Where a score comes from, as rows of words. */
+const TIERS = {
+  hot: "hot: a finished answer was held, so there are no stages",
+  warm: "warm: from the user's memories in memory",
+  redis: "redis: an answer that another worker had shared",
+  cold: "cold: from PostgreSQL",
+};
+
+const LEGS = ["lexical", "vector", "context"];
+
+/** Where a score comes from: what each leg adds, and what else there is. */
 function why(scores) {
-  const parts = Object.entries(scores).flatMap(([name, value]) => {
-    if (typeof value === "number") return value ? [`${name} ${number(value, 4)}`] : [];
-    return [`${name}: ` + Object.entries(value).map(([key, part]) => `${key} ${typeof part === "number" ? number(part, 4) : part}`).join(", ")];
+  const legs = LEGS.filter((leg) => scores[leg]).map((leg) => {
+    const { raw, scaled, weight } = scores[leg];
+    return row(leg, fixed(raw, 4), fixed(scaled, 4), fixed(weight, 2), fixed(scaled * weight, 4));
   });
-  return make("details", {}, make("summary", {}, "Why it scored so"), make("ul", {}, ...parts.map((part) => make("li", {}, part))));
+  const more = ["convergence", "added"].filter((name) => scores[name]).map((name) => row(name, "", "", "", fixed(scores[name], 4)));
+  const { graph } = scores;
+  if (graph) more.push(row(`links, ${plural(graph.depth, "step", "steps")} from ${graph.from_id}`, fixed(graph.raw, 4), "", fixed(graph.weight, 2), fixed(graph.score, 4)));
+  const heads = ["Leg", "raw", "scaled", "weight", "counts"].map((name) => make("th", { scope: "col" }, name));
+  const table = make("table", {}, make("thead", {}, make("tr", {}, ...heads)), make("tbody", {}, ...legs, ...more));
+  return make("details", {}, make("summary", {}, "Why it scored so"), make("div", { className: "wide" }, table));
 }
 
 function about(memory) {
-  const facts = [memory.kind, memory.created_at, `importance ${memory.importance}`, ...memory.tags.map((tag) => `#${tag}`)];
-  return make("p", { className: "about" }, facts.join(" · "));
+  const line = make("p", { className: "about" }, memory.kind, " · ", when(memory.created_at), ` · importance ${number(memory.importance, 2)}`);
+  line.append(...memory.tags.map((tag) => ` · #${tag}`));
+  return line;
 }
 
+/** The text of a memory, a long one to be unfolded. */
+function told(memory) {
+  if (memory.text.length <= LONG) return make("p", {}, memory.text);
+  const text = make("p", {}, `${memory.text.slice(0, LONG).trimEnd()}… `);
+  const rest = make("button", { type: "button", className: "all", ariaExpanded: "false" }, `Show all ${number(memory.text.length)} characters`);
+  rest.onclick = () => text.replaceChildren(memory.text);
+  text.append(rest);
+  return text;
+}
+
+/** The time of each stage, what is left of the whole, and the whole. */
 function stages(header) {
-  const named = (header || "").split(",").map((part) => part.trim().split(";dur=")).filter((part) => part.length === 2);
-  const total = Math.max(...named.map(([, ms]) => Number(ms)), 1e-9);
-  const table = make("table", {}, make("caption", {}, "Time in the service, in milliseconds"),
-    make("tbody", {}, ...named.map(([name, ms]) => {
-      const bar = make("span", { className: "bar" });
-      bar.style.width = `${Math.round((Number(ms) / total) * 150)}px`;
-      return row(name, make("span", {}, bar, ms));
-    })));
+  const named = (header || "").split(",").map((part) => part.trim().split(";dur=")).filter((part) => part.length === 2)
+    .map(([name, ms]) => [name, Number(ms)]);
+  const total = named.find(([name]) => name === "total")?.[1] ?? 0;
+  const own = named.filter(([name]) => name !== "total");
+  const rest = Math.max(0, total - own.reduce((sum, [, ms]) => sum + ms, 0));
+  const rows = own.length ? [...own, ["the rest", rest], ["total", total]] : [["total", total]];
+  const table = make("table", { className: "times" }, make("thead", {}, make("tr", {},
+    ...["Stage", "", "ms"].map((name) => (name ? make("th", { scope: "col" }, name) : make("td"))))),
+    make("tbody", {}, ...rows.map(([name, ms]) => row(name, bar(ms / Math.max(total, 1e-9), 160), fixed(ms, 3)))));
   at("stages").replaceChildren(table);
+}
+
+function lookedFor(explain) {
+  const terms = Object.entries(explain?.terms ?? {});
+  return terms.length ? `, looked for ${terms.map(([term, weight]) => (weight === 1 ? term : `${term} × ${number(weight, 2)}`)).join(", ")}` : "";
+}
+
+function hit(found, user) {
+  return make("li", {}, make("span", { className: "score", title: "score, 0 to 1" }, fixed(found.score, 4)), told(found), foot(found, user),
+    found.scores ? why(found.scores) : "");
 }
 
 async function search(event) {
@@ -182,13 +307,15 @@ async function search(event) {
   try {
     const { value, headers } = await ask("POST", "/v1/search", question);
     const lacking = value.degraded.length ? `, without ${value.degraded.join(", ")}` : "";
-    at("answered").textContent = `${value.results.length} hits, answered ${headers.get("memfast-tier")}, version ${value.version}${lacking}`;
+    const tier = headers.get("memfast-tier");
+    tell(at("answered"), `${plural(value.results.length, "hit", "hits")}${lacking}${lookedFor(value.explain)}. Answered ${TIERS[tier] ?? tier}; version ${value.version}.`);
     stages(headers.get("server-timing"));
-    at("hits").replaceChildren(...value.results.map((hit) => make("li", {},
-      make("p", {}, hit.text), about(hit), make("p", { className: "about" }, `score ${hit.score}`), hit.scores ? why(hit.scores) : "",
-      actions(hit, question.user_id))));
+    at("hits").replaceChildren(...value.results.map((found) => hit(found, question.user_id)));
     fail({ message: "" });
   } catch (error) {
+    at("answered").textContent = "";
+    at("stages").replaceChildren();
+    at("hits").replaceChildren();
     fail(error);
   }
 }
@@ -199,16 +326,21 @@ const place = (id, user) => `/v1/memories/${id}?user_id=${encodeURIComponent(use
 
 function actions(memory, user) {
   const named = memory.text.slice(0, 40);
+  const own = () => line.closest("li");
   const line = make("p", { className: "actions" });
   line.append(
-    make("button", { type: "button", ariaLabel: `Edit: ${named}`, onclick: () => edit(memory, user, line.closest("li")) }, "Edit"),
-    make("button", { type: "button", ariaLabel: `Delete: ${named}`, onclick: () => remove(memory, user, line.closest("li")) }, "Delete"),
+    make("button", { type: "button", ariaLabel: `Edit: ${named}`, onclick: () => edit(memory, user, own()) }, "Edit"),
+    make("button", { type: "button", ariaLabel: `Delete: ${named}`, onclick: () => remove(memory, user, own()) }, "Delete"),
   );
   return line;
 }
 
+function foot(memory, user) {
+  return make("div", { className: "foot" }, about(memory), actions(memory, user));
+}
+
 function entry(memory, user) {
-  return make("li", {}, make("p", {}, memory.text), about(memory), actions(memory, user));
+  return make("li", {}, told(memory), foot(memory, user));
 }
 
 async function list(user, more) {
@@ -220,7 +352,8 @@ async function list(user, more) {
     cursor = value.next_cursor;
     listedUser = user;
     at("more").hidden = !value.has_more;
-    at("listed").textContent = `${at("list").children.length} memories shown` + (value.has_more ? ", there are more" : "");
+    const shown = at("list").children.length;
+    tell(at("listed"), shown ? `${plural(shown, "memory", "memories")} shown${value.has_more ? ", there are more" : ""}` : "This user has no memories.");
     fail({ message: "" });
   } catch (error) {
     fail(error);
@@ -231,11 +364,19 @@ async function remove(memory, user, item) {
   if (!confirm(`Delete this memory?\n\n${memory.text.slice(0, 200)}`)) return;
   try {
     await ask("DELETE", place(memory.id, user), undefined, { "if-match": `"${memory.version}"` });
+    const following = item.nextElementSibling ?? item.previousElementSibling;
     item.remove();
-    at("listed").textContent = "deleted";
+    changed("Deleted.", following);
   } catch (error) {
     fail(error);
   }
+}
+
+/** Say what was done where it is seen, and put the focus where the work goes on. */
+function changed(text, item) {
+  const status = current() === "search" ? at("answered") : at("listed");
+  tell(status, text);
+  (item?.querySelector(".actions button") ?? status).focus();
 }
 
 function edit(memory, user, item) {
@@ -253,9 +394,10 @@ function edit(memory, user, item) {
     };
     try {
       const { value } = await ask("PATCH", place(memory.id, user), changes, { "if-match": `"${memory.version}"` });
-      item.replaceWith(entry(value, user));
+      const saved = entry(value, user);
+      item.replaceWith(saved);
       at("editor").close();
-      at("listed").textContent = "saved";
+      changed("Saved.", saved);
     } catch (error) {
       fail(error, at("edit-trouble"));
     }
@@ -273,16 +415,54 @@ function show() {
     if (link.hash === `#${current()}`) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  clearTimeout(timer);
+  document.title = `${current()}, memfast`;
+  fail({ message: "" });
   look();
+}
+
+/** Ask for a key; what was shown to another one goes. */
+function openDoor(refused) {
+  sessionStorage.removeItem("key");
+  at("leave").hidden = true;
+  at("main").hidden = true;
+  fail({ message: "" });
+  if (refused) tell(at("door-trouble"), "The service does not take this key.");
+  if (!at("door").hidden) return;
+  at("door").hidden = false;
+  at("key").focus();
 }
 
 at("door").addEventListener("submit", (event) => {
   event.preventDefault();
   sessionStorage.setItem("key", at("key").value);
   at("key").value = "";
+  enter();
+});
+
+/** See whether the service takes the key, and show the rest. */
+async function enter() {
+  tell(at("door-trouble"), "");
+  try {
+    await ask("GET", "/v1/users?limit=1");
+  } catch (error) {
+    if (error.status === 401) return;
+    if (error.status !== 403) return fail(error, at("door-trouble"));
+  }
   at("door").hidden = true;
+  at("main").hidden = false;
+  at("leave").hidden = !sessionStorage.getItem("key");
   show();
+}
+
+at("skip").addEventListener("click", (event) => {
+  event.preventDefault(); // what follows # is the view
+  (at("door").hidden ? at("main") : at("key")).focus();
+});
+at("leave").addEventListener("click", () => {
+  for (const id of ["hits", "list", "stages", "answered", "listed"]) at(id).replaceChildren();
+  at("more").hidden = true;
+  tell(at("door-trouble"), "");
+  openDoor(false);
 });
 at("ask").addEventListener("submit", search);
 at("whose").addEventListener("submit", (event) => {
@@ -292,4 +472,9 @@ at("whose").addEventListener("submit", (event) => {
 at("more").addEventListener("click", () => list(listedUser, true));
 at("cancel").addEventListener("click", () => at("editor").close());
 addEventListener("hashchange", show);
+document.addEventListener("visibilitychange", () => {
+  if (!document.hidden) look();
+});
+at("leave").hidden = !sessionStorage.getItem("key");
 show();
+if (current() !== "now") ask("GET", "/v1/users?limit=1").catch(() => {}); // whether a key is asked for; numbers tell it
