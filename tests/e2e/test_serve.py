@@ -56,18 +56,17 @@ def in_group(group):
     return found
 
 
-def stopped_cleanly(service):
-    """Whether nothing of a service is left: no process, no PostgreSQL, no listener, a clean shutdown in the log.
-
-    A server that had not opened its database yet has nothing to shut down.
-    """
+def assert_stopped(service):
+    """Nothing of a service is left: no process, no holder of its data, no listener, a clean shutdown in the log."""
+    assert in_group(service.pid) == []
+    assert service.servers() == []
+    assert holder_pids(service.data_dir) == []
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(("127.0.0.1", service.port))
     log = service.data_dir / "log" / "postgres.log"
-    last = log.read_text().rpartition("starting PostgreSQL")[2] if log.exists() else ""
-    closed = "ready to accept connections" not in last or "database system is shut down" in last.splitlines()[-1]
-    return closed and not service.servers() and not in_group(service.pid)
+    assert not log.exists() or "database system is shut down" in log.read_text().splitlines()[-1]
+    assert not (service.data_dir / "postgres" / "postmaster.pid").exists()
 
 
 def test_the_printed_commands_work(shared):
@@ -99,7 +98,8 @@ def test_sigterm_ends_a_start_at_any_moment(serve, data_dir):
         assert code == 0 or (code == -signal.SIGTERM and not service.output), f"{delay_s}: {code}\n{service.output}"
         assert "Traceback" not in service.output
         assert "Killing" not in service.output
-        assert stopped_cleanly(service), f"{delay_s}: {service.output}"
+        assert_stopped(service)
+    assert serve(folder).wait_until_ready().remember("after all that").status_code == CREATED
 
 
 def test_sigterm_while_postgresql_is_started(serve, data_dir):
@@ -111,7 +111,8 @@ def test_sigterm_while_postgresql_is_started(serve, data_dir):
         while not any("postgres\0-D" in command_line(pid) for pid in children.read_text().split()):
             assert service.process.poll() is None
         assert service.stop() == 0, service.output
-        assert stopped_cleanly(service)
+        assert_stopped(service)
+    assert serve(folder).wait_until_ready().remember("after all that").status_code == CREATED
 
 
 def command_line(pid):
@@ -129,7 +130,7 @@ def test_sigterm_reaches_workers_that_start(serve, data_dir, poll, delay_s):
     time.sleep(delay_s)
     assert service.stop() == 0
     assert "Killing" not in service.output
-    assert stopped_cleanly(service)
+    assert_stopped(service)
 
 
 def test_further_signals_change_nothing(serve, data_dir, poll):
@@ -142,7 +143,7 @@ def test_further_signals_change_nothing(serve, data_dir, poll):
             break
         time.sleep(0.01)
     assert service.wait() == 0
-    assert stopped_cleanly(service)
+    assert_stopped(service)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -162,7 +163,7 @@ async def test_a_stop_lets_a_request_finish(serve, data_dir, poll, blocked, numb
         await lock.close()
         assert answer.result(20).status_code == CREATED
     assert service.wait() == 0
-    assert stopped_cleanly(service)
+    assert_stopped(service)
     again = serve(service.data_dir).wait_until_ready()
     assert again.search("what was written?") == ["written while the service stops"]
 
@@ -194,7 +195,7 @@ def test_what_was_acknowledged_during_a_stop_is_there(serve, data_dir, poll):
         thread.join(20)
     # One each, at the end: refused, or closed by the system or by the server before the request was taken up.
     assert len(failures) == len(threads)
-    assert stopped_cleanly(service)
+    assert_stopped(service)
     again = serve(service.data_dir).wait_until_ready()
     for number in range(len(threads)):
         user_id = f"user-{number}"
@@ -222,7 +223,7 @@ def test_a_killed_service_is_succeeded(serve, data_dir, poll, gone):
     assert "Found PostgreSQL running" in again.output
     assert again.search("what survives?") == ["survives"]
     assert again.stop() == 0
-    assert stopped_cleanly(again)
+    assert_stopped(again)
 
 
 async def test_a_successor_waits_for_the_workers_of_a_killed_service(serve, data_dir, poll, blocked, gone):
@@ -266,7 +267,7 @@ def test_a_killed_worker_is_replaced(serve, data_dir, poll):
     assert httpx.get(f"{service.url}/v1/health", timeout=20, trust_env=False, verify=False).json()["pid"] != worker
     assert service.search("what is kept?") == ["kept"]
     assert service.stop() == 0
-    assert stopped_cleanly(service)
+    assert_stopped(service)
 
 
 def test_two_workers_share_the_port_and_the_data(serve, data_dir, poll):
@@ -309,4 +310,4 @@ def test_an_unprivileged_user_can_run_it(serve, base):
     assert {psutil.Process(pid).uids().real for pid in service.servers()} == {account.pw_uid}
     assert (home / "data").stat().st_mode & 0o777 == 0o700
     assert service.stop() == 0
-    assert stopped_cleanly(service)
+    assert_stopped(service)

@@ -345,6 +345,38 @@ def test_a_start_that_takes_too_long_goes_on_and_is_adopted_later(data_dir, clus
     assert pid_of(folder) == pid
 
 
+def test_a_server_that_was_just_started_is_stopped_in_order(data_dir, clusters, fetch):
+    """Before it listens to signals, before it has a pid file, while it recovers: it ends by itself, and starts again."""
+    folder = data_dir()
+    for _ in range(5):
+        cluster = clusters(folder, start_timeout_s=0)
+        with pytest.raises(DatabaseRefused, match="goes on recovering"):
+            cluster.start()
+        server = cluster._child
+        cluster.stop()
+        assert server.returncode == 0
+        assert "database system is shut down" in (folder / "log" / "postgres.log").read_text().splitlines()[-1]
+        assert not (folder / "postgres" / "postmaster.pid").exists()
+    assert fetch(clusters(folder).start(), "SELECT 1") == [(1,)]
+
+
+def test_a_server_that_heeds_no_signal_is_killed_with_its_processes(data_dir, clusters, fetch, pid_of, monkeypatch):
+    """Nothing of it works on beside the next start, which recovers every row."""
+    monkeypatch.setattr(cluster_module, "_QUIT_S", 0.2)
+    folder = data_dir()
+    lines = []
+    cluster = clusters(folder, report=lines.append)
+    fetch(cluster.start(), "CREATE TABLE kept AS SELECT 7 AS x")
+    account = None if os.geteuid() else cluster_module._owner(folder / "postgres")
+    assert len(servers_in(folder / "postgres", account)) > 1
+    os.kill(pid_of(folder), signal.SIGSTOP)
+    (folder / "postgres" / "postmaster.pid").unlink()  # as before it is written
+    cluster.stop()
+    assert [re.search("SIG[A-Z]+", line)[0] for line in lines if "did not stop" in line] == ["SIGINT", "SIGQUIT"]
+    assert servers_in(folder / "postgres", account) == []
+    assert fetch(clusters(folder).start(), "SELECT x FROM kept") == [(7,)]
+
+
 def test_a_backend_that_hangs_delays_a_stop_but_does_not_prevent_it(data_dir, clusters, child, fetch, poll):
     """A fast shutdown waits for the stopped process; the immediate one after it does not."""
     folder = data_dir()

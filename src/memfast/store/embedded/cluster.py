@@ -163,15 +163,19 @@ class Cluster:
                     self._layout.socket_dir().rmdir()
 
     def _end(self, child: subprocess.Popen[bytes]) -> None:
-        """End a server that we started and that has no pid file: not yet, or not any more."""
-        if child.poll() is None:
-            child.send_signal(signal.SIGQUIT)
-        try:
-            child.wait(_QUIT_S)
-        except subprocess.TimeoutExpired:  # it heeds no signal before it has started
-            self._report(f"PostgreSQL (process {child.pid}) did not stop within {_QUIT_S:g} s and is killed")
-            child.kill()
-            child.wait(_QUIT_S)
+        """End a server that we started and that has no pid file: not yet, or not any more.
+
+        SIGINT first, which waits in a server that does not listen to signals yet, and then shuts it down in order;
+        SIGQUIT would end it on the spot, with a core file. Killed, it leaves processes that still work.
+        """
+        for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
+            child.send_signal(number)  # nothing, where it has ended
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(_QUIT_S)
+                break
+            self._report(f"PostgreSQL (process {child.pid}) did not stop within {_QUIT_S:g} s of {number.name}")
+        if not end_processes(self._layout.pgdata, _owner(self._layout.pgdata)):
+            raise CommandFailed(f"Processes of PostgreSQL still work in {self._layout.pgdata} and do not end")
 
     def trim_log(self) -> None:
         """Move a log over 16 MiB to `postgres.log.1` and begin anew. Safe while the server writes."""
