@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import msgspec
@@ -16,7 +16,7 @@ from litestar.plugins import PluginProtocol
 from litestar.types import ASGIApp, Scope
 
 from memfast.bootstrap import Ground, Services, Succession, open_meter, open_spans
-from memfast.config import Config
+from memfast.config import Config, LimitsConfig
 from memfast.errors import InvalidRequest, MemfastError, MethodNotAllowed, NotFound
 from memfast.http import (
     routes_admin,
@@ -79,12 +79,7 @@ def build_app(site: Ground, surfaces: Sequence[Surface] = ()) -> Edge:
 
     Its lifespan opens the services and closes them; until then nothing is served.
     """
-    document = build_document(ROUTES, site.config.limits)
-    pages = {
-        "/schema/openapi.json": (b"application/json", msgspec.json.encode(document)),
-        "/schema": (b"text/html; charset=utf-8", build_page(document).encode()),
-        **dashboard_pages(),
-    }
+    pages = {**_schema_pages(site.config.limits), **dashboard_pages()}
     holder: list[Edge] = []
 
     @asynccontextmanager
@@ -120,6 +115,16 @@ def build_app(site: Ground, surfaces: Sequence[Surface] = ()) -> Edge:
         )
     )
     return holder[0]
+
+
+@cache
+def _schema_pages(limits: LimitsConfig) -> Mapping[str, tuple[bytes, bytes]]:
+    """The OpenAPI document and the page that shows it, by path: each a media type and a body."""
+    document = build_document(ROUTES, limits)
+    return {
+        "/schema/openapi.json": (b"application/json", msgspec.json.encode(document)),
+        "/schema": (b"text/html; charset=utf-8", build_page(document).encode()),
+    }
 
 
 def _public(config: Config) -> tuple[str, ...]:

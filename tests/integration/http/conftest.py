@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import math
 import re
@@ -83,6 +84,12 @@ class Contract:
             whole = schema | {"components": self.document["components"]}
             self._validators[key] = jsonschema_rs.Draft202012Validator(whole, validate_formats=True)
         return self._validators[key]
+
+
+@functools.cache
+def _contract(limits):
+    """The contract under these bounds, whose validators are made once."""
+    return Contract(build_document(ROUTES, limits))
 
 
 class Api:
@@ -171,7 +178,7 @@ async def serving(edge):
 async def opened(site):
     """The application of a prepared database, running, with a client that checks the contract."""
     edge = build_app(site, [build_surface(site.config.mcp)])
-    contract = Contract(build_document(ROUTES, site.config.limits))
+    contract = _contract(site.config.limits)
     async with serving(edge):
         transport = httpx.ASGITransport(app=edge)
         hooks = {"response": [contract.check]}

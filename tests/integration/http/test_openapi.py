@@ -51,6 +51,7 @@ BEYOND_SCHEMA = (
     "a batch with a key must be of one user",
     "Number out of range",
     "Expected `int`, got `float`",  # 7.0 is an integer to JSON Schema
+    "Expected `int | null`, got `float`",
 )
 """Refusals of what fits the schema: rules that JSON Schema has no words for."""
 
