@@ -65,7 +65,7 @@ def _without(edge: Any, mute: Any) -> Iterator[None]:
     use = edge._use
     measures, use.measures = use.measures, mute
     with (
-        patch.object(edges, "_trace", lambda *_: mute),
+        patch.object(edges, "Trace", lambda *_: mute),
         patch.object(edges, "CURRENT", mute),
         patch.object(searches, "trace", lambda: mute),
     ):

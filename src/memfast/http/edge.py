@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import math
-import re
 import secrets
 import time
 from collections.abc import (
@@ -23,8 +21,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import asynccontextmanager, suppress
-from functools import lru_cache, partial
-from hashlib import blake2b
+from functools import partial
 from typing import Any, TypeVar
 
 from memfast.bootstrap import Services
@@ -39,10 +36,9 @@ from memfast.errors import (
     PayloadTooLarge,
     RequestTimeout,
 )
+from memfast.http.addresses import Address, Addresses
 from memfast.http.body import GoneError, Receive, Unread, content_length, no_body, receive_body
-from memfast.http.codec import response_form
 from memfast.http.exchange import (
-    CONSISTENCY,
     MIN_VERSION,
     Exchange,
     Header,
@@ -55,13 +51,13 @@ from memfast.http.exchange import (
 )
 from memfast.http.measures import Measures
 from memfast.http.problems import INTERNAL_ERROR, problem_reply
+from memfast.http.repeats import asked
 from memfast.http.routing import Endpoint, Route, Surface
 from memfast.kernels import Trace
 from memfast.metrics import CURRENT, NO_REQUEST, valid_parent
 from memfast.ports import Clock
 from memfast.resilience.deadlines import Deadlines
-from memfast.service.access import NOBODY, Principal
-from memfast.service.answers import KEY_BYTES
+from memfast.service.access import NOBODY
 from memfast.service.modes import Standing
 
 __all__ = ["EXCHANGE", "SERVICES", "Edge"]
@@ -74,36 +70,15 @@ EXCHANGE = "memfast.exchange"
 SERVICES = "memfast.services"
 """Where it finds the services that the request began with."""
 
-_ESSENTIAL = ("/v1/health", "/metrics")
-"""What is answered however much is asked of the service: how it does."""
-
 _NAMED = "/v1/users/"
 """Where the rest of the path is a user's id, which the route reads from the path as it was sent."""
-
-_OWN = "/v1/"
-"""Where no other protocol lives."""
-
-_KEPT = ("/v1/search", "/v1/memories")
-_REPEATABLE = frozenset({"GET", "POST"})
-_CREATING = frozenset({"/v1/memories", "/v1/memories/batch"})
-"""Paths to which a POST is a write: its answer is never another's."""
-_DIGESTED_BYTES = 64 * 1024
-"""Largest body that is looked up whole; a larger one is a batch, and none is asked twice."""
-
-_SINGLE = re.compile(r"/v1/memories/[^/]+")
-"""What mode `essential` leaves besides health: single memories, by GET."""
 
 _RETRY_AFTER_S = 5
 """What a client is told that the mode refuses, in seconds."""
 
-_SEED_BYTES = 32
-_REMEMBERED_SEEDS = 1024
-
 _T = TypeVar("_T")
 AsgiScope = MutableMapping[str, Any]
 Send = Callable[[Any], Awaitable[None]]
-
-_BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class _Use:
@@ -153,30 +128,22 @@ class Edge:
         self._application = application
         self._routes = routes
         self._pages = pages
-        self._open = public
         self._log = log
-        self._direct: dict[tuple[str, str], tuple[int | None, Endpoint]] = {
-            (route.method, route.path): (number, route.endpoint)
-            for number, route in enumerate(routes)
-            if "{" not in route.path
-        }
         self._config = config
         self._use: _Use | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.following: Callable[[Services], Awaitable[Services]] | None = None
         self.measuring: Callable[..., Measures] = Measures
-        self._reads = frozenset(route.path for route in routes if route.method == "POST" and route.reads).union(
-            *(surface.reads for surface in surfaces)
-        )
         self._surfaces = surfaces
-        self._streams = frozenset((route.method, route.path) for route in routes if route.streams)
+        self._addresses = Addresses(routes, public, surfaces, config)
         self._deadlines = Deadlines(clock)
         self._under_way = 0
-        self._request_prefix = secrets.token_hex(5).encode()
-        self._request_number = itertools.count(1)
+        self._request_ids = map((secrets.token_hex(5).encode() + b"-%x").__mod__, itertools.count(1))
 
     @asynccontextmanager
     async def serving(self, services: Services) -> AsyncIterator[None]:
         """Serve new requests by these services, until others are given; ends when no request uses them any more."""
+        self._loop = asyncio.get_running_loop()  # to ask for it again costs a system call
         sweeper = asyncio.create_task(self._deadlines.run())
         measures = self.measuring(services.meter, self._routes, self._pages, self._surfaces, self._log)
         use = self._use = _Use(services, measures)
@@ -198,29 +165,28 @@ class Edge:
         services, measures = use.services, use.measures
         use.requests += 1
         started = time.perf_counter()
-        headers = dict(scope["headers"])
-        request_id, parent = self._request_id(headers), headers.get(b"traceparent")
+        address, headers = self._addresses.find(scope["method"], scope["path"]), dict(scope["headers"])
+        request_id, parent = self._request_id(headers), _parent(headers)
         standing = services.modes.standing()
-        exchange, body, unread, surface = None, None, None, self._surface(scope)
+        exchange, body, unread = None, None, None
         try:
             if standing.mode == "essential":
-                _require_essential(scope, standing)
-            principal = NOBODY
-            if not scope["path"].startswith(self._open):
-                credential = headers.get(b"authorization") if surface is None else surface.credential(headers)
-                principal = services.access.recognise(credential) or await services.access.authenticate(credential)
-            streams = (scope["method"], scope["path"]) in self._streams
-            send = partial(self._send_part, send) if streams else send
-            unread = self._unread(headers, receive) if streams else None
-            body = b"" if streams else await self._read_body(headers, receive)
-            request, made = _asked(surface, scope, headers, principal, body)
+                _require_essential(address, standing)
+            credential = None if address.public else _credential(address, headers)
+            known_as = NOBODY if address.public else services.access.recognise(credential)
+            principal = known_as or await services.access.authenticate(credential)
+            send = partial(self._send_part, send) if address.streams else send
+            unread = self._unread(headers, receive) if address.streams else None
+            arriving = None if address.streams else self._arriving(headers, receive)
+            body = b"" if arriving is None else await arriving
+            request, form, made = asked(address, scope["query_string"], headers, principal, body)
             known = None if request is None else services.answers.recognise(request, headers.get(MIN_VERSION))
             if known is not None:
-                content, version, kind = made(known[0]), *known[1:]
-                own = finished_headers(len(content), version, "hot", kind, response_form(headers.get(b"accept", b"")))
-                valid = None if parent is None else valid_parent(parent)
-                sent = [*own, *standard_headers(valid, request_id, started, mode_marks(standing))]
-                await send({"type": "http.response.start", "status": 200, "headers": sent})
+                finished, version, kind = known
+                content = finished if made is None else made(finished)
+                own = finished_headers(len(content), version, "hot", kind, form)
+                standard = standard_headers(parent, request_id, started, mode_marks(standing))
+                await send({"type": "http.response.start", "status": 200, "headers": [*own, *standard]})
                 await send({"type": "http.response.body", "body": content, "more_body": False})
                 measures.hot(scope, kind, request_id, started)
                 return
@@ -230,21 +196,22 @@ class Edge:
                 principal=principal,
                 access=services.access,
                 body=body,
-                trace=_trace(request_id, parent),
+                trace=Trace(request_id, parent),
                 started=started,
                 marks=mode_marks(standing),
                 parts=None if unread is None else unread.parts(),
             )
-            await self._admitted(exchange, services, scope, receive, send)
+            await self._admitted(address, exchange, services, scope, receive, send)
             if request is not None and exchange.target is not None:
                 services.answers.note(request, exchange.target)
             measures.ended(exchange, started)
         except GoneError:
             measures.abandoned(scope, exchange, started)
         except Exception as error:  # noqa: BLE001 - the face's edge: the client gets a problem, the log the trace
-            named = _trace(request_id, parent) if exchange is None else exchange.trace
+            named = Trace(request_id, parent) if exchange is None else exchange.trace
             unread = self._unread(headers, receive, error) if body is None else unread
-            status = await self._refuse(error, services, named, started, headers, body, unread, scope, receive, send)
+            told = _teller(address.surface, headers, body)
+            status = await self._refuse(error, services, told, named, started, unread, scope, receive, send)
             measures.refused(scope, exchange, named, status, started)
         finally:
             use.leave()
@@ -255,10 +222,9 @@ class Edge:
         self,
         error: Exception,
         services: Services,
+        told: Callable[[MemfastError, list[Header], str], Reply],
         named: Trace,
         started: float,
-        headers: Mapping[bytes, bytes],
-        body: bytes | None,
         unread: Unread | None,
         scope: AsgiScope,
         receive: Receive,
@@ -269,7 +235,6 @@ class Edge:
         try:
             marks = mode_marks(services.modes.standing())
             standard = standard_headers(named.parent, named.request_id, started, marks)
-            told = _teller(self._surface(scope), headers, body)
             reply = told(self._problem(error, named), standard, sent_path(scope))
             if unread is not None and unread.ends:
                 reply.headers.append((b"connection", b"close"))
@@ -279,35 +244,37 @@ class Edge:
         return reply.status
 
     async def _admitted(
-        self, exchange: Exchange, services: Services, scope: AsgiScope, receive: Receive, send: Send
+        self,
+        address: Address,
+        exchange: Exchange,
+        services: Services,
+        scope: AsgiScope,
+        receive: Receive,
+        send: Send,
     ) -> None:
         """Serve what no finished answer was found for: so many at once, each in its time, while its client is there."""
-        timeout_s = self._timeout_s(scope, exchange.headers)
-        if self._under_way >= self._config.under_way_max and not exchange.path.startswith(_ESSENTIAL):
+        timeout_s = self._timeout_s(address, exchange.headers)
+        if self._under_way >= self._config.under_way_max and not address.vital:
             raise Overloaded(f"{self._under_way} requests are under way; nothing was begun", begun=False)
         self._under_way += 1
         CURRENT.set(exchange.trace)
         try:
-            work = self._serve(exchange, services, scope, receive, send)
-            reads_body = (scope["method"], scope["path"]) in self._streams and scope["method"] not in _BODILESS
-            leaves = None if reads_body else partial(_disconnected, receive)
+            work = self._serve(address, exchange, services, scope, receive, send)
+            leaves = None if address.uploads else partial(_disconnected, receive)
             await self._within(timeout_s, work, partial(_too_slow, timeout_s), leaves)
         finally:
             CURRENT.set(NO_REQUEST)
             self._under_way -= 1
 
-    def _timeout_s(self, scope: AsgiScope, headers: Mapping[bytes, bytes]) -> float:
+    def _timeout_s(self, address: Address, headers: Mapping[bytes, bytes]) -> float:
         """The time of a request: what its client asks for, else by what it does."""
-        asked = headers.get(b"memfast-timeout-ms")
-        if asked is not None:
-            most_ms = int(self._config.timeout_max_s * 1000)
-            if not asked.isdigit() or not 0 < len(asked) <= 9 or int(asked) < 1:
-                raise InvalidRequest(f"Memfast-Timeout-Ms: must be a number from 1 to {most_ms}")
-            return min(int(asked), most_ms) / 1000
-        if (scope["method"], scope["path"]) in self._streams:
-            return math.inf
-        reads = scope["method"] in _BODILESS or (scope["method"] == "POST" and scope["path"] in self._reads)
-        return self._config.read_timeout_s if reads else self._config.write_timeout_s
+        wished = headers.get(b"memfast-timeout-ms")
+        if wished is None:
+            return address.timeout_s
+        most_ms = int(self._config.timeout_max_s * 1000)
+        if not wished.isdigit() or not 0 < len(wished) <= 9 or int(wished) < 1:
+            raise InvalidRequest(f"Memfast-Timeout-Ms: must be a number from 1 to {most_ms}")
+        return min(int(wished), most_ms) / 1000
 
     async def _within(
         self,
@@ -317,7 +284,7 @@ class Edge:
         leaves: Callable[[], Awaitable[object]] | None = None,
     ) -> _T:
         """Do the work in its time and while it is wanted, or raise what `late` says."""
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)
         assert task is not None
         deadlines = self._deadlines
         deadlines.enter(task, timeout_s, leaves)
@@ -334,29 +301,18 @@ class Edge:
             deadlines.leave(task)
 
     async def _serve(
-        self, exchange: Exchange, services: Services, scope: AsgiScope, receive: Receive, send: Send
+        self, address: Address, exchange: Exchange, services: Services, scope: AsgiScope, receive: Receive, send: Send
     ) -> None:
         """Answer by the endpoint of the very path, else by the router, for which a handler costs 20 µs."""
-        surface = self._surface(scope)
-        found = self._direct.get((scope["method"], exchange.path)) if surface is None else (None, surface.endpoint)
-        if found is not None:
-            exchange.operation, endpoint = found
-            reply = await self.answer(endpoint, exchange, services)
+        if address.endpoint is not None and (address.surface is not None or exchange.path == address.path):
+            exchange.operation = address.number
+            reply = await self.answer(address.endpoint, exchange, services)
             await reply(scope, receive, send)
             return
         scope[EXCHANGE], scope[SERVICES] = exchange, services
         if exchange.path.startswith(_NAMED) and exchange.path != _NAMED:
             scope["path"] = _NAMED + "-"  # the router would merge, strip and split at slashes of the id
         await self._application(scope, receive, send)
-
-    def _surface(self, scope: AsgiScope) -> Surface | None:
-        """The protocol that a path belongs to, where it is not this one."""
-        if scope["path"].startswith(_OWN):
-            return None
-        for surface in self._surfaces:
-            if scope["path"].startswith(surface.prefix):
-                return surface
-        return None
 
     async def answer(
         self, endpoint: Endpoint, exchange: Exchange, services: Services, **parameters: str
@@ -379,15 +335,16 @@ class Edge:
         _log.error("request %s failed", named.request_id.decode(), exc_info=error)
         return INTERNAL_ERROR
 
-    async def _read_body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+    def _arriving(self, headers: Mapping[bytes, bytes], receive: Receive) -> Coroutine[Any, Any, bytes] | None:
+        """What reads the body, if there is one: the fewer coroutines wait for each other, the better."""
         declared = content_length(headers)
         if declared == 0:
-            return b""
+            return None
         most = self._config.body_max_bytes
         if declared is not None and declared > most:
             raise PayloadTooLarge(f"the body has {declared} bytes; at most {most} are taken")
         timeout_s = self._config.body_timeout_s
-        return await self._within(timeout_s, receive_body(receive, declared, most), partial(no_body, timeout_s))
+        return self._within(timeout_s, receive_body(receive, declared, most), partial(no_body, timeout_s))
 
     def _unread(self, headers: dict[bytes, bytes], receive: Receive, error: Exception | None = None) -> Unread:
         return Unread(headers, receive, self._config.body_timeout_s, stalled=isinstance(error, RequestTimeout))
@@ -401,46 +358,23 @@ class Edge:
         sent = headers.get(b"x-request-id")
         if sent is not None and 0 < len(sent) <= 128 and sent.isascii() and sent.decode().isprintable():
             return sent
-        return b"%b-%x" % (self._request_prefix, next(self._request_number))
+        return next(self._request_ids)
 
 
-def _asked(
-    surface: Surface | None, scope: AsgiScope, headers: dict[bytes, bytes], principal: Principal, body: bytes
-) -> tuple[bytes | None, Callable[[bytes], bytes]]:
-    """What a request asks for, as a digest, and what makes its answer of a finished one."""
-    if surface is None:
-        return _digest(scope, headers, principal, body), bytes
-    asked = None if surface.asked is None else surface.asked(headers, principal, body)
-    return (None, bytes) if asked is None else asked
+def _parent(headers: Mapping[bytes, bytes]) -> bytes | None:
+    sent = headers.get(b"traceparent")
+    return None if sent is None else valid_parent(sent)
 
 
-def _digest(scope: AsgiScope, headers: dict[bytes, bytes], principal: Principal, body: bytes) -> bytes | None:
-    """What a request says and whom it speaks for, as 192 bits; None where no answer may be given unseen."""
-    method, path = scope["method"], scope["path"]
-    repeatable = method in _REPEATABLE and path.startswith(_KEPT) and not (method == "POST" and path in _CREATING)
-    if not repeatable or len(body) > _DIGESTED_BYTES or CONSISTENCY in headers:
-        return None
-    content_type, accept = headers.get(b"content-type"), headers.get(b"accept")
-    seed = _seed(principal, method, path, scope["query_string"], content_type, accept)
-    return blake2b(body, digest_size=KEY_BYTES, key=seed).digest()
+def _credential(address: Address, headers: Mapping[bytes, bytes]) -> bytes | None:
+    surface = address.surface
+    return headers.get(b"authorization") if surface is None else surface.credential(headers)
 
 
-@lru_cache(_REMEMBERED_SEEDS)
-def _seed(principal: Principal, *parts: str | bytes | None) -> bytes:
-    """Everything that a request says beside its body, digested: few requests differ in it."""
-    return blake2b(repr((principal.tag, *parts)).encode(), digest_size=_SEED_BYTES).digest()
-
-
-def _trace(request_id: bytes, parent: bytes | None) -> Trace:
-    return Trace(request_id, None if parent is None else valid_parent(parent))
-
-
-def _require_essential(scope: AsgiScope, standing: Standing) -> None:
-    path = scope["path"]
-    if path.startswith(_ESSENTIAL) or (scope["method"] == "GET" and _SINGLE.fullmatch(path)):
-        return
-    reason = f"only single memories and health are served now: {standing.reason}"
-    raise ModeRefused(reason, retry_after_s=_RETRY_AFTER_S, begun=False)
+def _require_essential(address: Address, standing: Standing) -> None:
+    if not address.essential:
+        reason = f"only single memories and health are served now: {standing.reason}"
+        raise ModeRefused(reason, retry_after_s=_RETRY_AFTER_S, begun=False)
 
 
 def _teller(

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Literal, NamedTuple
+from typing import Literal
+
+from msgspec import Struct
 
 from memfast.ports import Clock
 
@@ -24,7 +26,7 @@ WATCH_AFTER_S = 0.1
 """From here on it is worth knowing whether the caller is still there, in seconds."""
 
 
-class _Entry(NamedTuple):
+class _Entry(Struct, frozen=True, gc=False):
     due: float
     watch_at: float
     leaves: Callable[[], Awaitable[object]] | None
@@ -61,13 +63,12 @@ class Deadlines:
     def leave(self, task: asyncio.Task[object]) -> End | None:
         """End the task's time; returns why it was cancelled by this, if it was, and takes that cancellation back."""
         self._open.pop(task, None)
-        watcher = self._watched.pop(task, None)
-        if watcher is not None:
-            watcher.cancel()
-        end = self._ended.pop(task, None)
-        if end is not None:
-            task.uncancel()
-        return end
+        if task in self._watched:
+            self._watched.pop(task).cancel()
+        if task not in self._ended:
+            return None
+        task.uncancel()
+        return self._ended.pop(task)
 
     def sweep(self) -> None:
         """Cancel what is late now, and watch over the callers of what takes long."""
