@@ -4,6 +4,7 @@
 worker and builds the live objects; commands use the rest.
 """
 
+from memfast.bootstrap.advising import improve_database, look_at_database
 from memfast.bootstrap.commands import inspect_external, migrate, with_keyring, with_snapshots
 from memfast.bootstrap.embedder import build_embedder
 from memfast.bootstrap.forgetting import Finding, forget_alone, look_for_leftovers, rewrite
@@ -29,11 +30,13 @@ __all__ = [
     "build_embedder",
     "forget_alone",
     "ground",
+    "improve_database",
     "inspect_copy",
     "inspect_external",
     "inspect_generations",
     "inspect_graph",
     "inspect_shared",
+    "look_at_database",
     "look_for_leftovers",
     "migrate",
     "open_meter",

@@ -64,8 +64,8 @@ def build_parser() -> argparse.ArgumentParser:
         description="A memory service for AI agents.",
         epilog="Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 port taken, 4 data directory in use, "
         "5 database refused, 6 other embedding model, "
-        "10 found something forgotten, 11 could not look everywhere for it, 130 Ctrl-C, 143 SIGTERM "
-        "(0 for `serve`, which is meant to be stopped).",
+        "10 found something forgotten, or something to advise, 11 could not look everywhere for it, "
+        "130 Ctrl-C, 143 SIGTERM (0 for `serve`, which is meant to be stopped).",
     )
     parser.add_argument("--version", action="version", version=f"memfast {__version__}")
     commands = parser.add_subparsers(metavar="command", required=True)
@@ -92,6 +92,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_profile(commands, shared)
     _add_mcp(commands, shared)
     _add_memories(commands, shared)
+    _add_advise(commands, shared)
     _add_warm(commands, shared)
     _add_keys(commands, shared)
     _add_copies(commands, shared)
@@ -195,6 +196,20 @@ _EXAMPLES = {
   memfast stats --minutes 5
   memfast stats --user ada --json""",
 }
+
+
+def _add_advise(commands: Any, shared: argparse.ArgumentParser) -> None:
+    advise = _command(
+        commands,
+        shared,
+        "advise",
+        "say what a running service and its database should be set to, and by which figures",
+        _lazily("advise", "advise"),
+    )
+    advise.add_argument("--minutes", type=int, choices=[1, 5, 60], default=60, help="the counts of how many (60)")
+    advise.add_argument("--apply", action="store_true", help="do what is safe while the service serves")
+    advise.add_argument("--json", action="store_true", help="as JSON, which a pipe gets anyway")
+    advise.add_argument("--url", help="the service, where it is not the configured one")
 
 
 def _add_warm(commands: Any, shared: argparse.ArgumentParser) -> None:

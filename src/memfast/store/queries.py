@@ -9,6 +9,7 @@ from types import SimpleNamespace
 __all__ = [
     "ACCESS",
     "ADMIN",
+    "CATALOGUE",
     "CONDITIONS",
     "FORGET",
     "LINKS",
@@ -49,6 +50,7 @@ READ = _load("read.sql")
 WRITE = _load("write.sql")
 ADMIN = _load("admin.sql")
 ACCESS = _load("access.sql")
+CATALOGUE = _load("catalogue.sql")
 FORGET = _load("forget.sql")
 LINKS = _load("links.sql")
 OUTBOX = _load("outbox.sql")
