@@ -34,7 +34,7 @@ from memfast.kernels import Trace
 from memfast.metrics import CURRENT, NO_REQUEST, trace
 from memfast.service import search as searches
 
-__all__ = ["measure"]
+__all__ = ["measure", "serving"]
 
 GATE_US = 1.5
 """Microseconds that counting may cost a request."""
@@ -86,7 +86,8 @@ class _Noting(_Mute):
 
 
 @asynccontextmanager
-async def _serving(edge: Any) -> AsyncIterator[None]:
+async def serving(edge: Any) -> AsyncIterator[None]:
+    """Open an application's services for a block."""
     inbox: asyncio.Queue[Any] = asyncio.Queue()
     outbox: asyncio.Queue[Any] = asyncio.Queue()
     life = asyncio.create_task(
@@ -211,7 +212,7 @@ async def _again_us(edge: Any, texts: list[str], *, planted: bool) -> float:
 async def _measure(site: Any, report: Report, *, quick: bool, planted: bool) -> None:
     edge = build_app(site)
     texts = list(sentences(np.random.default_rng(3), MEMORIES))
-    async with _serving(edge):
+    async with serving(edge):
         items = [{"text": text} for text in texts]
         await _call(edge, "/v1/memories/batch", json.dumps({"user_id": "bench", "memories": items}).encode())
         services = edge._use.services  # type: ignore[union-attr]

@@ -23,6 +23,10 @@ class SpanIds(NamedTuple):
     sampled: bool
 
 
+_NOT_KEPT = SpanIds(0, 0, 0, sampled=False)
+"""The ids of a request whose caller keeps no trace: nobody needs them."""
+
+
 class Sampler:
     """Decides by the caller's flag, and without a caller by chance.
 
@@ -40,8 +44,9 @@ class Sampler:
         if parent is None:
             trace_id = self._bits(128) or 1
             return SpanIds(trace_id, self._bits(64) or 1, 0, trace_id % 2**64 < self._below)
-        sampled = bool(int(parent[53:55], 16) & _SAMPLED)
-        return SpanIds(int(parent[3:35], 16), self._bits(64) or 1 if sampled else 0, int(parent[36:52], 16), sampled)
+        if not int(parent[53:55], 16) & _SAMPLED:
+            return _NOT_KEPT
+        return SpanIds(int(parent[3:35], 16), self._bits(64) or 1, int(parent[36:52], 16), sampled=True)
 
     def of(self, request: Trace) -> SpanIds:
         """The ids of a request, the same whenever they are asked for."""
