@@ -223,6 +223,30 @@ def test_a_key_opens_it(serve, data_dir, command, visit):
         expect(page.locator("#door")).to_be_visible()
 
 
+def test_a_users_key_sees_no_numbers(serve, data_dir, command, visit):
+    """It is told so, is not refused every two seconds, and searches its own memories."""
+    folder = data_dir()
+    service = serve(folder).wait_until_ready()
+    words = ("keys", "create", "--role", "user", "--user", "ada")
+    key = command(*words, data_dir=folder, expect=0)[0].strip()
+    refused = []
+    with visit(service, expected=["401", "403"]) as page:
+        page.on("response", lambda answer: refused.append(answer.url) if answer.status == 403 else None)
+        page.get_by_label("API key").fill(key)
+        page.get_by_role("button", name="Enter").click()
+        expect(page.locator("#without-admin")).to_be_visible()
+        expect(page.locator("#numbers")).to_be_hidden()
+        for _ in range(2):
+            with page.expect_response("**/v1/health"):
+                pass
+        assert sum("/v1/stats" in url for url in refused) == 1
+        page.get_by_role("link", name="Search").click()
+        page.get_by_role("textbox", name="User").fill("ada")
+        page.get_by_label("Query").fill("anything")
+        page.get_by_role("button", name="Search").click()
+        expect(page.locator("#answered")).to_contain_text("0 hits")
+
+
 def test_a_service_that_stops_is_said_and_comes_back(serve, data_dir, visit):
     """The page says that its numbers are old, never that all is well, and goes on when the service does."""
     folder = data_dir()

@@ -36,7 +36,7 @@ async function ask(method, path, body, headers = {}) {
     throw new Refused(0, "The service does not answer.");
   }
   const value = text && (answer.headers.get("content-type") || "").includes("json") ? JSON.parse(text) : null;
-  if (answer.status === 401) openDoor(Boolean(key));
+  if (answer.status === 401 && key === sessionStorage.getItem("key")) openDoor(Boolean(key)); // not of an earlier key
   if (!answer.ok && !(answer.status === 503 && value && value.mode)) {
     throw new Refused(answer.status, (value && (value.detail || value.title)) || `The service answered ${answer.status}.`);
   }
@@ -174,7 +174,7 @@ function showLayers(caches, rates) {
     const found = rate === undefined ? "–" : make("span", {}, bar(rate, 100), make("span", {}, percent(rate)));
     const aged = (seconds) => (each.entries ? duration(seconds) : "–");
     return row(each.layer === "warm" ? "users in memory" : each.layer, found, aged(each.mean_age_s), aged(each.oldest_age_s),
-      number(each.entries), size(each.bytes));
+      number(each.entries), each.limit_bytes ? `${size(each.bytes)} of ${size(each.limit_bytes)}` : size(each.bytes));
   }), "There is none.");
 }
 
@@ -205,7 +205,7 @@ async function look() {
     const health = (await ask("GET", "/v1/health")).value;
     if (mine !== turn) return;
     showHealth(health);
-    if (current() === "now" && at("door").hidden) await lookInside(mine);
+    if (current() === "now" && at("door").hidden && at("without-admin").hidden) await lookInside(mine);
     at("main").classList.remove("old");
     if (mine === turn) fail({ message: "" }, at("trouble"));
   } catch (error) {
@@ -226,7 +226,6 @@ async function lookInside(mine) {
   try {
     const [stats, background] = await Promise.all([ask("GET", "/v1/stats"), ask("GET", "/v1/background")]);
     if (mine === turn) showStats(stats.value, background.value);
-    at("without-admin").hidden = true;
     at("numbers").hidden = false;
   } catch (error) {
     if (error.status !== 403) throw error;
@@ -446,9 +445,10 @@ async function enter() {
     await ask("GET", "/v1/users?limit=1");
   } catch (error) {
     if (error.status === 401) return;
-    if (error.status !== 403) return fail(error, at("door-trouble"));
+    if (error.status === 0 || error.status >= 500) return fail(error, at("door-trouble")); // else the key was taken
   }
   at("door").hidden = true;
+  at("without-admin").hidden = true; // another key may be one
   at("main").hidden = false;
   at("leave").hidden = !sessionStorage.getItem("key");
   show();
