@@ -165,7 +165,8 @@ class _Connection(asyncio.Protocol):
     """One connection; it is used by one call at a time."""
 
     def __init__(self) -> None:
-        self.closed = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()  # to ask for it with every call costs a system call
+        self.closed = self._loop.create_future()
         self._reader = AnswerReader()
         self._transport: Any = None
         self._answer: asyncio.Future[Answer] | None = None
@@ -201,10 +202,9 @@ class _Connection(asyncio.Protocol):
         Raises:
             Broken: none came.
         """
-        loop = asyncio.get_running_loop()
-        waiting: asyncio.Future[Answer] = loop.create_future()
+        waiting: asyncio.Future[Answer] = self._loop.create_future()
         self._answer = waiting
-        timer = loop.call_at(deadline, self._fail, Broken("no answer came in time", sent=True, late=True))
+        timer = self._loop.call_at(deadline, self._late)
         self._transport.write(request)
         try:
             return await waiting
@@ -219,6 +219,9 @@ class _Connection(asyncio.Protocol):
     def close(self) -> None:
         """Close it at once."""
         self._transport.abort()
+
+    def _late(self) -> None:
+        self._fail(Broken("no answer came in time", sent=True, late=True))
 
     def _fail(self, broken: Broken) -> None:
         if self._answer is not None and not self._answer.done():

@@ -118,7 +118,7 @@ class Session:
         token = call.min_version or (self.tokens.get(call.user_id) if call.kind == "read" else None)
         head = self._head(call, token)
         unknown = False
-        failure: Unavailable = DeadlineExceeded(f"timeout_s is {timeout_s:g}: nothing was sent", retry_after_s=0)
+        failure: Unavailable | None = None
         for attempt in range(settings.retries + 1):
             left_s = deadline - settings.clock()
             if left_s <= 0:
@@ -138,6 +138,7 @@ class Session:
             if hopeless or pause_s >= deadline - settings.clock():
                 break
             yield Pause(pause_s)
+        failure = failure or DeadlineExceeded(f"timeout_s is {timeout_s:g}: nothing was sent", retry_after_s=0)
         raise _last(call, failure, unknown=unknown)
 
     def _head(self, call: Call[Any], token: str | None) -> str:
