@@ -11,6 +11,7 @@ from uuid import UUID
 import httpx
 import msgspec
 from msgspec import Struct
+from rich.markup import escape
 
 from memfast.advice import Advice, Database, NotJudged, Snapshot
 from memfast.advice import advise as judge
@@ -21,7 +22,7 @@ from memfast.config import Config, Effective, settings
 from memfast.errors import CommandFailed, MemfastError
 from memfast.metrics.uses import StatsAnswer
 
-__all__ = ["ADVICE", "NOT_JUDGED", "advise"]
+__all__ = ["ADVICE", "NOT_JUDGED", "Outcome", "advise", "show"]
 
 ADVICE = 10
 """Exit code where there is advice that was not applied."""
@@ -69,7 +70,7 @@ def advise(effective: Effective, arguments: argparse.Namespace) -> int:
         document = {"advice": [_document(each) for each in outcomes], "not_judged": not_judged}
         print(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
     else:
-        _show(outcomes, not_judged)
+        show(outcomes, not_judged)
     if any(each.state != "applied" for each in outcomes):
         return ADVICE
     return NOT_JUDGED if not_judged else 0
@@ -159,7 +160,8 @@ def _document(outcome: Outcome) -> dict[str, Any]:
     return {**msgspec.to_builtins(outcome.advice), "state": outcome.state, "detail": outcome.detail}
 
 
-def _show(outcomes: list[Outcome], not_judged: list[NotJudged]) -> None:
+def show(outcomes: list[Outcome], not_judged: list[NotJudged]) -> None:
+    """Print a table for people."""
     if outcomes:
         print_table(("what", "evidence", "what to do", "state"), [_row(each) for each in outcomes])
     elif not not_judged:
@@ -172,7 +174,8 @@ def _row(outcome: Outcome) -> tuple[str, ...]:
     advice = outcome.advice
     figures = "\n".join(f"{each.what}: {each.value} ({each.source})" for each in advice.evidence)
     state = f"{outcome.state}: {outcome.detail}" if outcome.detail else outcome.state
-    return f"{advice.subject}: {advice.finding}", figures, f"{advice.action}\nexpected: {advice.expected}", f"{state}\n"
+    does = f"{advice.action}\nexpected: {advice.expected}"
+    return tuple(escape(cell) for cell in (f"{advice.subject}: {advice.finding}", figures, does, f"{state}\n"))
 
 
 def _say(line: str) -> None:

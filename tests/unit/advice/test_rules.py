@@ -205,6 +205,11 @@ def test_a_cache_that_would_gain_nothing_is_not_too_small(held, happened):
     assert found(seen(layers={"search": held}, window=caches(search=happened))) == {}
 
 
+def test_a_cache_is_judged_from_two_hundred_look_ups_on():
+    """That many are enough."""
+    only(seen(layers={"search": FULL}, window=caches(search=counts(20, 180, 180, 180))), "cache-too-small")
+
+
 def test_the_bound_that_is_reached_is_raised():
     """Entries, where it is their number; those of embeddings are counted by themselves."""
     happened = counts(100, 900, 900, 500)
