@@ -41,7 +41,7 @@ serve: $(VENV)/.service ## install and run the service on 127.0.0.1:8077
 
 test: $(VENV)/.dev ## install and run the whole test suite
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n 2 --dist loadfile --max-worker-restart 1
+	$(BIN)/coverage run -m pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 1
 	$(BIN)/coverage combine --quiet
 
 soak: $(VENV)/.dev ## half an hour of faults (MINUTES=N); the random tests of resilience and idempotency keys ten times as long

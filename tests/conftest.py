@@ -76,6 +76,17 @@ EXPECTED_SKIPS = {
 """Why a test may be left out on some machines; any other reason fails the run."""
 
 
+LONGEST = ("e2e", "integration", "contract")
+"""Folders with the files that take longest."""
+
+
+def pytest_collection_modifyitems(items):
+    """Those that take longest come first: a worker that runs the last file is alone, and that for a short time."""
+    folders = {name: place for place, name in enumerate(LONGEST)}
+    here = Path(__file__).parent
+    items.sort(key=lambda item: folders.get(item.path.relative_to(here).parts[0], len(folders)))
+
+
 STUCK_S = 240
 """How long a step of a test may take before its process is ended: more than the timeout of the test, which a step that
 hangs in the system, or after that timeout, does not heed."""
