@@ -441,14 +441,17 @@ at("door").addEventListener("submit", (event) => {
 /** See whether the service takes the key, and show the rest. */
 async function enter() {
   tell(at("door-trouble"), "");
+  let refused = false;
   try {
-    await ask("GET", "/v1/users?limit=1");
+    await ask("GET", "/v1/stats");
   } catch (error) {
     if (error.status === 401) return;
+    refused = error.status === 403;
     if (error.status === 0 || error.status >= 500) return fail(error, at("door-trouble")); // else the key was taken
   }
   at("door").hidden = true;
-  at("without-admin").hidden = true; // another key may be one
+  at("without-admin").hidden = !refused;
+  at("numbers").hidden = refused;
   at("main").hidden = false;
   at("leave").hidden = !sessionStorage.getItem("key");
   show();
@@ -477,4 +480,4 @@ document.addEventListener("visibilitychange", () => {
 });
 at("leave").hidden = !sessionStorage.getItem("key");
 show();
-if (current() !== "now") ask("GET", "/v1/users?limit=1").catch(() => {}); // whether a key is asked for; numbers tell it
+if (current() !== "now") ask("GET", "/v1/stats").catch(() => {}); // whether a key is asked for
