@@ -245,6 +245,25 @@ def test_where_the_budget_is_full_idle_caches_give_their_share():
     assert only(wanting, "cache-too-small").apply == "none", "the list needs its own"
 
 
+def test_who_gives_a_share_is_idle_and_keeps_twice_what_it_holds():
+    """A quarter of its memory, and no eviction; less than a quarter of what is wanted is not worth it."""
+    happened = caches(search=counts(100, 900, 900, 500))
+    held = {name: layer(name, limit_mib=12, size_mib=6) for name in ("list", "get", "requests")}
+    search = layer("search", limit_mib=24, size_mib=24)
+    tight = {"resident_bytes": 350 * MIB}
+
+    def settings(**layers):
+        snapshot = seen(layers=held | {"search": search} | layers, window=happened, process=tight)
+        return only(snapshot, "cache-too-small").settings
+
+    assert settings(list=layer("list", limit_mib=12, size_mib=3)) == {
+        "cache.search_share": 0.5,
+        "cache.list_share": 0.1,
+    }
+    assert "cache.memory_mb" in settings(list=layer("list", limit_mib=12, size_mib=3.01))
+    assert "cache.memory_mb" in settings(list=layer("list", limit_mib=11.9, size_mib=2.97))
+
+
 def test_a_cache_is_too_large_where_others_cannot_have_what_they_are_promised():
     """Big and empty alone harms nobody: what is empty takes no memory."""
     sizes = {name: layer(name, limit_mib=300 * share, size_mib=0.1) for name, share in LAYERS.items()}
@@ -253,7 +272,10 @@ def test_a_cache_is_too_large_where_others_cannot_have_what_they_are_promised():
     assert advice.apply == "settings"
     assert found(seen(layers=sizes, process={"budget_bytes": 558 * MIB})) == {}
     assert found(seen(layers=sizes, window=caches(get=counts(evictions=1)))) == {}
-    used = sizes | {"search": layer("search", limit_mib=195, size_mib=31)}
+    others = {name: layer(name, limit_mib=35, size_mib=0) for name in ("list", "get", "requests")}
+    tenth = seen(layers=others | {"search": layer("search", limit_mib=195, size_mib=30)})
+    assert only(tenth, "cache-too-large").settings == {"cache.memory_mb": 61}, "twice what it holds"
+    used = others | {"search": layer("search", limit_mib=195, size_mib=30.1)}
     assert found(seen(layers=used)) == {}
 
 
