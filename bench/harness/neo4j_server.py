@@ -26,7 +26,7 @@ VERSION = "5.26.19"
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "memfast-tests"
 
-WAIT_S = 90.0
+WAIT_S = 150.0
 FETCH_S = 600.0
 
 ARTIFACTS = {

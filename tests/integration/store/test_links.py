@@ -1,6 +1,7 @@
 """Links and walks over them in PostgreSQL, against plain Python."""
 
 import asyncio
+import re
 from datetime import timedelta
 from uuid import UUID
 
@@ -230,6 +231,25 @@ async def test_a_hub_does_not_make_a_walk_read_all_of_its_links(store, scope):
     assert all("rows=2000" not in line for line in read), read
     reached, _ = await links.spread(scope, Spread(starts=[(hub, 1.0)], depth=1), now=NOW)
     assert {each.id for each in reached} == set(others[:256])
+
+
+async def test_a_walk_keeps_its_indexes_in_a_table_that_grew_since_it_was_analyzed(store, scope):
+    """The statistics tell of a single link; 20,000 of the same user came since, in one import, all to one memory."""
+    async with store._pool.connection() as connection:
+        many = "INSERT INTO links SELECT 1, random(), now(), $1, md5(i::text)::uuid, $2, 'x', '{}', true FROM generate_series($3::int, $4) i"
+        await connection.execute("TRUNCATE links")
+        await connection.execute(many, scope.id, IDS[0], 1, 1)
+        await connection.execute("ANALYZE links")
+        await connection.execute(many, scope.id, IDS[0], 2, 20_000)
+        plans = []
+        for statement, arguments in (
+            (module.LINKS.related, (scope.id, IDS[0], NOW, 1, 1000, None, 0.0, 256, 500)),
+            (module.LINKS.spread, (scope.id, IDS[:2], [1.0, 0.5], NOW, 4, 256, 500)),
+        ):
+            plans.append(" ".join(str(row[0]) for row in await connection.fetch(f"EXPLAIN {statement}", *arguments)))
+        await connection.execute("TRUNCATE links")
+    for plan in plans:
+        assert set(re.findall(r"links_(?:from|to|pkey)", plan)) == {"links_from", "links_to"}, plan
 
 
 async def test_what_nobody_asked_for_is_dropped_alone(store, scope, new_create):
