@@ -339,7 +339,14 @@ def test_a_pool_whose_connections_are_waited_for_is_too_small():
     only(seen(window={"pool": replace(waits, waited=0, refused=1)}), "pool-too-small")
     short = seen(window={"pool": waits}, database={"connections_free": 3})
     assert "max_connections" in only(short, "pool-too-small").action
-    for other in (replace(waits, waited=4), replace(waits, taken=99), replace(waits, busy_most=3)):
+    enough = seen(window={"pool": waits}, database={"connections_free": 4})
+    assert "max_connections" not in only(enough, "pool-too-small").action
+    for other in (
+        replace(waits, waited=4),
+        replace(waits, taken=102),
+        replace(waits, taken=99),
+        replace(waits, busy_most=3),
+    ):
         assert found(seen(window={"pool": other})) == {}
 
 
@@ -377,6 +384,7 @@ def test_a_large_table_that_is_read_as_a_whole_is_named():
     assert (stale.apply, stale.names) == ("analyze", ("memories",))
     fresh = only(seen(database={"tables": [replace(scanned, changed_rows=1999)]}), "table-scanned")
     assert fresh.apply == "none"
+    only(seen(database={"tables": [replace(scanned, scanned_s=1800.0)]}), "table-scanned")
     for change in (
         {"scans": 19, "scanned_rows": 190_000},
         {"scanned_rows": 99_999},
@@ -411,4 +419,7 @@ def test_a_slow_operation_is_named_with_its_stage():
         in only(seen(window={"operations": [replace(slow, slow_stages={"rank": 10})]}), "operation-slow").action
     )
     assert found(seen(window={"operations": [replace(slow, slow=9)]})) == {}
+    assert found(seen(window={"operations": [operation(requests=1001, slow=10, sql=10)]})) == {}
     assert found(seen(window={"operations": [operation(requests=20, slow=4, sql=4)]})) == {}
+    few = only(seen(window={"operations": [operation(requests=20, slow=5, rank=5)]}), "operation-slow")
+    assert "sessions that wait for a lock now" not in figures(few)
