@@ -339,6 +339,8 @@ def test_a_pool_whose_connections_are_waited_for_is_too_small():
     only(seen(window={"pool": replace(waits, waited=0, refused=1)}), "pool-too-small")
     short = seen(window={"pool": waits}, database={"connections_free": 3})
     assert "max_connections" in only(short, "pool-too-small").action
+    unasked = advise(replace(seen(window={"pool": waits}), database=None))
+    assert [each.rule for each in unasked.advice] == ["pool-too-small"]
     enough = seen(window={"pool": waits}, database={"connections_free": 4})
     assert "max_connections" not in only(enough, "pool-too-small").action
     for other in (
