@@ -289,7 +289,14 @@ def test_users_who_push_each_other_out_need_more_room():
     assert figures(advice)["answered cold"] == "100 of 1000"
     tight = only(seen(snapshot, process={"resident_bytes": 150 * MIB + 1}), "warm-too-small")
     assert (tight.settings, tight.apply) == ({"index.memory_mb": 512, "memory.budget_mb": 512}, "none")
-    for other in (replace(happened, evictions=24), replace(happened, loads_held=5, evictions=9)):
+    few = replace(happened, loads_held=5, evictions=10)
+    only(seen(layers={"warm": room}, window={"warm": few}), "warm-too-small")
+    others = (
+        replace(happened, evictions=24),
+        replace(happened, loads_held=51),
+        replace(few, evictions=9),
+    )
+    for other in others:
         assert found(seen(layers={"warm": room}, window={"warm": other})) == {}
     emptier = layer("warm", limit_mib=250, size_mib=199.9, limit_entries=0)
     assert found(seen(layers={"warm": emptier}, window={"warm": happened})) == {}
