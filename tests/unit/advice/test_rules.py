@@ -324,6 +324,7 @@ def test_a_flat_limit_that_makes_comparing_slow_is_lowered():
     assert found(seen(warm=large, window=stages(24.9))) == {}
     assert found(seen(warm=large, window=stages(25.0, times=199))) == {}
     assert found(seen(warm={"largest_memories": 9_999}, window=stages(25.0))) == {}
+    only(seen(warm={"largest_memories": 10_000}, window=stages(25.0)), "flat-limit")
 
 
 def test_a_graph_that_is_missing_or_not_needed_is_said():
