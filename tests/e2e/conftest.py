@@ -12,6 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import coverage
 import httpx
 import psutil
 import pytest
@@ -93,11 +94,6 @@ def _works(child):
         return False
 
 
-def _unmeasured(environment):
-    """Without coverage: where a signal's exception meets its lock, that stays locked for ever, or is unlocked twice."""
-    return {name: value for name, value in environment.items() if not name.startswith("COVERAGE_")}
-
-
 def _as_user(uid):
     """The words that run a program as another user, who may read everything but write only what is its own.
 
@@ -108,12 +104,9 @@ def _as_user(uid):
 
 
 class Service:
-    """One `memfast serve` in its own process group. `settings` are variables, as in port=8077.
+    """One `memfast serve` in its own process group. `settings` are variables, as in port=8077."""
 
-    One that is to be stopped while it starts must not be `measured`.
-    """
-
-    def __init__(self, data_dir, *options, uid=None, measured=True, **settings):
+    def __init__(self, data_dir, *options, uid=None, **settings):
         self.port = settings.setdefault("port", _free_port())
         for kind in ("links_similar", "links_entities"):  # versions that tests name do not rise by themselves
             settings.setdefault(kind, 0)
@@ -126,8 +119,6 @@ class Service:
         if uid is not None:
             words = _as_user(uid) + words
             environment |= {"HOME": str(data_dir.parent)}
-        if uid is not None or not measured:
-            environment = _unmeasured(environment)
         with self._log.open("wb") as output:
             self.process = subprocess.Popen(
                 words,
@@ -206,7 +197,7 @@ class Running:
         self._words = [sys.executable, "-m", "memfast", *words]
 
     def __enter__(self):
-        environment = _unmeasured(_environment({})) | {"PYTHONFAULTHANDLER": "1"}
+        environment = _environment({}) | {"PYTHONFAULTHANDLER": "1"}
         self.process = subprocess.Popen(
             self._words, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
@@ -229,6 +220,24 @@ class Running:
             _, told = self.process.communicate(timeout=STOP_S)
             pytest.fail(f"still ran after {timeout_s:g} s:\n{told.decode()}")
         return told, self.process.returncode
+
+
+@pytest.fixture(scope="module", autouse=True)
+def unmeasured():
+    """No coverage of these tests, nor of the processes they start: the tests of the other folders are enough for it.
+
+    It would make the processes a third slower; most of them are killed and could tell nothing of it; and where a
+    signal's exception meets its lock, that stays locked for ever, or is unlocked twice.
+    """
+    measuring = coverage.Coverage.current()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("COVERAGE_")]:
+            patch.delenv(name)
+        if measuring is not None:
+            measuring.stop()
+        yield
+        if measuring is not None:
+            measuring.start()
 
 
 @pytest.fixture

@@ -91,7 +91,7 @@ def test_sigterm_ends_a_start_at_any_moment(serve, data_dir):
     """However early SIGTERM comes, the service ends soon, with 0, and leaves nothing behind."""
     folder = data_dir()
     for delay_s in (0.05, 0.15, 0.25, 0.35, 0.5, 0.65, 0.8, 1.0, 1.3, 2.0):
-        service = serve(folder, measured=False)
+        service = serve(folder)
         time.sleep(delay_s)
         code = service.stop()
         # Before Python runs any of our code, the system ends it, and nothing has begun.
@@ -106,7 +106,7 @@ def test_sigterm_while_postgresql_is_started(serve, data_dir):
     """A stop in the milliseconds in which the process of PostgreSQL comes to be leaves it to nobody."""
     folder = data_dir()
     for _ in range(6):
-        service = serve(folder, measured=False)
+        service = serve(folder)
         children = Path(f"/proc/{service.pid}/task/{service.pid}/children")
         while not any("postgres\0-D" in command_line(pid) for pid in children.read_text().split()):
             assert service.process.poll() is None
@@ -125,7 +125,7 @@ def command_line(pid):
 @pytest.mark.parametrize("delay_s", [0.0, 0.04, 0.08, 0.12, 0.16, 0.2, 0.25, 0.3])
 def test_sigterm_reaches_workers_that_start(serve, data_dir, poll, delay_s):
     """A worker that is told to stop while it starts does so at once: it is not killed after a timeout."""
-    service = serve(data_dir(), workers=2, measured=False)
+    service = serve(data_dir(), workers=2)
     poll(lambda: GREETED in service.output)
     time.sleep(delay_s)
     assert service.stop() == 0
@@ -135,7 +135,7 @@ def test_sigterm_reaches_workers_that_start(serve, data_dir, poll, delay_s):
 
 def test_further_signals_change_nothing(serve, data_dir, poll):
     """A supervisor that sends SIGTERM again and again, to every process, gets the same clean end."""
-    service = serve(data_dir(), measured=False)
+    service = serve(data_dir())
     poll(lambda: GREETED in service.output)
     for _ in range(200):
         service.send(signal.SIGTERM, group=True)
