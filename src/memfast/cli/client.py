@@ -3,14 +3,47 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import httpx
 
 from memfast.config import Config
 
-__all__ = ["detail_of", "open_client", "service_url"]
+__all__ = ["detail_of", "each_worker", "open_client", "service_url"]
 
 _TIMEOUT_S = 120.0
+
+_AT_ONCE = 8
+"""Connections that are opened at the same moment: one after the other a single worker may take them all."""
+
+_ROUNDS_MAX = 16
+"""How often that is tried until every worker has answered."""
+
+
+def each_worker(config: Config, url: str | None) -> Iterator[tuple[int, httpx.Client]]:
+    """The id of each worker that could be reached, and a client whose connection leads to it while it is looked at.
+
+    Raises:
+        httpx.TransportError: nobody answers, or not any more.
+    """
+    seen = set[int]()
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        for _ in range(_ROUNDS_MAX):
+            with ExitStack() as stack:
+                clients = [stack.enter_context(open_client(config, url)) for _ in range(_AT_ONCE)]
+                for pid, client in zip(threads.map(_worker, clients), clients, strict=True):
+                    if pid not in seen:
+                        seen.add(pid)
+                        yield pid, client
+            if len(seen) >= config.server.workers:
+                return
+
+
+def _worker(client: httpx.Client) -> int:
+    pid: int = client.get("/v1/health").json()["pid"]
+    return pid
 
 
 def open_client(config: Config, url: str | None) -> httpx.Client:

@@ -11,7 +11,7 @@ import httpx
 import msgspec
 
 from memfast.bootstrap import Finding, forget_alone, look_for_leftovers, rewrite
-from memfast.cli.client import detail_of, open_client
+from memfast.cli.client import detail_of, each_worker, open_client
 from memfast.cli.tables import print_table
 from memfast.config import Config, Effective
 from memfast.errors import CommandFailed, ConfigError
@@ -23,9 +23,6 @@ FOUND = 10
 
 NOT_LOOKED = 11
 """Its exit code where nothing was found, but not everywhere could be looked."""
-
-_CONNECTIONS_MAX = 64
-"""Connections that are tried until every worker has answered once."""
 
 _KINDS = ("answers", "memories", "questions", "snapshots")
 _TEXT_BYTES_MIN = 8
@@ -100,32 +97,28 @@ def _forget(config: Config, arguments: argparse.Namespace) -> Any:
 
 def _service(config: Config, arguments: argparse.Namespace) -> Finding:
     """What the workers of a running service keep in memory."""
-    layer, kept, seen = "running service", list[str](), set[int]()
-    for _ in range(_CONNECTIONS_MAX):
-        try:
-            with open_client(config, arguments.url) as client:
-                response = client.get("/v1/cache/user", params={"user_id": arguments.user})
-        except httpx.ConnectError:
-            break
-        except httpx.TransportError as error:
-            return Finding(layer, "not looked", f"it broke off: {error}")
-        if response.status_code != 200:
-            why = f"{detail_of(response)} (MEMFAST_API_KEY must be an admin key of the namespace)"
-            return Finding(layer, "not looked", why)
-        answer = response.json()
-        if answer["namespace"] != arguments.namespace:
-            return Finding(layer, "not looked", f"MEMFAST_API_KEY is of the namespace {answer['namespace']!r}")
-        if answer["pid"] not in seen:
-            seen.add(answer["pid"])
+    layer, kept, seen = "running service", list[str](), 0
+    try:
+        for pid, client in each_worker(config, arguments.url):
+            response = client.get("/v1/cache/user", params={"user_id": arguments.user})
+            if response.status_code != 200:
+                why = f"{detail_of(response)} (MEMFAST_API_KEY must be an admin key of the namespace)"
+                return Finding(layer, "not looked", why)
+            answer = response.json()
+            if answer["namespace"] != arguments.namespace:
+                return Finding(layer, "not looked", f"MEMFAST_API_KEY is of the namespace {answer['namespace']!r}")
+            seen += 1
             own = [f"{answer[kind]} {kind}" for kind in _KINDS if answer[kind]]
-            kept += [f"worker {answer['pid']}: {', '.join(own)}"] if own else []
-        if len(seen) >= config.server.workers:
-            break
+            kept += [f"worker {pid}: {', '.join(own)}"] if own else []
+    except httpx.ConnectError:
+        pass
+    except httpx.TransportError as error:
+        return Finding(layer, "not looked", f"it broke off: {error}")
     if kept:
         return Finding(layer, "found", "; ".join(kept))
-    if seen and len(seen) < config.server.workers:
-        return Finding(layer, "not looked", f"only {len(seen)} of {config.server.workers} workers answered")
-    return Finding(layer, "clean", f"{len(seen)} workers" if seen else "none runs at the configured address")
+    if 0 < seen < config.server.workers:
+        return Finding(layer, "not looked", f"only {seen} of {config.server.workers} workers answered")
+    return Finding(layer, "clean", f"{seen} workers" if seen else "none runs at the configured address")
 
 
 def _say(line: str) -> None:

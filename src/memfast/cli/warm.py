@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import sys
+from contextlib import suppress
 
 import httpx
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from memfast.bootstrap import with_snapshots
+from memfast.cli.client import detail_of, each_worker
 from memfast.cli.tables import print_table
 from memfast.config import Config, Effective
 from memfast.errors import CommandFailed
@@ -21,9 +22,6 @@ from memfast.service.warmup import SnapshotWriter
 __all__ = ["warm"]
 
 _MIB = 1024 * 1024
-_CONNECTIONS_MAX = 64
-"""Connections that are tried until every worker has answered once."""
-
 _WARM_TIMEOUT_S = 600.0
 
 
@@ -71,35 +69,25 @@ async def _save(writer: SnapshotWriter, chosen: list[HotScope], budget_bytes: in
 
 def _tell_service(config: Config, arguments: argparse.Namespace) -> None:
     """Warm every worker of a service that runs on the configured address."""
-    host = "127.0.0.1" if config.server.host in {"0.0.0.0", "::"} else config.server.host  # noqa: S104
-    key = os.environ.get("MEMFAST_API_KEY", "")
     headers = {"Memfast-Timeout-Ms": str(int(config.server.timeout_max_s * 1000))}
-    if key:
-        headers["Authorization"] = f"Bearer {key}"
     request = {"limit": arguments.limit, "queries": arguments.queries}
     if arguments.users:
         request["users"] = arguments.users
-    seen: set[int] = set()
-    for _ in range(_CONNECTIONS_MAX):
-        try:
-            with httpx.Client(base_url=f"http://{host}:{config.server.port}", timeout=_WARM_TIMEOUT_S) as client:
-                pid = client.get("/v1/health").json()["pid"]
-                if pid not in seen:
-                    _warm_worker(client, headers, request)
-                    seen.add(pid)
-        except httpx.TransportError:
-            break
-        if len(seen) >= config.server.workers:
-            break
+    seen = 0
+    with suppress(httpx.TransportError):
+        for _, client in each_worker(config, None):
+            _warm_worker(client, headers, request)
+            seen += 1
     if not seen:
         _say("no service runs there; its next start loads what was saved")
 
 
 def _warm_worker(client: httpx.Client, headers: dict[str, str], request: dict[str, object]) -> None:
-    response = client.post("/v1/warm", json=request, headers=headers)
+    response = client.post("/v1/warm", json=request, headers=headers, timeout=_WARM_TIMEOUT_S)
     if response.status_code != 200:
-        detail = response.json().get("detail", response.text)
-        raise CommandFailed(f"the service refused to warm up: {detail} (MEMFAST_API_KEY must be an admin key)")
+        raise CommandFailed(
+            f"the service refused to warm up: {detail_of(response)} (MEMFAST_API_KEY must be an admin key)"
+        )
     answer = response.json()
     full = "" if answer["complete"] else "; its memory is full"
     _say(f"worker {answer['pid']} holds {answer['users']} users with {answer['memories']} memories{full}")
