@@ -3,6 +3,7 @@
 import asyncio
 import faulthandler
 import importlib.util
+import logging
 import os
 import shutil
 import sys
@@ -225,6 +226,19 @@ def mem0(tmp_path_factory):
             package = importlib.import_module("mem0")
         assert package.client.main.client_telemetry.posthog is None
         yield package
+
+
+@pytest.fixture(autouse=True)
+def own_logging():
+    """What a command that runs in this process sets up of logging ends with its test."""
+    root, memfast = logging.getLogger(), logging.getLogger("memfast")
+    before = root.handlers[:], root.level, memfast.level
+    yield
+    if before != (root.handlers, root.level, memfast.level):
+        root.handlers[:] = before[0]
+        root.setLevel(before[1])
+        memfast.setLevel(before[2])
+        logging.captureWarnings(capture=False)
 
 
 @pytest.fixture

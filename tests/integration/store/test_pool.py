@@ -10,10 +10,11 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from memfast.errors import DeadlineExceeded, Overloaded, StoreUnavailable
+from memfast.errors import DeadlineExceeded, Overloaded, StoreFull, StoreUnavailable
 from memfast.resilience.breaker import Breaker
 from memfast.resilience.clock import SystemClock
 from memfast.store.pool import Pool, PoolPolicy, PoolSize
+from memfast.store.room import Room
 
 ANSWER = "SELECT 42"
 
@@ -30,7 +31,7 @@ async def open_pool(server, breaker):
     dsn = server.new_database()
     async with contextlib.AsyncExitStack() as stack:
 
-        async def opened(size=2, minimum=1, **policy):
+        async def opened(size=2, minimum=1, room=None, **policy):
             pool = await Pool.open(
                 {"dsn": dsn},
                 PoolSize(minimum, size),
@@ -40,6 +41,7 @@ async def open_pool(server, breaker):
                 idle_lifetime_s=60.0,
                 breaker=breaker,
                 policy=PoolPolicy(**policy),
+                room=room,
             )
             stack.push_async_callback(pool.close, 5.0)
             return pool
@@ -68,6 +70,24 @@ async def idle(pool, count):
     async with asyncio.timeout(10):
         while pool.idle != count:
             await asyncio.sleep(0.005)
+
+
+async def test_a_disk_without_room_refuses_writes_alone(open_pool, tmp_path):
+    """Before they begin, with what is left and what keeps it; reads go on, and writes where less is kept."""
+    room = Room((tmp_path,), 1 << 60)
+    pool = await open_pool(room=room)
+    async with pool.connection("write") as connection:  # nobody has looked yet
+        assert await connection.fetchval("SELECT 1") == 1
+    await room.look()
+    with pytest.raises(StoreFull, match="nothing was written") as refused:
+        async with pool.connection("write"):
+            pytest.fail("it was let in")
+    assert not refused.value.begun
+    async with pool.connection() as connection:
+        assert await connection.fetchval("SELECT 1") == 1
+    roomy = await open_pool(room=Room((tmp_path,), 1))
+    async with roomy.connection("write") as connection:
+        assert await connection.fetchval("SELECT 1") == 1
 
 
 async def test_five_failures_and_then_nobody_waits(open_pool, breaker, monkeypatch):
