@@ -21,6 +21,9 @@ _log = logging.getLogger("memfast.store")
 _LOOK_S = 0.25
 """How often the disk is looked at, in seconds: what is written meanwhile is to be less than the reserve."""
 
+_LOOKS_MAX = 8
+"""So many times that at most passes between two looks, where so many reserves are free: it cannot be gone sooner."""
+
 _RETRY_AFTER_S = 30
 _MIB = 1024 * 1024
 
@@ -37,6 +40,11 @@ class Room:
         self._folders = folders
         self._reserve_bytes = reserve_bytes
         self._free_bytes = reserve_bytes
+
+    @property
+    def pause_s(self) -> float:
+        """How long the disk need not be looked at, in seconds."""
+        return _LOOK_S * max(1, min(_LOOKS_MAX, self._free_bytes // max(1, self._reserve_bytes) - 1))
 
     def require(self) -> None:
         """Raise StoreFull when there was no room at the last look."""
@@ -64,7 +72,7 @@ class Room:
     async def watch(self) -> None:
         """Look for ever."""
         while True:
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(self.pause_s)
             try:
                 await self.look()
             except Exception:  # noqa: BLE001 - a task's edge: the watch must outlive whatever it meets

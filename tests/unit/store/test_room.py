@@ -102,3 +102,16 @@ async def test_the_watch_outlives_what_it_meets(tmp_path, monkeypatch, caplog):
     finally:
         watch.cancel()
     assert "the watch over the disk failed" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("reserves", "pause_s"), [(0.5, 0.25), (1, 0.25), (2.5, 0.25), (3, 0.5), (6.9, 1.25), (9, 2.0), (1000, 2.0)]
+)
+async def test_the_more_is_free_the_seldomer_it_is_looked(tmp_path, monkeypatch, reserves, pause_s):
+    """At a reserve in a quarter of a second the reserve itself is never begun before the next look."""
+    monkeypatch.setattr("memfast.store.room._free_bytes", lambda _folders: int(reserves * 1000))
+    room = Room((tmp_path,), 1000)
+    assert room.pause_s == 0.25
+    await room.look()
+    assert room.pause_s == pause_s
+    assert pause_s == 0.25 or reserves - pause_s / 0.25 >= 1
