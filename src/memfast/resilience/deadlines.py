@@ -46,6 +46,7 @@ class Deadlines:
         self._open: dict[asyncio.Task[object], _Entry] = {}
         self._watched: dict[asyncio.Task[object], asyncio.Task[None]] = {}
         self._ended: dict[asyncio.Task[object], End] = {}
+        self._rest: asyncio.Future[None] | None = None
 
     def enter(
         self, task: asyncio.Task[object], timeout_s: float, leaves: Callable[[], Awaitable[object]] | None = None
@@ -59,6 +60,8 @@ class Deadlines:
         """
         now = self._clock.monotonic()
         self._open[task] = _Entry(now + timeout_s, now + WATCH_AFTER_S, leaves)
+        if self._rest is not None and not self._rest.done():
+            self._rest.set_result(None)
 
     def leave(self, task: asyncio.Task[object]) -> End | None:
         """End the task's time; returns why it was cancelled by this, if it was, and takes that cancellation back."""
@@ -80,16 +83,26 @@ class Deadlines:
                 self._watched[task] = asyncio.create_task(self._watch(task, entry.leaves))
 
     async def run(self) -> None:
-        """Sweep for ever.
+        """Sweep for ever, while there is anything to be found.
 
         Where this process stood still, what came meanwhile is heard before anybody is found late.
         """
         while True:
+            if not self._open:
+                await self._rested()
             began = self._clock.monotonic()
             await asyncio.sleep(self._sweep_s)
             if self._clock.monotonic() - began > 2 * self._sweep_s:
                 await asyncio.sleep(self._sweep_s)
             self.sweep()
+
+    async def _rested(self) -> None:
+        """Wait until there is a task to look after."""
+        self._rest = asyncio.get_running_loop().create_future()
+        try:
+            await self._rest
+        finally:
+            self._rest = None
 
     async def _watch(self, task: asyncio.Task[object], leaves: Callable[[], Awaitable[object]]) -> None:
         await leaves()

@@ -79,6 +79,28 @@ async def test_the_sweep_runs_by_itself(clock):
     await asyncio.gather(sweeper, return_exceptions=True)
 
 
+async def test_nothing_is_swept_where_nothing_is_open(clock, monkeypatch):
+    """The sweeper rests between requests, wakes with each first one, and its end harms none that comes later."""
+    deadlines, sweeps = Deadlines(clock, sweep_s=0.001), []
+    monkeypatch.setattr(deadlines, "sweep", lambda real=deadlines.sweep: (sweeps.append(1), real()))
+    sweeper = asyncio.create_task(deadlines.run())
+    for _ in range(3):
+        await asyncio.sleep(0.02)
+        known = len(sweeps)
+        await asyncio.sleep(0.02)
+        assert len(sweeps) == known
+        tasks = [asyncio.create_task(timed(deadlines, asyncio.Event().wait())) for _ in range(2)]
+        await asyncio.sleep(0)
+        clock.seconds += 6
+        assert await asyncio.wait_for(asyncio.gather(*tasks), 10) == ["late", "late"]
+        assert len(sweeps) > known
+    await asyncio.sleep(0.02)
+    sweeper.cancel()
+    assert await timed(deadlines, asyncio.sleep(0)) is None
+    await asyncio.gather(sweeper, return_exceptions=True)
+    assert await timed(deadlines, asyncio.sleep(0)) is None
+
+
 async def several_turns_after(message):
     """What the server's thread sends takes several turns of the loop to arrive."""
     await message.wait()
