@@ -1,8 +1,8 @@
 """A bounded cache of finished answers; contracts and policy stand in `_cache_reference.py`.
 
 Nothing here is known to the cyclic garbage collector: entries are C structs, keys and values plain bytes objects
-whose references the structs own. A struct fills one cache line; when it was made stands in an array beside it, which only
-the one who asks for ages reads.
+whose references the structs own. A struct fills one cache line; when it was made stands in an array beside it, which
+only the one who asks for ages reads.
 """
 
 from cpython.bytes cimport PyBytes_GET_SIZE
