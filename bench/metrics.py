@@ -34,7 +34,7 @@ from memfast.kernels import Trace
 from memfast.metrics import CURRENT, NO_REQUEST, trace
 from memfast.service import search as searches
 
-__all__ = ["measure", "serving"]
+__all__ = ["call", "measure", "serving"]
 
 GATE_US = 1.5
 """Microseconds that counting may cost a request."""
@@ -103,19 +103,19 @@ async def serving(edge: Any) -> AsyncIterator[None]:
         await life
 
 
-def _scope(path: str, body: bytes) -> dict[str, Any]:
+def _scope(path: str, body: bytes, *more: tuple[bytes, bytes]) -> dict[str, Any]:
     return {
         "type": "http",
         "method": "POST",
         "path": path,
         "raw_path": path.encode(),
         "query_string": b"",
-        "headers": [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))],
+        "headers": [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *more],
     }
 
 
-async def _call(edge: Any, path: str, body: bytes, tier: bytes = b"") -> None:
-    """One request; its answer must be a success of this tier."""
+async def call(edge: Any, path: str, body: bytes, tier: bytes = b"", *headers: tuple[bytes, bytes]) -> None:
+    """One request, by its scope; its answer must be a success of this tier."""
     head: list[Any] = []
 
     parts = [body]
@@ -128,7 +128,7 @@ async def _call(edge: Any, path: str, body: bytes, tier: bytes = b"") -> None:
     async def send(message: dict[str, Any]) -> None:
         head.append(message)
 
-    await edge(_scope(path, body), receive, send)
+    await edge(_scope(path, body, *headers), receive, send)
     if head[0]["status"] >= 300 or (tier and (b"memfast-tier", tier) not in head[0]["headers"]):
         raise RuntimeError(f"not a success of {tier!r}: {head[0]}")
 
@@ -138,7 +138,7 @@ async def _turn(edge: Any, bodies: list[bytes], tier: bytes) -> float:
     spent_s = 0.0
     for body in bodies:
         began_s = time.thread_time()
-        await _call(edge, "/v1/search", body, tier)
+        await call(edge, "/v1/search", body, tier)
         spent_s += time.thread_time() - began_s
         await asyncio.sleep(0)
     return spent_s / len(bodies)
@@ -178,7 +178,7 @@ async def _again_us(edge: Any, texts: list[str], *, planted: bool) -> float:
     """
     noting = _Noting()
     with _without(edge, noting):
-        await _call(edge, "/v1/search", _bodies(texts, 1, fresh=True)[0], b"warm")
+        await call(edge, "/v1/search", _bodies(texts, 1, fresh=True)[0], b"warm")
     laps, adds, sets = (
         range(sum(noting.calls.count(name) for name in names)) for names in (("start", "lap"), ("add",), ("set",))
     )
@@ -214,13 +214,13 @@ async def _measure(site: Any, report: Report, *, quick: bool, planted: bool) -> 
     texts = list(sentences(np.random.default_rng(3), MEMORIES))
     async with serving(edge):
         items = [{"text": text} for text in texts]
-        await _call(edge, "/v1/memories/batch", json.dumps({"user_id": "bench", "memories": items}).encode())
+        await call(edge, "/v1/memories/batch", json.dumps({"user_id": "bench", "memories": items}).encode())
         services = edge._use.services  # type: ignore[union-attr]
         principal = await services.access.authenticate(None)
         await services.warm.load(services.access.scope(principal, "bench"))
         for body in (_bodies(texts, 0, fresh=False)[:2], _bodies(texts, 9_999, fresh=True)[:20]):
             for each in body:
-                await _call(edge, "/v1/search", each)
+                await call(edge, "/v1/search", each)
         hot_us = await _with_and_without_us(edge, texts, 50 if quick else 250, planted=planted)
         warm_us = await _again_us(edge, texts, planted=planted)
         report.figures.append(Figure("being counted: hot search", hot_us, "us", at_most=GATE_US))

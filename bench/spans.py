@@ -25,7 +25,7 @@ from bench.harness.corpus import sentences
 from bench.harness.otlp_receiver import receiving
 from bench.harness.report import Figure, Report, finish, options
 from bench.harness.service import scratch_dir
-from bench.metrics import serving
+from bench.metrics import call, serving
 from memfast.bootstrap import ground
 from memfast.config import load
 from memfast.http.app import build_app
@@ -41,34 +41,13 @@ _TRACE = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-"
 _KEPT, _NOT_KEPT = _TRACE + b"01", _TRACE + b"00"
 
 
-async def _call(edge: Any, path: str, body: bytes, parent: bytes, tier: bytes = b"") -> None:
-    """One request; its answer must be a success of this tier."""
-    head: list[Any] = []
-    parts = [body]
-
-    async def receive() -> dict[str, Any]:
-        if not parts:
-            await asyncio.get_running_loop().create_future()  # the client stays
-        return {"type": "http.request", "body": parts.pop(), "more_body": False}
-
-    async def send(message: dict[str, Any]) -> None:
-        head.append(message)
-
-    length = b"%d" % len(body)
-    scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b""}
-    headers = [(b"content-type", b"application/json"), (b"content-length", length), (b"traceparent", parent)]
-    await edge(scope | {"headers": headers}, receive, send)
-    if head[0]["status"] >= 300 or (tier and (b"memfast-tier", tier) not in head[0]["headers"]):
-        raise RuntimeError(f"not a success of {tier!r}: {head[0]}")
-
-
 async def _turn(edge: Any, body: bytes, measures: Any, parent: bytes) -> float:
     """Microseconds of the loop's processor time for one request that is measured so."""
     use, spent_s = edge._use, 0.0
     own, use.measures = use.measures, measures
     for _ in range(TURN):
         began_s = time.thread_time()
-        await _call(edge, "/v1/search", body, parent, b"hot")
+        await call(edge, "/v1/search", body, b"hot", (b"traceparent", parent))
         spent_s += time.thread_time() - began_s
         await asyncio.sleep(0)
     use.measures = own
@@ -109,10 +88,10 @@ async def _measure(site: Any, report: Report, *, quick: bool) -> None:
     async with serving(edge):
         items = [{"text": text} for text in texts]
         stored = json.dumps({"user_id": "bench", "memories": items}).encode()
-        await _call(edge, "/v1/memories/batch", stored, _NOT_KEPT)
+        await call(edge, "/v1/memories/batch", stored)
         body = json.dumps({"user_id": "bench", "query": texts[0]}).encode()
         for _ in range(TURN):
-            await _call(edge, "/v1/search", body, _NOT_KEPT)
+            await call(edge, "/v1/search", body, b"", (b"traceparent", _NOT_KEPT))
         (sender,) = (each for each in threading.enumerate() if each.name == _SENDER)
         await _compare(edge, body, report, 15 if quick else 100)
         meter = edge._use.services.meter  # type: ignore[union-attr]

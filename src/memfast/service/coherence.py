@@ -261,7 +261,7 @@ class Coherence:
         asked = [*served[:SERVED_MAX], *self._idle(set(served))]
         try:
             await self._look(asked)
-        except Exception:
+        except Exception:  # whatever it was, nothing was confirmed, and the next check must ask for the same
             self._unanswered += 1
             self._served.update(served)
             raise
