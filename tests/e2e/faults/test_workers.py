@@ -13,9 +13,9 @@ BACK_S = 40.0
 
 
 @pytest.fixture
-def server(new_server, session_base):
+def server(new_server, base):
     """A PostgreSQL of a test's own, which it may stop."""
-    cluster = Cluster(session_base / "workers", major=18)
+    cluster = Cluster(base / "postgres", major=18)
     yield new_server(cluster)
     cluster.stop()
 
@@ -23,7 +23,7 @@ def server(new_server, session_base):
 @pytest.fixture
 def service(server, serve, base):
     """A service of one worker over it."""
-    dsn = server.new_database(f"workers_{os.getpid()}_{id(base)}")
+    dsn = server.new_database()
     settings = {"embedding_provider": "none", "embedding_dimensions": 4, "postgres_pool_min": 2, "postgres_pool_max": 4}
     return serve(base / "data", postgres_dsn=dsn, **settings).wait_until_ready()
 
