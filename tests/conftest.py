@@ -23,7 +23,7 @@ from memfast.bootstrap import ground
 from memfast.config import load
 from memfast.store.embedded import Cluster, available_majors
 
-for _name in ("filter_world", "graph_world", "memory_world", "projection_world"):
+for _name in ("filter_world", "memory_world", "graph_world", "projection_world"):
     _spec = importlib.util.spec_from_file_location(_name, Path(__file__).with_name(f"{_name}.py"))
     _module = importlib.util.module_from_spec(_spec)
     sys.modules[_name] = _module
