@@ -17,6 +17,7 @@ from setuptools import Extension, setup
 
 NATIVE = Path("src/memfast/_native")
 BUILD = os.environ.get("MEMFAST_BUILD", "release")
+PROCESSORS = os.cpu_count() or 1
 
 
 def native_extensions() -> list[Extension]:
@@ -46,10 +47,14 @@ def native_extensions() -> list[Extension]:
         "initializedcheck": debug,
         "cdivision": True,
     }
-    return cythonize(extensions, compiler_directives=directives, force=debug or "--force" in sys.argv)
+    force = debug or "--force" in sys.argv
+    return cythonize(extensions, compiler_directives=directives, force=force, nthreads=PROCESSORS)
 
 
 if BUILD not in {"none", "debug", "release"}:
     raise SystemExit(f"MEMFAST_BUILD is {BUILD!r}; it must be none, debug or release")
 
-setup(ext_modules=[] if BUILD == "none" else native_extensions())
+setup(
+    ext_modules=[] if BUILD == "none" else native_extensions(),
+    options={"build_ext": {"parallel": PROCESSORS}},
+)

@@ -103,7 +103,7 @@ def _settled(measure: Callable[[], Report], attempts: int) -> Report:
 
 def _scan(*, quick: bool) -> Report:
     """The kernels judge themselves in a process of their own, where BLAS has one thread."""
-    done = subprocess.run([sys.executable, _SCAN, "--gate", "--pairs", "3" if quick else "9"], check=False)
+    done = subprocess.run([sys.executable, _SCAN, "--gate", "--pairs", "25" if quick else "49"], check=False)
     print()
     return Report([Figure("scan kernels ÷ NumPy: limits missed (exit code)", done.returncode, at_most=0)])
 

@@ -1,6 +1,6 @@
 """The flat scan against NumPy: one thread, 10,000 x 256, the ten best rows.
 
-    python bench/micro/scan.py [--gate] [--pairs 9] [--calls 60] [--rows 10000] [--width 256]
+    python bench/micro/scan.py [--gate] [--pairs 25] [--calls 60] [--rows 10000] [--width 256]
 
 Each pair times NumPy (`X @ q`, then argpartition) and every kernel right after another, `--calls` times each on
 changing queries, and gives one ratio a kernel; printed is the median over the pairs. `read floor` is the dot
@@ -105,7 +105,7 @@ def main() -> int:
     """Print the table; return 1 when a limit is missed and --gate is given."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--gate", action="store_true", help="exit with 1 when a limit is missed")
-    parser.add_argument("--pairs", type=int, default=9)
+    parser.add_argument("--pairs", type=int, default=25)
     parser.add_argument("--calls", type=int, default=60)
     parser.add_argument("--rows", type=int, default=10_000)
     parser.add_argument("--width", type=int, default=256)

@@ -87,7 +87,7 @@ class Scope(Struct, frozen=True, gc=False):
     user_id: str
 
 
-class Memory(Struct, frozen=True, kw_only=True):
+class Memory(Struct, frozen=True):
     """What an agent stored, in the order in which it stands in answers. Times are UTC; `metadata` is a JSON object."""
 
     id: UUID
@@ -387,10 +387,9 @@ class HistoryPage(Struct, frozen=True):
     version: int
 
 
-class Related(Struct, frozen=True):
+class Related(Memory, frozen=True, kw_only=True):
     """A memory that a walk over links found: so many links away, with the product of their weights."""
 
-    memory: Memory
     depth: int
     weight: float
 

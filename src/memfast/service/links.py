@@ -17,7 +17,7 @@ from memfast.links import DEFAULT_TYPE, DEPTH_MAX, Link, LinkKey, LinkQuery, Wal
 from memfast.metrics import Stage, measured
 from memfast.model import EMPTY_OBJECT, DropLink, Neighbourhood, Outcome, PutLink, Scope
 from memfast.ports import Clock, Graph, LinkStore
-from memfast.search.encode import Form, encode_fragment, recode
+from memfast.search.encode import Form, recode
 from memfast.service.answers import Answer, Answers, Target, derive_key
 from memfast.service.coherence import Coherence, Epochs
 from memfast.service.cursors import Cursors
@@ -239,10 +239,6 @@ def _merged(
 
 def _encoded(found: Neighbourhood) -> bytes:
     """The JSON of an answer: memories as everywhere, then depth and weight."""
-    parts = [
-        b'%b,"depth":%d,"weight":%b}' % (encode_fragment(each.memory), each.depth, msgspec.json.encode(each.weight))
-        for each in found.results
-    ]
-    body = b'{"results":[%b],"version":%d,"engine":%b,"degraded":%b}'
-    ends = (msgspec.json.encode(found.engine), msgspec.json.encode(found.degraded))
-    return body % (b",".join(parts), found.version, *ends)
+    body = b'{"results":%b,"version":%d,"engine":%b,"degraded":%b}'
+    results, engine, degraded = map(msgspec.json.encode, (found.results, found.engine, found.degraded))
+    return body % (results, found.version, engine, degraded)

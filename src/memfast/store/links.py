@@ -20,11 +20,11 @@ from memfast.links import (
     Spread,
     Walk,
 )
-from memfast.model import Neighbourhood, Related, Scope
+from memfast.model import Neighbourhood, Scope
 from memfast.projection import Walked
 from memfast.store.pool import Pool
 from memfast.store.queries import LINKS
-from memfast.store.records import read_memory
+from memfast.store.records import read_related
 
 __all__ = ["FIRST_KEY", "PostgresLinks", "link_values", "read_link"]
 
@@ -80,7 +80,7 @@ class PostgresLinks:
         if not found:
             return None
         results = [
-            Related(read_memory(scope.user_id, record, 5), record[3], record[4])
+            read_related(scope.user_id, record, 5, record[3], record[4])
             for record in records
             if record[3] is not None
         ]
@@ -95,7 +95,7 @@ class PostgresLinks:
         if (version, lineage) != (walked.version, walked.mark.lineage) or len(found) < len(ids):
             return None
         results = [
-            Related(read_memory(scope.user_id, record, 2), depth, weight)
+            read_related(scope.user_id, record, 2, depth, weight)
             for record, (_, depth, weight) in zip(found, walked.found, strict=True)
         ]
         return Neighbourhood(results, version, walked.expires_at)

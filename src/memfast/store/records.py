@@ -8,7 +8,7 @@ from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
-from memfast.model import Memory, Scope
+from memfast.model import Memory, Related, Scope
 from memfast.store.flush import Row
 from memfast.store.texts import hash_text
 
@@ -20,6 +20,7 @@ __all__ = [
     "memory_values",
     "passed_values",
     "read_memory",
+    "read_related",
     "said_by",
 ]
 
@@ -48,39 +49,12 @@ VECTOR_COLUMNS = ("scope_id", "generation", "id", "expires_at", "embedding")
 
 def read_memory(user_id: str, record: Any, start: int = 0) -> Memory:
     """A memory of a row whose columns from `start` on are id, text and on to expires_at, version."""
-    (
-        memory_id,
-        text,
-        kind,
-        tags,
-        entities,
-        importance,
-        metadata,
-        agent_id,
-        run_id,
-        source,
-        created_at,
-        updated_at,
-        expires_at,
-        version,
-    ) = record[start : start + 14]
-    return Memory(
-        id=memory_id,
-        user_id=user_id,
-        text=text,
-        kind=kind,
-        tags=tags,
-        entities=entities,
-        importance=importance,
-        metadata=metadata,
-        agent_id=agent_id,
-        run_id=run_id,
-        source=source,
-        created_at=created_at,
-        updated_at=updated_at,
-        expires_at=expires_at,
-        version=version,
-    )
+    return Memory(record[start], user_id, *record[start + 1 : start + 14])
+
+
+def read_related(user_id: str, record: Any, start: int, depth: int, weight: float) -> Related:
+    """The same with what a walk says of it."""
+    return Related(record[start], user_id, *record[start + 1 : start + 14], depth=depth, weight=weight)
 
 
 def memory_values(scope: Scope, memory: Memory, row: Row) -> tuple[Any, ...]:

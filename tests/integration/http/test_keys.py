@@ -250,10 +250,11 @@ async def test_no_secret_lies_in_the_database(api, keys):
     assert all("secret" not in record.__struct_fields__ for record in listed)
 
 
-async def test_a_database_that_is_away_is_503_and_not_401(api, keys):
+async def test_a_database_that_is_away_is_503_and_not_401(api, keys, monkeypatch):
     """A key that cannot be looked up is not called wrong."""
     issued = await keys["ring"].create(namespace="one", user_id=None, role="user")
     pool = api.services.recall._store._pool
+    monkeypatch.setattr(pool, "_acquire_timeout_s", 1.0)
     async with contextlib.AsyncExitStack() as stack:
         for _ in range(pool.limit):
             await stack.enter_async_context(pool.connection())

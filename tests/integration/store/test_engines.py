@@ -126,7 +126,7 @@ class Engines:
                     if wanted is None:
                         assert found is None, engine
                         continue
-                    shown = [(each.memory.id, each.depth, each.weight) for each in found.results]
+                    shown = [(each.id, each.depth, each.weight) for each in found.results]
                     assert (found.engine, list(found.degraded)) == (engine, [])
                     assert (shown, found.expires_at) == wanted, engine
                     assert found.version == outcomes[-1].scope_version, engine

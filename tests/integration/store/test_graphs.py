@@ -66,7 +66,7 @@ class World:
             wanted.version,
             wanted.expires_at,
         )
-        return [each.memory.id for each in answer.results], answer.engine, list(answer.degraded)
+        return [each.id for each in answer.results], answer.engine, list(answer.degraded)
 
 
 @pytest.fixture

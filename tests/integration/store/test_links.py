@@ -49,9 +49,9 @@ async def check(store, scope, steps, walks, spreads):
             if wanted is None:
                 assert found is None
                 continue
-            assert ([(each.memory.id, each.depth, each.weight) for each in found.results], found.expires_at) == wanted
+            assert ([(each.id, each.depth, each.weight) for each in found.results], found.expires_at) == wanted
             assert found.version == version
-            assert all(each.memory.text == "x" for each in found.results)
+            assert all(each.text == "x" for each in found.results)
         for spread in spreads:
             alive = Spread(starts=[each for each in spread.starts if world.lives(each[0], now)], depth=spread.depth)
             if alive.starts:
@@ -100,7 +100,7 @@ async def test_a_hub_does_not_make_a_walk_read_all_of_its_links(store, scope):
         await store.apply([change_of(step, scope, NOW) for step in steps[start : start + 1000]], now=NOW)
     links = PostgresLinks(store._pool)
     found = await links.related(scope, Walk(start=hub, depth=2, limit=1000), now=NOW)
-    assert [each.memory.id for each in found.results] == [*others[:256], far]
+    assert [each.id for each in found.results] == [*others[:256], far]
     async with store._pool.connection() as connection:
         await connection.execute("ANALYZE links, memories")
         arguments = (scope.id, hub, NOW, 1, 1000, None, 0.0, 256, 500)
