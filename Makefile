@@ -7,6 +7,11 @@ DATA   ?=
 # hnswlib compiles for the machine that builds it unless it is told otherwise; this code runs on any x86-64 since 2013.
 HNSWLIB := HNSWLIB_NO_NATIVE=1 CFLAGS="$(if $(filter x86_64,$(shell uname -m)),-march=x86-64-v3,)"
 QUICK  ?=
+
+comma := ,
+# What is compiled is compiled once: all extras in one go.
+install = $(HNSWLIB) $(BIN)/python -m pip install --quiet "hnswlib>=0.8,<0.9" && \
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable ".[$(1)]"
 # Tests and benchmarks start hundreds of processes, each of which would compile every module again.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -28,13 +33,12 @@ $(BIN)/python:
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
 
 $(VENV)/.service: $(BIN)/python pyproject.toml setup.py $(NATIVE)
-	$(HNSWLIB) $(BIN)/python -m pip install --quiet "hnswlib>=0.8,<0.9"
-	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable ".[hnsw]"
+	$(call install,hnsw)
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.service
-	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable ".[dev]"
-	@touch $@
+$(VENV)/.dev: $(BIN)/python pyproject.toml setup.py $(NATIVE)
+	$(call install,hnsw$(comma)dev)
+	@touch $(VENV)/.service $@
 
 serve: $(VENV)/.service ## install and run the service on 127.0.0.1:8077
 	@exec $(BIN)/memfast serve

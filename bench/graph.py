@@ -94,7 +94,7 @@ async def _over_postgres(service: Service, report: Report, pairs: int, walks: in
         scope_id = await database.fetchval("SELECT scope_id FROM scopes WHERE user_id = $1", _USER)
 
         async def by_hand(start: str) -> None:
-            values = (UUID(start), datetime.now(UTC), DEPTH, LIMIT, None, 0.0, FANOUT_LINKS, LEVEL_MEMORIES)
+            values = (UUID(start), datetime.now(UTC), DEPTH, LIMIT, None, 0.0, FANOUT_LINKS, LEVEL_MEMORIES, True)
             rows = await database.fetch(LINKS.related, scope_id, *values)
             assert len(rows) == LIMIT
 

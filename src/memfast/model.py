@@ -52,6 +52,7 @@ __all__ = [
     "Snapshot",
     "Status",
     "StoredMemory",
+    "Trail",
     "Undelete",
     "User",
     "UserPage",
@@ -402,6 +403,16 @@ class Neighbourhood(Struct, frozen=True):
     """
 
     results: list[Related]
+    version: int
+    expires_at: datetime | None
+    engine: str = "postgresql"
+    degraded: Sequence[str] = ()
+
+
+class Trail(Struct, frozen=True):
+    """The same without the memories: (id, depth, weight) of each."""
+
+    found: Sequence[tuple[UUID, int, float]]
     version: int
     expires_at: datetime | None
     engine: str = "postgresql"

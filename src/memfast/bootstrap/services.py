@@ -346,7 +346,7 @@ def _services(base: _Base, copies: _Copies) -> Services:
         forget=Forget(store, writer, kept, associations, limits, clock),
         copies=kept,
         history=History(store, writer, embedder, limits, cursors, clock, retention),
-        links=Links(graph, walks, writer, answers, heat, coherence, limits, cursors, clock),
+        links=Links(graph, walks, writer, answers, warm, heat, coherence, limits, cursors, clock),
         exports=Exports(store, embedder, prepared.generation, base.lineage, streams, clock, retention),
         imports=Imports(writer, embedder, limits, streams, clock, step_timeout_s=config.server.write_timeout_s),
         background=background,

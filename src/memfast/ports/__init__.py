@@ -34,6 +34,7 @@ from memfast.model import (
     ScopeReads,
     Snapshot,
     StoredMemory,
+    Trail,
     User,
     UserPage,
 )
@@ -264,6 +265,10 @@ class LinkStore(Protocol):
         """
         ...
 
+    async def confirmed(self, scope: Scope, walked: Walked) -> Trail | None:
+        """The same without reading the memories."""
+        ...
+
 
 class Graph(Protocol):
     """What answers questions about links. Every engine gives the same answer."""
@@ -275,6 +280,10 @@ class Graph(Protocol):
         The order is by depth, then by falling weight, the newest, the id. The weight of a memory is the greatest
         product of weights over a shortest path to it. `FANOUT_LINKS` and `LEVEL_MEMORIES` bound the walk.
         """
+        ...
+
+    async def trail(self, scope: Scope, walk: Walk, *, now: datetime) -> Trail | None:
+        """The same without reading the memories: for who has them as of that version."""
         ...
 
 

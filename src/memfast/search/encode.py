@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, groupby
+from operator import itemgetter
 from typing import Any, Literal
+from uuid import UUID
 
 import msgspec
 import numpy as np
@@ -13,7 +15,16 @@ from memfast import kernels
 from memfast.model import Memory
 from memfast.ports import FragmentTable
 
-__all__ = ["Form", "encode_detailed", "encode_fragment", "encode_rows", "encode_search", "fragment_version", "recode"]
+__all__ = [
+    "Form",
+    "encode_detailed",
+    "encode_fragment",
+    "encode_rows",
+    "encode_search",
+    "encode_steps",
+    "fragment_version",
+    "recode",
+]
 
 Form = Literal["json", "msgpack"]
 _NO_ROWS: FragmentTable = np.empty((2, 0), np.int64), np.empty(0, np.uint8)
@@ -61,6 +72,26 @@ def encode_rows(
         return b'{"results":[],"version":%d,"degraded":[]}' % version
     hits = kernels.join_rows(blocks, rows, _encode(scores)[1:-1], b',"score":', b"},")
     return b'{"results":[%b],"version":%d,"degraded":[]}' % (hits[:-1], version)
+
+
+def encode_steps(
+    blocks: tuple[FragmentTable, FragmentTable], rows: list[int], found: Sequence[tuple[UUID, int, float]]
+) -> bytes:
+    """The JSON list of the memories that a walk found, each with its depth and its weight.
+
+    Args:
+        blocks: tables of their fragments.
+        rows: where they lie in them.
+        found: id, depth and weight of each; those of a depth stand together.
+    """
+    levels, start = [], 0
+    for depth, level in groupby(found, itemgetter(1)):
+        weights = [weight for _, _, weight in level]
+        own = rows[start : start + len(weights)]
+        label = b',"depth":%d,"weight":' % depth
+        levels.append(kernels.join_rows(blocks, own, _encode(weights)[1:-1], label, b"},"))
+        start += len(own)
+    return b"[%b]" % b"".join(levels)[:-1]
 
 
 def encode_detailed(

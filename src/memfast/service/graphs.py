@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from datetime import datetime
+from functools import partial
+from typing import TypeVar
 
 from msgspec.structs import replace
 
 from memfast.errors import Unavailable
 from memfast.links import Walk
-from memfast.model import Neighbourhood, Scope
+from memfast.model import Neighbourhood, Scope, Trail
 from memfast.ports import Graph, LinkStore
 from memfast.ports.projection import Projection
+from memfast.projection import Walked
 
 __all__ = ["CopiedGraph"]
+
+_Found = TypeVar("_Found", Neighbourhood, Trail)
 
 
 class CopiedGraph:
@@ -34,13 +40,34 @@ class CopiedGraph:
 
     async def related(self, scope: Scope, walk: Walk, *, now: datetime) -> Neighbourhood | None:
         """See `ports.Graph.related`; `degraded` names the copy's engine where it should have answered and did not."""
+        return await self._asked(
+            self._copy.related(scope.id, walk, now=now),
+            partial(self._graph.related, scope, walk, now=now),
+            partial(self._store.walked, scope, now=now),
+        )
+
+    async def trail(self, scope: Scope, walk: Walk, *, now: datetime) -> Trail | None:
+        """See `ports.Graph.trail`, and `related`."""
+        return await self._asked(
+            self._copy.related(scope.id, walk, now=now),
+            partial(self._graph.trail, scope, walk, now=now),
+            partial(self._store.confirmed, scope),
+        )
+
+    async def _asked(
+        self,
+        asked: Awaitable[Walked | None],
+        own: Callable[[], Awaitable[_Found | None]],
+        confirm: Callable[[Walked], Awaitable[_Found | None]],
+    ) -> _Found | None:
+        """What the copy found, if the store confirms it; else what the store finds by its `own` walk."""
         try:
-            walked = await self._copy.related(scope.id, walk, now=now)
+            walked = await asked
         except Unavailable:
-            found = await self._graph.related(scope, walk, now=now)
+            found = await own()
             return None if found is None else replace(found, degraded=[self._copy.engine])
         if walked is not None and walked.start:
-            found = await self._store.walked(scope, walked, now=now)
+            found = await confirm(walked)
             if found is not None:
                 return replace(found, engine=self._copy.engine)
-        return await self._graph.related(scope, walk, now=now)
+        return await own()

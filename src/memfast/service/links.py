@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -15,17 +15,20 @@ from memfast.claims import Claim
 from memfast.errors import InvalidRequest, NotFound, Rejected
 from memfast.links import DEFAULT_TYPE, DEPTH_MAX, Link, LinkKey, LinkQuery, Walk
 from memfast.metrics import Stage, measured
-from memfast.model import EMPTY_OBJECT, DropLink, Neighbourhood, Outcome, PutLink, Scope
+from memfast.model import EMPTY_OBJECT, DropLink, Neighbourhood, Outcome, PutLink, Scope, Trail
 from memfast.ports import Clock, Graph, LinkStore
-from memfast.search.encode import Form, recode
+from memfast.search.encode import Form, encode_steps, recode
 from memfast.service.answers import Answer, Answers, Target, derive_key
 from memfast.service.coherence import Coherence, Epochs
 from memfast.service.cursors import Cursors
 from memfast.service.heat import Heat
 from memfast.service.limits import Limits
+from memfast.service.warm import Warm
 from memfast.service.writer import Writer
 
 __all__ = ["LinkDraft", "Links", "LinksPage", "checked_link"]
+
+_Found = TypeVar("_Found", Neighbourhood, Trail)
 
 _WEIGHT_PLACES = 6
 """Decimal places of a weight: so many that the product of four is never too small for a double."""
@@ -59,6 +62,7 @@ class Links:
         graph: walks over them.
         writer: the way of every change.
         answers: walks that were made.
+        warm: shards, which have the memories that a walk finds.
         heat: counts the reads.
         coherence: when an answer holds.
         limits: bounds on input.
@@ -72,6 +76,7 @@ class Links:
         graph: Graph,
         writer: Writer,
         answers: Answers,
+        warm: Warm,
         heat: Heat,
         coherence: Coherence,
         limits: Limits,
@@ -82,6 +87,7 @@ class Links:
         self._graph = graph
         self._writer = writer
         self._answers = answers
+        self._warm = warm
         self._heat = heat
         self._coherence = coherence
         self._limits = limits
@@ -185,17 +191,32 @@ class Links:
         self._check(walk)
         self._heat.read(scope.id)
 
-        async def compute(_epochs: Epochs) -> Answer:
+        async def compute(epochs: Epochs) -> Answer:
             now = self._clock.now()
-            found = await self._graph.related(scope, walk, now=now)
-            if found is None:
-                raise NotFound(f"the user has no memory with the id {walk.start}")
+            found, results = await self._walked(scope, walk, epochs, now)
             expires_at = now if found.degraded else found.expires_at  # kept, it would name what has come back
-            return Answer(recode(_encoded(found), form), found.version, "cold", expires_at)
+            return Answer(recode(_encoded(found, results), form), found.version, "cold", expires_at)
 
         key = derive_key(scope.id, b"related", form.encode(), msgspec.msgpack.encode(walk))
         slot = self._coherence.epochs(scope.id).slot
         return await self._answers.answer("list", key, scope.id, compute), Target("list", key, scope.id, slot)
+
+    async def _walked(
+        self, scope: Scope, walk: Walk, epochs: Epochs, now: datetime
+    ) -> tuple[Neighbourhood | Trail, bytes]:
+        """What a walk finds, and its memories as JSON: of a shard where that has them as of the same version."""
+        shard = self._warm.current(scope.id, epochs)
+        if shard is None:
+            self._warm.missed(scope)
+        else:
+            with measured(Stage.SQL):
+                trail = _required(await self._graph.trail(scope, walk, now=now), walk)
+            rows = shard.rows_of([id_ for id_, _, _ in trail.found]).tolist()
+            if trail.version == shard.version and -1 not in rows:  # else somebody has written since
+                return trail, encode_steps(shard.fragment_tables, rows, trail.found)
+        with measured(Stage.SQL):
+            found = _required(await self._graph.related(scope, walk, now=now), walk)
+        return found, msgspec.json.encode(found.results)
 
     def _check(self, walk: Walk) -> None:
         if not 1 <= walk.depth <= DEPTH_MAX:
@@ -237,8 +258,12 @@ def _merged(
     return [outcome for outcome in merged if outcome is not None]
 
 
-def _encoded(found: Neighbourhood) -> bytes:
-    """The JSON of an answer: memories as everywhere, then depth and weight."""
-    body = b'{"results":%b,"version":%d,"engine":%b,"degraded":%b}'
-    results, engine, degraded = map(msgspec.json.encode, (found.results, found.engine, found.degraded))
-    return body % (results, found.version, engine, degraded)
+def _encoded(found: Neighbourhood | Trail, results: bytes) -> bytes:
+    engine, degraded = map(msgspec.json.encode, (found.engine, found.degraded))
+    return b'{"results":%b,"version":%d,"engine":%b,"degraded":%b}' % (results, found.version, engine, degraded)
+
+
+def _required(found: _Found | None, walk: Walk) -> _Found:
+    if found is None:
+        raise NotFound(f"the user has no memory with the id {walk.start}")
+    return found

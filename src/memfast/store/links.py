@@ -20,7 +20,7 @@ from memfast.links import (
     Spread,
     Walk,
 )
-from memfast.model import Neighbourhood, Scope
+from memfast.model import Neighbourhood, Scope, Trail
 from memfast.projection import Walked
 from memfast.store.pool import Pool
 from memfast.store.queries import LINKS
@@ -72,19 +72,23 @@ class PostgresLinks:
 
     async def related(self, scope: Scope, walk: Walk, *, now: datetime) -> Neighbourhood | None:
         """See `ports.Graph.related`."""
-        bounds = (FANOUT_LINKS, LEVEL_MEMORIES)
-        records = await self._pool.fetch(
-            LINKS.related, scope.id, walk.start, now, walk.depth, walk.limit, walk.type, walk.min_weight, *bounds
-        )
+        records = await self._walk(scope, walk, now, memories=True)
         version, found, holds_until = records[0][:3]
         if not found:
             return None
         results = [
-            read_related(scope.user_id, record, 5, record[3], record[4])
-            for record in records
-            if record[3] is not None
+            read_related(scope.user_id, record, 5, record[3], record[4]) for record in records if record[3] is not None
         ]
         return Neighbourhood(results, version, holds_until)
+
+    async def trail(self, scope: Scope, walk: Walk, *, now: datetime) -> Trail | None:
+        """See `ports.Graph.trail`."""
+        records = await self._walk(scope, walk, now, memories=False)
+        version, found, holds_until = records[0][:3]
+        if not found:
+            return None
+        steps = [(record[5], record[3], record[4]) for record in records if record[3] is not None]
+        return Trail(steps, version, holds_until)
 
     async def walked(self, scope: Scope, walked: Walked, *, now: datetime) -> Neighbourhood | None:
         """See `ports.LinkStore.walked`."""
@@ -99,6 +103,17 @@ class PostgresLinks:
             for record, (_, depth, weight) in zip(found, walked.found, strict=True)
         ]
         return Neighbourhood(results, version, walked.expires_at)
+
+    async def confirmed(self, scope: Scope, walked: Walked) -> Trail | None:
+        """See `ports.LinkStore.confirmed`."""
+        (standing,) = await self._pool.fetch(LINKS.standing, scope.id)
+        if tuple(standing) != (walked.version, walked.mark.lineage):
+            return None
+        return Trail(walked.found, walked.version, walked.expires_at)
+
+    async def _walk(self, scope: Scope, walk: Walk, now: datetime, *, memories: bool) -> Sequence[Any]:
+        asked = (walk.start, now, walk.depth, walk.limit, walk.type, walk.min_weight, FANOUT_LINKS, LEVEL_MEMORIES)
+        return await self._pool.fetch(LINKS.related, scope.id, *asked, memories)
 
 
 def read_link(record: Any, start: int = 0) -> Link:

@@ -1,6 +1,7 @@
 """Links between memories over HTTP: what makes them, what removes them, and what they lead to."""
 
 import asyncio
+import itertools
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -345,3 +346,52 @@ async def test_a_link_leaves_a_warm_user_warm(api, user):
     assert api.services.shards.peek(scope.id).version == 3
     response = await api.search(user, query=f"memory {uuid4()}")
     assert (response.headers["memfast-tier"], response.json()["version"]) == ("warm", 3)
+
+
+async def world_of(api, user):
+    """Memories with every kind of field in a web of links, and walks over it; returns the user's scope too."""
+    fields = [{"metadata": {"ä": [1, None]}}, {"tags": ["x", "y"]}, {"importance": 0.25, "run_id": "r"}, {}]
+    items = [{"text": f'"{number}" \u00e9 \U0001f600'} | fields[number % 4] for number in range(12)]
+    items[5]["expires_at"] = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    ids = [result["id"] for result in await api.create_many(user, items)]
+    pairs = [pair for pair in itertools.combinations(range(12), 2) if pair[0] * pair[1] % 5 < 2]
+    for number, (b, a) in enumerate(pairs):
+        await link(api, user, ids[a], ids[b], weight=round(1 / (number + 3), 4), directed=number % 3 == 0)
+    walks = [{"depth": depth, "limit": limit} for depth in (1, 2, 4) for limit in (1, 5, 100)]
+    return ids, walks, api.services.access.scope(Principal("default", None, "admin"), user)
+
+
+async def test_walks_say_the_same_of_a_warm_user(api, user, monkeypatch):
+    """The memories of a walk come from the shard then: the same bytes in either form, and PostgreSQL gives ids alone."""
+    ids, walks, scope = await world_of(api, user)
+    forms = [{"accept": "application/json"}, {"accept": "application/msgpack"}]
+
+    async def told():
+        asked = [(start, walk, form) for start in ids[:4] for walk in walks for form in forms]
+        paths = [f"/v1/memories/{start}/related" for start, _, _ in asked]
+        answers = [
+            await api.client.get(path, params={"user_id": user} | walk, headers=form)
+            for path, (_, walk, form) in zip(paths, asked, strict=True)
+        ]
+        assert {answer.headers["memfast-tier"] for answer in answers} == {"cold"}
+        return [answer.content for answer in answers]
+
+    monkeypatch.setattr(api.services.warm, "missed", lambda _scope: None)
+    cold = await told()
+    api.services.answers.clear()
+    assert await api.services.warm.load(scope)
+    monkeypatch.setattr(api.services.links._graph, "related", None)
+    assert await told() == cold
+    assert (await related(api, user, str(uuid4()))).status_code == 404
+
+
+async def test_a_walk_takes_nothing_from_a_shard_that_is_behind(api, user, monkeypatch):
+    """Whoever has written since the shard was looked at: what he wrote is told, and nothing of before."""
+    ids, _, scope = await world_of(api, user)
+    assert await api.services.warm.load(scope)
+    behind = api.services.shards.peek(scope.id)
+    assert (await api.patch(user, ids[0], {"text": "new"})).status_code == 200
+    monkeypatch.setattr(api.services.warm, "current", lambda _scope_id, _epochs: behind)
+    answer = (await related(api, user, ids[1], depth=4)).json()
+    assert answer["version"] > behind.version
+    assert [each["text"] for each in answer["results"] if each["id"] == ids[0]] == ["new"]

@@ -19,6 +19,7 @@ from memfast import links as bounds
 from memfast.graph import neo4j as graph_module
 from memfast.graph.driver import Connections, DriverLimits
 from memfast.graph.neo4j import Neo4jProjection
+from memfast.model import Trail
 from memfast.resilience.breaker import Breaker
 from memfast.resilience.clock import SystemClock
 from memfast.service.graphs import CopiedGraph
@@ -123,13 +124,15 @@ class Engines:
                 wanted = world.related(walk, now, fanout, level)
                 for engine, graph in self.graphs:
                     found = await graph.related(scope, walk, now=now)
+                    trail = await graph.trail(scope, walk, now=now)
                     if wanted is None:
-                        assert found is None, engine
+                        assert found is trail is None, engine
                         continue
                     shown = [(each.id, each.depth, each.weight) for each in found.results]
                     assert (found.engine, list(found.degraded)) == (engine, [])
                     assert (shown, found.expires_at) == wanted, engine
                     assert found.version == outcomes[-1].scope_version, engine
+                    assert trail == Trail(shown, found.version, found.expires_at, engine), "the same without memories"
 
 
 @pytest.mark.parametrize(("fanout", "level"), [(256, 500), (2, 3)], ids=["default bounds", "small bounds"])

@@ -103,7 +103,7 @@ async def test_a_hub_does_not_make_a_walk_read_all_of_its_links(store, scope):
     assert [each.id for each in found.results] == [*others[:256], far]
     async with store._pool.connection() as connection:
         await connection.execute("ANALYZE links, memories")
-        arguments = (scope.id, hub, NOW, 1, 1000, None, 0.0, 256, 500)
+        arguments = (scope.id, hub, NOW, 1, 1000, None, 0.0, 256, 500, True)
         rows = await connection.fetch(f"EXPLAIN (ANALYZE, FORMAT TEXT) {module.LINKS.related}", *arguments)
         arguments = (scope.id, [hub, far], [1.0, 0.5], NOW, 4, 256, 500)
         rows += await connection.fetch(f"EXPLAIN (ANALYZE, FORMAT TEXT) {module.LINKS.spread}", *arguments)
@@ -124,7 +124,7 @@ async def test_a_walk_keeps_its_indexes_in_a_table_that_grew_since_it_was_analyz
         await connection.execute(many, scope.id, IDS[0], 2, 20_000)
         plans = []
         for statement, arguments in (
-            (module.LINKS.related, (scope.id, IDS[0], NOW, 1, 1000, None, 0.0, 256, 500)),
+            (module.LINKS.related, (scope.id, IDS[0], NOW, 1, 1000, None, 0.0, 256, 500, True)),
             (module.LINKS.spread, (scope.id, IDS[:2], [1.0, 0.5], NOW, 4, 256, 500)),
         ):
             plans.append(" ".join(str(row[0]) for row in await connection.fetch(f"EXPLAIN {statement}", *arguments)))

@@ -128,9 +128,10 @@ STATEMENTS = {
     "erase_vectors": (REEMBED.erase_vectors, f"1, {MEMORY}, 1000", {"memory_vectors_pkey"}),
     "related": (
         LINKS.related,
-        f"{MEMORY}, now(), 4, 10, NULL, 0.0, 256, 500",
+        f"{MEMORY}, now(), 4, 10, NULL, 0.0, 256, 500, true",
         {"links_from", "links_to", "memories_pkey", "scopes_pkey"},
     ),
+    "standing": (LINKS.standing, SCOPE, {"scopes_pkey"}),
     "walked": (LINKS.walked, f"{SCOPE}, {IDS}, now()", {"memories_pkey", "scopes_pkey"}),
     "spread": (
         LINKS.spread,

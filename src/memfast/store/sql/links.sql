@@ -65,7 +65,7 @@ LEFT JOIN LATERAL (
 -- name: related
 -- The memories around $2, breadth first, $4 links away at most: a row of `walk` is a level. It takes the $8 strongest
 -- links of each memory in either direction, and keeps the $9 memories with the greatest weight, the product of the
--- links' weights on the best of the shortest paths. It goes no further than to find $5 memories.
+-- links' weights on the best of the shortest paths. It goes no further than to find $5 memories. Without $10 only ids.
 -- Plan: links_from, links_to, memories by primary key.
 WITH RECURSIVE walk AS (
     SELECT 0 AS depth, ARRAY[id] AS ids, ARRAY[1::double precision] AS weights, ARRAY[id] AS seen, expires_at
@@ -105,7 +105,7 @@ WITH RECURSIVE walk AS (
     ) n
     WHERE w.depth < $4 AND cardinality(w.seen) <= $5 AND n.ids IS NOT NULL
 )
-SELECT s.version AS scope_version, s.found, s.holds_until, r.depth, r.weight, m.id, m.text, m.kind, m.tags, m.entities,
+SELECT s.version AS scope_version, s.found, s.holds_until, r.depth, r.weight, r.id, m.text, m.kind, m.tags, m.entities,
        m.importance, m.metadata, m.agent_id, m.run_id, m.source, m.created_at, m.updated_at, m.expires_at, m.version
 FROM (SELECT (SELECT version FROM scopes WHERE scope_id = $1) AS version, EXISTS (SELECT FROM walk) AS found,
              (SELECT min(expires_at) FROM walk) AS holds_until) s
@@ -115,7 +115,7 @@ LEFT JOIN (
     WHERE w.depth > 0
     ORDER BY w.depth, f.place LIMIT $5
 ) r ON true
-LEFT JOIN LATERAL (SELECT * FROM memories WHERE scope_id = $1 AND id = r.id LIMIT 1) m ON true
+LEFT JOIN LATERAL (SELECT * FROM memories WHERE $10::boolean AND scope_id = $1 AND id = r.id LIMIT 1) m ON true
 ORDER BY r.depth, r.place;
 
 -- name: walked
@@ -131,6 +131,10 @@ LEFT JOIN LATERAL (
     LIMIT 1
 ) m ON true
 ORDER BY f.place;
+
+-- name: standing
+-- What says whether somebody else has seen all that is here.
+SELECT (SELECT version FROM scopes WHERE scope_id = $1), (SELECT lineage FROM database);
 
 -- name: spread
 -- What arrives at memories around those of $2, which have the scores $3, over $5 links at most. A row of `walk` is a
