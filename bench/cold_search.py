@@ -69,7 +69,7 @@ def measure(*, quick: bool = False, planted: bool = False) -> Report:
     """Measure both sizes at 1 and at 16 clients."""
     slow = PLANTED if planted else None
     with scratch_dir() as root, Service(root / "data", settings=_SETTINGS, planted=slow) as service:
-        return run(_measure(service, pairs=3 if quick else 7, share=4 if quick else 1))
+        return run(_measure(service, pairs=9 if quick else 21, share=6 if quick else 3))
 
 
 async def _measure(service: Service, *, pairs: int, share: int) -> Report:
