@@ -48,7 +48,8 @@ def native_extensions() -> list[Extension]:
         "cdivision": True,
     }
     force = debug or "--force" in sys.argv
-    return cythonize(extensions, compiler_directives=directives, force=force, nthreads=PROCESSORS)
+    processes = PROCESSORS if sys.platform == "linux" else 0  # elsewhere each would run this file again
+    return cythonize(extensions, compiler_directives=directives, force=force, nthreads=processes)
 
 
 if BUILD not in {"none", "debug", "release"}:
