@@ -17,7 +17,7 @@ TEXT = "I am allergic to peanuts."
 
 def test_reads_go_on_without_the_database(serve_module, connect, mem0, poll):
     """What is in memory is found and listed, marked as such; a write and a look-up by id say that they cannot be done."""
-    service = serve_module(server_read_timeout_s=5, server_write_timeout_s=5).wait_until_ready()
+    service = serve_module(read_timeout_s=5, write_timeout_s=5).wait_until_ready()
     mine = {"user_id": "ada"}
     with connect(service) as client:
         added = client.add(TEXT, **mine)["results"][0]["id"]
