@@ -1,11 +1,40 @@
-"""A copy of the links in a dictionary: what every engine has to do, with nothing but what has to be."""
+"""A copy of the links in a dictionary: what every engine has to do, with nothing but what has to be. And one in Neo4j."""
 
 import asyncio
+from contextlib import asynccontextmanager
 from copy import deepcopy
 
 from graph_world import Reference
 from memfast import links as bounds
+from memfast.graph.driver import Connections, DriverLimits
+from memfast.graph.neo4j import Neo4jProjection
 from memfast.projection import LinkGone, LinkPut, NodeGone, NodePut, OtherMarkError, Walked
+from memfast.resilience.breaker import Breaker
+from memfast.resilience.clock import SystemClock
+
+PATIENT = DriverLimits(
+    acquire_timeout_s=60,
+    connect_timeout_s=60,
+    read_timeout_s=60,
+    write_timeout_s=60,
+    idle_check_s=30,
+    lifetime_s=3600,
+    pool_min=1,
+    pool_max=4,
+)
+
+
+@asynccontextmanager
+async def opened_neo4j(server, *, apoc):
+    """A projection over a server, prepared; `apoc` False leaves it aside."""
+    breaker = Breaker("neo4j", SystemClock(), failures=3, hold_s=45)
+    connections = Connections.open(server.uri, server.user, server.password, "neo4j", breaker, PATIENT)
+    projection = Neo4jProjection(connections, apoc=None if apoc else False)
+    try:
+        await projection.prepare()
+        yield projection
+    finally:
+        await projection.close()
 
 
 class Scope:

@@ -15,41 +15,14 @@ from hypothesis import strategies as st
 from graph_world import Reference
 from memfast import links as bounds
 from memfast.graph import neo4j as module
-from memfast.graph.driver import Connections, DriverLimits
-from memfast.graph.neo4j import Neo4jProjection
 from memfast.links import LinkKey, Walk
 from memfast.projection import LinkGone, LinkPut, Mark, NodeGone, NodePut, OtherMarkError, Step
-from memfast.resilience.breaker import Breaker
-from memfast.resilience.clock import SystemClock
-from projection_world import MemoryProjection, Scope
+from projection_world import MemoryProjection, Scope, opened_neo4j
 
 NOW = datetime(2025, 1, 1, tzinfo=UTC)
 LINEAGE = UUID(int=7)
 MARK = Mark(LINEAGE, 1)
 IDS = [UUID(int=number << 60) for number in range(1, 9)]
-LIMITS = DriverLimits(
-    acquire_timeout_s=5,
-    connect_timeout_s=5,
-    read_timeout_s=30,
-    write_timeout_s=60,
-    idle_check_s=30,
-    lifetime_s=3600,
-    pool_min=1,
-    pool_max=4,
-)
-
-
-@asynccontextmanager
-async def opened_neo4j(server, *, apoc):
-    """A projection over a server, prepared; `apoc` False leaves it aside."""
-    breaker = Breaker("neo4j", SystemClock(), failures=3, hold_s=45)
-    connections = Connections.open(server.uri, server.user, server.password, "neo4j", breaker, LIMITS)
-    projection = Neo4jProjection(connections, apoc=None if apoc else False)
-    try:
-        await projection.prepare()
-        yield projection
-    finally:
-        await projection.close()
 
 
 @pytest.fixture(params=["neo4j", "neo4j without APOC", "memory"])

@@ -6,7 +6,6 @@ What PostgreSQL is told goes through the outbox and a relay to both copies, as i
 import asyncio
 import os
 import random
-from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import pytest
@@ -17,29 +16,16 @@ from hypothesis import strategies as st
 from graph_world import IDS, STEPS, WALKS, LinkWorld, change_of
 from memfast import links as bounds
 from memfast.graph import neo4j as graph_module
-from memfast.graph.driver import Connections, DriverLimits
-from memfast.graph.neo4j import Neo4jProjection
 from memfast.model import Trail
-from memfast.resilience.breaker import Breaker
 from memfast.resilience.clock import SystemClock
 from memfast.service.graphs import CopiedGraph
 from memfast.service.relay import Relay, RelayLimits
 from memfast.store import links as store_module
 from memfast.store.links import PostgresLinks
 from memfast.store.relaying import PostgresOutbox
-from projection_world import MemoryProjection
+from projection_world import MemoryProjection, opened_neo4j
 
 PATIENCE_S = 60.0
-DRIVER = DriverLimits(
-    acquire_timeout_s=PATIENCE_S,
-    connect_timeout_s=PATIENCE_S,
-    read_timeout_s=PATIENCE_S,
-    write_timeout_s=PATIENCE_S,
-    idle_check_s=30,
-    lifetime_s=3600,
-    pool_min=1,
-    pool_max=4,
-)
 RELAY = RelayLimits(outbox_rows=1000, batch_steps=3, poll_s=0.02)
 
 
@@ -72,19 +58,6 @@ class Both:
     async def _again(self, kept):
         for page in kept:
             yield page
-
-
-@asynccontextmanager
-async def opened(server, *, apoc):
-    """What reads or writes Neo4j; `apoc` False leaves that aside."""
-    breaker = Breaker("neo4j", SystemClock(), failures=3, hold_s=45)
-    connections = Connections.open(server.uri, server.user, server.password, "neo4j", breaker, DRIVER)
-    projection = Neo4jProjection(connections, apoc=None if apoc else False)
-    try:
-        await projection.prepare()
-        yield projection
-    finally:
-        await projection.close()
 
 
 async def told(outbox, relay):
@@ -142,7 +115,7 @@ def test_all_engines_and_plain_python_agree(open_store, scope, graph_server, mon
         monkeypatch.setattr(each, "FANOUT_LINKS", fanout)
         monkeypatch.setattr(each, "LEVEL_MEMORIES", level)
     with asyncio.Runner() as runner:
-        managers = [open_store(), opened(graph_server, apoc=True), opened(graph_server, apoc=False)]
+        managers = [open_store(), opened_neo4j(graph_server, apoc=True), opened_neo4j(graph_server, apoc=False)]
         engines = Engines(*[runner.run(each.__aenter__()) for each in managers])
         try:
 
