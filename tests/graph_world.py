@@ -21,19 +21,23 @@ DROP = st.tuples(st.just("drop"), ENDS, TYPES)
 DELETE = st.tuples(st.just("delete"), st.sampled_from(IDS))
 CREATE = st.tuples(st.just("create"), st.sampled_from(IDS), st.integers(0, 2), st.sampled_from([None, None, 1, 3]))
 STEPS = st.lists(st.lists(st.one_of(PUT, PUT, PUT, DROP, DELETE, CREATE), max_size=12), max_size=5)
-WALKS = st.builds(
-    Walk,
-    start=st.sampled_from(IDS),
-    depth=st.integers(1, 4),
-    limit=st.sampled_from([1, 2, 3, 8, 100]),
-    type=st.none() | TYPES,
-    min_weight=st.sampled_from([0.0, 0.3, 0.6]),
-)
 SPREADS = st.builds(
     lambda scores, depth: Spread(starts=sorted(scores.items(), key=lambda each: -each[1]), depth=depth),
     st.dictionaries(st.sampled_from(IDS), st.sampled_from([0.2, 0.25, 0.5, 0.9, 1.0]), min_size=1, max_size=4),
     st.integers(1, 4),
 )
+
+
+def walks_from(ids):
+    """Any walk from one of these."""
+    return st.builds(
+        Walk,
+        start=st.sampled_from(ids),
+        depth=st.integers(1, 4),
+        limit=st.sampled_from([1, 2, 3, 8, 100]),
+        type=st.none() | TYPES,
+        min_weight=st.sampled_from([0.0, 0.3, 0.6]),
+    )
 
 
 class Reference:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from graph_world import Reference
+from graph_world import TYPES, Reference, walks_from
 from memfast import links as bounds
 from memfast.graph import neo4j as module
 from memfast.links import LinkKey, Walk
@@ -192,7 +192,6 @@ async def test_expired_memories(projection):
 
 
 NUMBERS = st.integers(0, len(IDS) - 1)
-TYPES = st.sampled_from(["x", "y"])
 ENDS = st.lists(NUMBERS, min_size=2, max_size=2, unique=True)
 CHANGES = st.one_of(
     st.builds(
@@ -213,14 +212,6 @@ CHANGES = st.one_of(
     ]
     * 3,
     st.builds(lambda ends, type_: ("drop", LinkGone(LinkKey(IDS[ends[0]], IDS[ends[1]], type_))), ENDS, TYPES),
-)
-WALKS = st.builds(
-    Walk,
-    start=st.sampled_from(IDS),
-    depth=st.integers(1, 4),
-    limit=st.sampled_from([1, 2, 3, 8, 100]),
-    type=st.none() | TYPES,
-    min_weight=st.sampled_from([0.0, 0.3, 0.6]),
 )
 HISTORIES = st.lists(
     st.tuples(st.lists(CHANGES, max_size=14), st.integers(1, 3), st.sampled_from([False] * 6 + [True])),
@@ -267,7 +258,9 @@ def test_walks_agree_with_plain_python(open_projection, monkeypatch, fanout, lev
                 suppress_health_check=list(HealthCheck),
             )
             @given(
-                HISTORIES, st.lists(st.integers(1, 3), min_size=6, max_size=6), st.lists(WALKS, min_size=4, max_size=8)
+                HISTORIES,
+                st.lists(st.integers(1, 3), min_size=6, max_size=6),
+                st.lists(walks_from(IDS), min_size=4, max_size=8),
             )
             def agree(drawn, sizes, walks):
                 runner.run(compare(projection, drawn, sizes, walks, fanout, level))

@@ -13,7 +13,7 @@ from changes_world import NOW
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from graph_world import IDS, STEPS, WALKS, LinkWorld, change_of
+from graph_world import IDS, STEPS, LinkWorld, change_of, walks_from
 from memfast import links as bounds
 from memfast.graph import neo4j as graph_module
 from memfast.model import Trail
@@ -124,7 +124,7 @@ def test_all_engines_and_plain_python_agree(open_store, scope, graph_server, mon
                 deadline=None,
                 suppress_health_check=list(HealthCheck),
             )
-            @given(STEPS, st.lists(WALKS, min_size=3, max_size=6))
+            @given(STEPS, st.lists(walks_from(IDS), min_size=3, max_size=6))
             def agree(steps, walks):
                 runner.run(engines.compare(scope, steps, walks, fanout, level))
 

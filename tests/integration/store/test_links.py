@@ -11,7 +11,7 @@ from changes_world import NOW
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from graph_world import IDS, SPREADS, STEPS, WALKS, LinkWorld, change_of
+from graph_world import IDS, SPREADS, STEPS, LinkWorld, change_of, walks_from
 from memfast.links import AUTOMATIC, LinkKey, LinkQuery, Spread, Walk
 from memfast.model import DropLink
 from memfast.store import links as module
@@ -76,7 +76,7 @@ def test_sql_and_python_agree(open_store, scope, monkeypatch, fanout, level):
         try:
 
             @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-            @given(STEPS, st.lists(WALKS, min_size=3, max_size=6), st.lists(SPREADS, min_size=2, max_size=4))
+            @given(STEPS, st.lists(walks_from(IDS), min_size=3, max_size=6), st.lists(SPREADS, min_size=2, max_size=4))
             def agree(steps, walks, spreads):
                 runner.run(check(store, scope, steps, walks, spreads))
 
