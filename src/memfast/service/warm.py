@@ -149,7 +149,7 @@ class Warm:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
     def missed(self, scope: Scope) -> None:
-        """A search found the scope cold: load it when it is searched often enough."""
+        """A search or a walk found the scope cold: load it when that happens often enough."""
         if scope.id not in self._loads and self._shards.note_miss(scope.id, self._clock.monotonic()):
             self.load(scope)
 
