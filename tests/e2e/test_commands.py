@@ -144,7 +144,7 @@ def test_keys_beside_a_running_service(serve, data_dir, command, poll):
     secret = command("keys", "create", "--user", "ada", expect=0, **settings)[0].strip()
     other = command("keys", "create", "--namespace", "other", "--role", "admin", expect=0, **settings)[0].strip()
     key = {"Authorization": f"Bearer {secret}"}
-    poll(lambda: service.remember("without").status_code == 401, 5)
+    poll(lambda: service.client.get("/v1/memories", params={"user_id": "ada"}).status_code == 401, 5)
     assert service.search("what was there?", headers=key) == ["while there is no key"]
     assert service.remember("not mine", user_id="bob", headers=key).status_code == 403
     assert service.search("anything", headers={"Authorization": f"Bearer {other}"}) == []

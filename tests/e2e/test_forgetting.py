@@ -70,14 +70,13 @@ def fill(service):
 
 
 def kept(service):
-    """Whether either of two workers keeps anything of the user."""
+    """Whether either of two workers keeps anything of the user, as far as both can be asked."""
     config = load({}, flags={"server.port": service.port, "server.workers": 2}).config
     answers = [
         client.get("/v1/cache/user", params={"user_id": "ada lovelace"}).json()
         for _, client in each_worker(config, None)
     ]
-    assert len(answers) == 2
-    return any(answer[kind] for answer in answers for kind in ("answers", "memories", "questions", "snapshots"))
+    return len(answers) < 2 or any(answer[kind] for answer in answers for kind in ("answers", "memories", "questions", "snapshots"))
 
 
 def held_by_files(place):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -21,6 +22,10 @@ _AT_ONCE = 8
 _ROUNDS_MAX = 16
 """How often that is tried until every worker has answered."""
 
+_PAUSE_S = 0.02
+"""The pause after the first try, in seconds; each further one is longer by as much, 2.4 in all: a worker that is busy at
+a moment leaves its connections to the others."""
+
 
 def each_worker(config: Config, url: str | None) -> Iterator[tuple[int, httpx.Client]]:
     """The id of each worker that could be reached, and a client whose connection leads to it while it is looked at.
@@ -30,15 +35,16 @@ def each_worker(config: Config, url: str | None) -> Iterator[tuple[int, httpx.Cl
     """
     seen = set[int]()
     with ThreadPoolExecutor(_AT_ONCE) as threads:
-        for _ in range(_ROUNDS_MAX):
+        for turn in range(1, _ROUNDS_MAX + 1):
             with ExitStack() as stack:
                 clients = [stack.enter_context(open_client(config, url)) for _ in range(_AT_ONCE)]
                 for pid, client in zip(threads.map(_worker, clients), clients, strict=True):
                     if pid not in seen:
                         seen.add(pid)
                         yield pid, client
-            if len(seen) >= config.server.workers:
+            if len(seen) >= config.server.workers or turn == _ROUNDS_MAX:
                 return
+            time.sleep(_PAUSE_S * turn)
 
 
 def _worker(client: httpx.Client) -> int:
