@@ -76,7 +76,9 @@ def kept(service):
         client.get("/v1/cache/user", params={"user_id": "ada lovelace"}).json()
         for _, client in each_worker(config, None)
     ]
-    return len(answers) < 2 or any(answer[kind] for answer in answers for kind in ("answers", "memories", "questions", "snapshots"))
+    return len(answers) < 2 or any(
+        answer[kind] for answer in answers for kind in ("answers", "memories", "questions", "snapshots")
+    )
 
 
 def held_by_files(place):

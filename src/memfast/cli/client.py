@@ -23,8 +23,8 @@ _ROUNDS_MAX = 16
 """How often that is tried until every worker has answered."""
 
 _PAUSE_S = 0.02
-"""The pause after the first try, in seconds; each further one is longer by as much, 2.4 in all: a worker that is busy at
-a moment leaves its connections to the others."""
+"""The pause after the first try, in seconds; each further one is longer by as much, 2.4 in all: a worker that is busy
+leaves its connections to the others."""
 
 
 def each_worker(config: Config, url: str | None) -> Iterator[tuple[int, httpx.Client]]:
