@@ -93,12 +93,12 @@ class Succession:
             services = await stack.enter_async_context(open_services(self._site, self._meter))
             await stack.enter_async_context(written(services, self._meter))
             await stack.enter_async_context(self._install(services))
+            async with self._changed:
+                self.current = services
+                self._changed.notify_all()
         except BaseException:
             await stack.aclose()
             raise
-        async with self._changed:
-            self.current = services
-            self._changed.notify_all()
         return stack
 
     async def _watch(self, stacks: list[contextlib.AsyncExitStack]) -> None:

@@ -135,10 +135,14 @@ async def connect(arguments: dict[str, Any], *, connect_timeout_s: float, comman
             command_timeout=command_timeout_s,
             server_settings=session_settings(command_timeout_s),
         )
+        try:
+            await register_codecs(connection)
+        except BaseException:  # also where who asked has gone: nobody else knows of it
+            connection.terminate()
+            raise
     except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         reason = str(error) or type(error).__name__
         raise DatabaseRefused(f"PostgreSQL cannot be reached: {reason}") from error
-    await register_codecs(connection)
     return connection
 
 

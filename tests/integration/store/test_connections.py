@@ -12,6 +12,7 @@ import pytest
 from memfast import bootstrap
 from memfast.config import load
 from memfast.errors import DatabaseRefused, DeadlineExceeded, Overloaded, StoreFull, StoreUnavailable
+from memfast.store import pool as pool_module
 from memfast.store.codecs import decode_vectors
 from memfast.store.pool import Pool, PoolSize, connect, pool_size, translated
 from memfast.store.server import inspect_server
@@ -119,6 +120,24 @@ async def test_a_pool_that_does_not_end_is_ended(address):
             with pytest.raises(StoreUnavailable):
                 async with translated():
                     await connection.fetchval("SELECT 1")
+
+
+async def test_a_connection_that_nobody_waits_for_any_more_is_closed(address, monkeypatch):
+    """Whoever asked for it has gone while it was made ready."""
+    opened = []
+
+    async def stays(connection):
+        opened.append(connection)
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(pool_module, "register_codecs", stays)
+    asking = asyncio.create_task(connect(address, connect_timeout_s=5, command_timeout_s=5))
+    async with asyncio.timeout(10):
+        while not opened:
+            await asyncio.sleep(0)
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    assert opened[0].is_closed()
 
 
 async def test_nobody_there(address):
